@@ -1,0 +1,213 @@
+"""The public functions."""
+
+import warnings
+from typing import Literal, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxpinv import _checks
+from jaxpinv._arrays import adjoint
+from jaxpinv._primitives import pinv_p
+
+
+@overload
+def pinv(
+    a: ArrayLike,
+    rtol: ArrayLike | None = None,
+    hermitian: bool = False,
+    *,
+    atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
+    return_rank: Literal[False] = False,
+) -> Array: ...
+@overload
+def pinv(
+    a: ArrayLike,
+    rtol: ArrayLike | None = None,
+    hermitian: bool = False,
+    *,
+    atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
+    return_rank: Literal[True],
+) -> tuple[Array, Array]: ...
+def pinv(
+    a: ArrayLike,
+    rtol: ArrayLike | None = None,
+    hermitian: bool = False,
+    *,
+    atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
+    return_rank: bool = False,
+) -> Array | tuple[Array, Array]:
+    r"""Moore-Penrose pseudo-inverse of a matrix or of a batch of matrices.
+
+    With the singular value decomposition $A = \sum_i s_i u_i v_i^H$,
+
+    $$A^+ = \sum_{s_i > \max(\mathrm{atol},\ \mathrm{rtol} \cdot s_1)} s_i^{-1} v_i u_i^H .$$
+
+    Args:
+        a: matrices, `(..., m, n)`, of any numeric dtype. Integers and bools are computed
+            in the default floating dtype, floats shorter than float32 in float32.
+        rtol: singular values up to `rtol` times the largest one are cut. A number or an
+            array that broadcasts against the batch shape of `a`, traced or not. If neither
+            tolerance is given it is `max(m, n) * eps` of the dtype that is computed in. If
+            only `atol` is given it is that where `atol` is zero, and zero elsewhere.
+        hermitian: whether the matrices are Hermitian. Then only their lower triangles
+            are read, and the cutoff is on the absolute values of the eigenvalues.
+        atol: singular values up to `atol`, in the unit of `a`, are cut. Zero by default.
+        rcond: NumPy's name for `rtol`.
+        return_rank: whether to return the rank as well.
+
+    Returns:
+        The pseudo-inverses, `(..., n, m)`, in the floating dtype of `a`; the tolerances
+        may enlarge the batch shape. With `return_rank=True` also the number of singular
+        values that were not cut, int32, of batch shape. A matrix with an element that is
+        not finite gives NaN and rank 0, and so does a NaN tolerance; the other matrices
+        of a batch are not touched by it.
+
+    Raises:
+        TypeError: if `a` is not numeric or a tolerance is not real.
+        ValueError: if `a` has fewer than two axes, both `rtol` and `rcond` are given, a
+            tolerance is negative and not traced, shapes do not broadcast, or `hermitian`
+            matrices are not square.
+
+    **Differentiability.** In `a`, to every order and in both modes, wherever no singular
+    value sits on the cutoff. The derivative is that of the function above, also where
+    values that are not zero are cut; repeated singular values and zero matrices are no
+    exceptions. Where the rank changes the pseudo-inverse jumps, and the derivative is
+    that of the rank that was found. With `hermitian=True` tangents and gradients are
+    Hermitian. Tolerances have derivative zero.
+
+    **Cost.** One thin singular value decomposition (`eigh` if `hermitian`), shared by the
+    value and all derivatives. A first derivative takes four products of `2 m n^2` flops,
+    `m >= n`, and keeps `m n + n^2 + 2 n` numbers.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxpinv
+        >>> a = jnp.array([[1.0, 2.0], [2.0, 4.0], [0.0, 0.0]])
+        >>> x, rank = jaxpinv.pinv(a, return_rank=True)
+        >>> int(rank), bool(jnp.allclose(x, a.T / 25, atol=1e-6))
+        (1, True)
+
+    Source:
+        R. Penrose, "A generalized inverse for matrices", Proc. Camb. Phil. Soc. 51 (1955)
+        406-413, for the definition; V. Noferini, "A formula for the Frechet derivative of
+        a generalized matrix function", SIAM J. Matrix Anal. Appl. 38 (2017) 434-457, for
+        the derivative.
+    """
+    if rtol is not None and rcond is not None:
+        raise ValueError(
+            "pinv: expected rtol or rcond, two names of one tolerance, "
+            f"got rtol={rtol} and rcond={rcond}"
+        )
+    relative = "rtol" if rcond is None else "rcond"
+    tolerances = {relative: rtol if rcond is None else rcond, "atol": atol}
+    x, s, kept = _pinv("pinv", a, tolerances, hermitian=hermitian)
+    if not return_rank:
+        return x
+    return x, jnp.sum(kept & ~jnp.isnan(s), axis=-1, dtype=jnp.int32)
+
+
+def pinverse(input: ArrayLike, rcond: ArrayLike = 1e-15) -> Array:
+    """Pseudo-inverse under the name and with the default cutoff of `torch.pinverse`.
+
+    Deprecated, as it is in PyTorch: `pinverse(a, rcond)` is `pinv(a, rtol=rcond)`.
+
+    Args:
+        input: matrices, `(..., m, n)`.
+        rcond: the `rtol` of `pinv`.
+
+    Returns:
+        The pseudo-inverses, `(..., n, m)`.
+
+    Raises:
+        TypeError: as `pinv` does.
+        ValueError: as `pinv` does.
+
+    **Differentiability.** As `pinv`.
+
+    **Cost.** As `pinv`.
+
+    Example:
+        >>> import warnings
+        >>> import jax.numpy as jnp
+        >>> import jaxpinv
+        >>> with warnings.catch_warnings(action="ignore"):
+        ...     x = jaxpinv.pinverse(jnp.array([[2.0, 0.0]]))
+        >>> x.tolist()
+        [[0.5], [0.0]]
+
+    Source:
+        `torch.pinverse` of PyTorch.
+    """
+    warnings.warn(
+        "jaxpinv.pinverse is deprecated: use jaxpinv.pinv(input, rtol=rcond)",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    x, *_ = _pinv("pinverse", input, {"rcond": rcond, "atol": None}, hermitian=False)
+    return x
+
+
+def _pinv(
+    function: str,
+    a: ArrayLike,
+    tolerances: dict[str, ArrayLike | None],
+    *,
+    hermitian: bool,
+) -> tuple[Array, Array, Array]:
+    """Pseudo-inverse, singular values and which were kept, of every public function.
+
+    `tolerances` are the relative and the absolute one, in this order, by their names.
+    """
+    a = _checks.as_matrices(function, a, hermitian=hermitian)
+    given = {
+        name: _checks.as_tolerance(function, name, value)
+        for name, value in tolerances.items()
+        if value is not None
+    }
+    batch_rank = len(_checks.batch_shape(function, a, given))
+    rtol, atol = (given.get(name) for name in tolerances)
+
+    m, n = a.shape[-2:]
+    dtype = _floating(a.dtype)
+    a = _prepend_axes(a.astype(_at_least_float32(dtype)), batch_rank + 2)
+    rtol, atol = _with_defaults(rtol, atol, max(m, n) * jnp.finfo(a.dtype).eps)
+    rtol, atol = (
+        _prepend_axes(tolerance.astype(jnp.finfo(a.dtype).dtype), batch_rank)
+        for tolerance in (rtol, atol)
+    )
+    # pinv(A) = pinv(A^H)^H: past this line every matrix is tall.
+    tall = a if m >= n else adjoint(a)
+    x, _, s, _, kept = pinv_p.bind(tall, rtol, atol, hermitian=bool(hermitian))
+    x = x if m >= n else adjoint(x)
+    return x.astype(dtype), s, kept
+
+
+def _with_defaults(
+    rtol: Array | None, atol: Array | None, default: float
+) -> tuple[Array, Array]:
+    """Both tolerances, of which `rtol` defaults to 0 where a positive `atol` is given."""
+    if rtol is None:
+        rtol = jnp.asarray(default) if atol is None else jnp.where(atol > 0, 0, default)
+    return rtol, jnp.zeros(()) if atol is None else atol
+
+
+def _floating(dtype: np.dtype) -> np.dtype:
+    """The dtype itself if it is floating or complex, else the default floating one."""
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
+
+
+def _at_least_float32(dtype: np.dtype) -> np.dtype:
+    """The dtype, or float32 for a shorter one, which no factorisation takes."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def _prepend_axes(x: Array, rank: int) -> Array:
+    """`x` with axes of length one in front, up to that rank."""
+    return jax.lax.expand_dims(x, range(rank - x.ndim))

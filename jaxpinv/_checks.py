@@ -1,0 +1,83 @@
+"""What the public functions accept: checked before anything is computed."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+
+def as_matrices(function: str, a: ArrayLike, *, hermitian: bool) -> Array:
+    """`a` as an array of matrices, `(..., m, n)`, of any numeric dtype.
+
+    Raises:
+        TypeError: if `a` is not numeric.
+        ValueError: if `a` has fewer than two axes, or is not square but `hermitian`.
+    """
+    a = _as_numeric(f"{function}: expected a numeric array", a)
+    if a.ndim < 2:
+        raise ValueError(
+            f"{function}: expected a matrix or a batch of matrices, shape (..., m, n), "
+            f"got shape {a.shape}"
+        )
+    if hermitian and a.shape[-2] != a.shape[-1]:
+        raise ValueError(
+            f"{function}: expected square matrices, shape (..., n, n), with "
+            f"hermitian=True, got shape {a.shape}"
+        )
+    return a
+
+
+def as_tolerance(function: str, name: str, value: ArrayLike) -> Array:
+    """A tolerance as an array.
+
+    Raises:
+        TypeError: if `value` is not a real number or an array of them.
+        ValueError: if `value` is negative. One that is traced cannot be looked at.
+    """
+    expected = f"{function}: expected {name} to be a real number or an array of them"
+    tolerance = _as_numeric(expected, value)
+    if jnp.issubdtype(tolerance.dtype, jnp.complexfloating):
+        raise TypeError(f"{expected}, got dtype {tolerance.dtype}")
+    if all(map(_is_concrete, jax.tree.leaves(value))) and np.any(np.asarray(value) < 0):
+        raise ValueError(f"{function}: expected {name} >= 0, got {value}")
+    return tolerance
+
+
+def batch_shape(function: str, a: Array, tolerances: dict[str, Array]) -> tuple[int, ...]:
+    """The batch shape of the result: that of `a` broadcast against the tolerances'.
+
+    Raises:
+        ValueError: if they do not broadcast.
+    """
+    shapes: Sequence = [a.shape[:-2], *(t.shape for t in tolerances.values())]
+    try:
+        return jnp.broadcast_shapes(*shapes)
+    except ValueError as error:
+        given = " and ".join(f"{k} of shape {t.shape}" for k, t in tolerances.items())
+        raise ValueError(
+            f"{function}: expected tolerances that broadcast against the batch shape "
+            f"{a.shape[:-2]}, got {given}"
+        ) from error
+
+
+def _as_numeric(expected: str, x: ArrayLike) -> Array:
+    """An array, if its dtype is a number's or bool."""
+    try:
+        array = jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{expected}, got {type(x).__name__}: {error}") from error
+    if not (
+        jnp.issubdtype(array.dtype, jnp.number) or jnp.issubdtype(array.dtype, jnp.bool_)
+    ):
+        raise TypeError(f"{expected}, got dtype {array.dtype}")
+    return array
+
+
+def _is_concrete(x: ArrayLike) -> bool:
+    """Whether the elements of `x` can be looked at from this process."""
+    if isinstance(x, jax.core.Tracer):
+        return False
+    return not isinstance(x, Array) or x.is_fully_addressable

@@ -1,0 +1,84 @@
+"""Factorisations of a tall matrix into the residuals that value and derivatives need."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxpinv._arrays import adjoint, matmul
+
+
+class Factors(NamedTuple):
+    """What a factorisation of `A`, `(..., m, n)` with `m >= n`, hands on.
+
+    The contract is `A V = U diag(s)` and `pinv(A) = V diag(kept / s) U^H`. The
+    columns of `U` are orthonormal. `V` is unitary or, where everything is kept, just
+    invertible: `A = Q R` gives the factors `(Q, 1, R^-1, True)`. A matrix that
+    is not finite, or has a NaN tolerance, has `s = nan` and everything kept: from there
+    value and derivatives become NaN by themselves.
+
+    Attributes:
+        u: `(..., m, n)`.
+        s: `(..., n)`, real, in any order.
+        v: `(..., n, n)`.
+        kept: `(..., n)`, bool. False where the cutoff sets a singular value to zero.
+    """
+
+    u: Array
+    s: Array
+    v: Array
+    kept: Array
+
+
+def factor(a: Array, rtol: Array, atol: Array, *, hermitian: bool) -> Factors:
+    """Factors of `a`, `(..., m, n)` with `m >= n`, cut by tolerances of batch shape."""
+    if hermitian:
+        a = _mirror_lower(a)
+    # LAPACK's gesdd can loop for ever on an Inf, so that it must never see one.
+    finite = jnp.all(jnp.isfinite(a), axis=(-2, -1))
+    a = jnp.where(finite[..., None, None], a, 0)
+    u, s, v = _eigh(a) if hermitian else _svd(a)
+    largest = jnp.max(s, axis=-1, initial=0)
+    cutoff = jnp.maximum(jnp.maximum(atol, rtol * largest), 0)
+    undefined = ~finite | jnp.isnan(rtol) | jnp.isnan(atol)
+    kept = (s > cutoff[..., None]) | undefined[..., None]
+    return Factors(u, jnp.where(undefined[..., None], jnp.nan, s), v, kept)
+
+
+def pseudo_inverse(factors: Factors) -> Array:
+    """The pseudo-inverse `V diag(kept / s) U^H`, `(..., n, m)`."""
+    inverse = inverse_values(factors)
+    return matmul(factors.v, inverse[..., :, None] * adjoint(factors.u))
+
+
+def inverse_values(factors: Factors) -> Array:
+    """The values `1 / s` where kept and 0 elsewhere, `(..., n)`, in the dtype of `u`."""
+    # Masked before the division, so that no Inf is made that a mask must hide.
+    inverse = jnp.where(factors.kept, 1 / jnp.where(factors.kept, factors.s, 1), 0)
+    return inverse.astype(factors.u.dtype)
+
+
+def _mirror_lower(a: Array) -> Array:
+    """Hermitian matrix of the lower triangle of `a`, which alone is read."""
+    n = a.shape[-1]
+    below = jnp.tri(n, k=-1, dtype=bool)
+    diagonal = jnp.eye(n, dtype=bool)
+    real = jnp.real(a).astype(a.dtype)
+    return jnp.select([below, diagonal], [a, real], adjoint(a))
+
+
+def _svd(a: Array) -> tuple[Array, Array, Array]:
+    """Thin singular value decomposition, as `(u, s, v)`."""
+    u, s, vh = jax.lax.linalg.svd(a, full_matrices=False)
+    return u, s, adjoint(vh)
+
+
+def _eigh(a: Array) -> tuple[Array, Array, Array]:
+    """Singular value decomposition of a Hermitian matrix, from its eigenvectors.
+
+    `A = V diag(l) V^H` is `U S V^H` with `S = |l|` and `U = V sign(l)`.
+    """
+    v, eigenvalues = jax.lax.linalg.eigh(a, lower=True, symmetrize_input=False)
+    sign = jnp.where(eigenvalues < 0, -1, 1).astype(v.dtype)
+    return v * sign[..., None, :], jnp.abs(eigenvalues), v

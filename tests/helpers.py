@@ -1,0 +1,85 @@
+"""Matrices of a given spectrum, the one tolerance formula, and an oracle in 50 digits."""
+
+import itertools
+from collections.abc import Sequence
+
+import mpmath
+import numpy as np
+
+# Of every bound `C * eps * condition`, in norms relative to the largest element.
+C = 10
+
+
+def bound(dtype: np.dtype, condition: float = 1.0, c: float = C) -> float:
+    """The error that rounding may cause: `c * eps * condition`."""
+    return c * float(np.finfo(dtype).eps) * condition
+
+
+def relative_error(x, reference) -> float:
+    """Largest difference of two arrays, relative to the largest element of the second."""
+    x, reference = np.asarray(x), np.asarray(reference)
+    assert x.shape == reference.shape
+    scale = np.max(np.abs(reference), initial=0)
+    difference = np.max(np.abs(x - reference), initial=0)
+    return float(difference / scale if scale else difference)
+
+
+def gaussian(rng: np.random.Generator, shape: Sequence[int], dtype=np.float64) -> np.ndarray:
+    """Standard normal array, real or complex."""
+    x = rng.standard_normal(shape)
+    if np.dtype(dtype).kind == "c":
+        x = x + 1j * rng.standard_normal(shape)
+    return x.astype(dtype)
+
+
+def unitary(rng: np.random.Generator, m: int, n: int, dtype=np.float64) -> np.ndarray:
+    """Matrix `(m, n)` with orthonormal columns, `m >= n`, in double precision."""
+    double = np.result_type(dtype, np.float64)
+    return np.linalg.qr(gaussian(rng, (m, n), double))[0]
+
+
+def matrix(
+    rng: np.random.Generator, shape: Sequence[int], spectrum: Sequence[float], dtype=np.float64
+) -> np.ndarray:
+    """Matrix, or batch of them, with these singular values and random singular vectors."""
+    *batch, m, n = shape
+    if batch:
+        rows = [matrix(rng, shape[1:], spectrum, dtype) for _ in range(batch[0])]
+        return np.stack(rows)
+    k = min(m, n)
+    u, v = unitary(rng, m, k, dtype), unitary(rng, n, k, dtype)
+    return ((u * np.asarray(spectrum)[:k]) @ v.conj().T).astype(dtype)
+
+
+def hermitian_matrix(
+    rng: np.random.Generator, eigenvalues: Sequence[float], dtype=np.float64
+) -> np.ndarray:
+    """Hermitian matrix with these eigenvalues and random eigenvectors."""
+    v = unitary(rng, len(eigenvalues), len(eigenvalues), dtype)
+    a = (v * np.asarray(eigenvalues)) @ v.conj().T
+    return ((a + a.conj().T) / 2).astype(dtype)
+
+
+def exact_pinv(a: mpmath.matrix, cutoff: float) -> mpmath.matrix:
+    """Sum over the singular triplets above the cutoff, in the precision of mpmath."""
+    is_complex = any(isinstance(x, mpmath.mpc) for x in a)
+    u, s, vh = (mpmath.svd_c if is_complex else mpmath.svd_r)(a)
+    x = mpmath.zeros(a.cols, a.rows)
+    for i in range(len(s)):
+        if s[i] > cutoff:
+            x += vh[i, :].H * u[:, i].H / s[i]
+    return x
+
+
+def exact_derivative(a, directions, cutoff: float) -> np.ndarray:
+    """Mixed derivative of the truncated pseudo-inverse, by differences in 50 digits."""
+    with mpmath.workdps(50):
+        step = mpmath.mpf(10) ** -12
+        a, *directions = (mpmath.matrix(np.asarray(x).tolist()) for x in (a, *directions))
+        total = mpmath.zeros(a.cols, a.rows)
+        for signs in itertools.product([1, -1], repeat=len(directions)):
+            moved = sum((sign * step * e for sign, e in zip(signs, directions, strict=True)), a)
+            total += int(np.prod(signs)) * exact_pinv(moved, cutoff)
+        total = total / (2 * step) ** len(directions)
+        is_complex = any(isinstance(x, mpmath.mpc) for x in total)
+        return np.array(total.tolist(), complex if is_complex else float)
