@@ -1,6 +1,7 @@
 """The public functions."""
 
 import warnings
+from collections.abc import Iterable
 from typing import Literal, overload
 
 import jax
@@ -177,6 +178,7 @@ def _pinv(
     m, n = a.shape[-2:]
     dtype = _floating(a.dtype)
     a = _prepend_axes(a.astype(_at_least_float32(dtype)), batch_rank + 2)
+    a = _varying_as(a, given.values())
     rtol, atol = _with_defaults(rtol, atol, max(m, n) * jnp.finfo(a.dtype).eps)
     rtol, atol = (
         _prepend_axes(tolerance.astype(jnp.finfo(a.dtype).dtype), batch_rank)
@@ -206,6 +208,17 @@ def _floating(dtype: np.dtype) -> np.dtype:
 def _at_least_float32(dtype: np.dtype) -> np.dtype:
     """The dtype, or float32 for a shorter one, which no factorisation takes."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def _varying_as(a: Array, others: Iterable[Array]) -> Array:
+    """`a`, in `shard_map` cast to vary over every mesh axis over which the others vary.
+
+    The result varies over them. Only if `a` does too is there a place, this cast, where
+    reverse mode sums the cotangents of the devices.
+    """
+    axes = {axis for x in others for axis in jax.typeof(x).mat.varying}
+    missing = tuple(sorted(axes - jax.typeof(a).mat.varying)) if axes else ()
+    return jax.lax.pcast(a, missing, to="varying") if missing else a
 
 
 def _prepend_axes(x: Array, rank: int) -> Array:
