@@ -48,7 +48,7 @@ def pinv(
 
     With the singular value decomposition $A = \sum_i s_i u_i v_i^H$,
 
-    $$A^+ = \sum_{s_i > \max(\mathrm{atol},\ \mathrm{rtol} \cdot s_1)} s_i^{-1} v_i u_i^H .$$
+    $$A^+ = \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} s_i^{-1} v_i u_i^H .$$
 
     Args:
         a: matrices, `(..., m, n)`, of any numeric dtype. Integers and bools are computed
