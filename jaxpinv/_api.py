@@ -195,9 +195,11 @@ def _with_defaults(
     rtol: Array | None, atol: Array | None, default: float
 ) -> tuple[Array, Array]:
     """Both tolerances, of which `rtol` defaults to 0 where a positive `atol` is given."""
+    if atol is None:
+        return jnp.asarray(default) if rtol is None else rtol, jnp.zeros(())
     if rtol is None:
-        rtol = jnp.asarray(default) if atol is None else jnp.where(atol > 0, 0, default)
-    return rtol, jnp.zeros(()) if atol is None else atol
+        rtol = jnp.where(atol > jnp.zeros_like(atol), 0, default)
+    return rtol, atol
 
 
 def _floating(dtype: np.dtype) -> np.dtype:

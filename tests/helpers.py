@@ -24,7 +24,9 @@ def relative_error(x, reference) -> float:
     return float(difference / scale if scale else difference)
 
 
-def gaussian(rng: np.random.Generator, shape: Sequence[int], dtype=np.float64) -> np.ndarray:
+def gaussian(
+    rng: np.random.Generator, shape: Sequence[int], dtype=np.float64
+) -> np.ndarray:
     """Standard normal array, real or complex."""
     x = rng.standard_normal(shape)
     if np.dtype(dtype).kind == "c":
@@ -39,7 +41,10 @@ def unitary(rng: np.random.Generator, m: int, n: int, dtype=np.float64) -> np.nd
 
 
 def matrix(
-    rng: np.random.Generator, shape: Sequence[int], spectrum: Sequence[float], dtype=np.float64
+    rng: np.random.Generator,
+    shape: Sequence[int],
+    spectrum: Sequence[float],
+    dtype=np.float64,
 ) -> np.ndarray:
     """Matrix, or batch of them, with these singular values and random singular vectors."""
     *batch, m, n = shape
@@ -72,14 +77,29 @@ def exact_pinv(a: mpmath.matrix, cutoff: float) -> mpmath.matrix:
 
 
 def exact_derivative(a, directions, cutoff: float) -> np.ndarray:
-    """Mixed derivative of the truncated pseudo-inverse, by differences in 50 digits."""
+    """Mixed derivative of the truncated pseudo-inverse, by differences in 50 digits.
+
+    Central differences of step `h = 1e-12`: their error is of size `h^2`.
+    """
+    a = np.asarray(a)
+    if a.ndim > 2:
+        rows = zip(a, *directions, strict=True)
+        return np.stack([exact_derivative(x, e, cutoff) for x, *e in rows])
     with mpmath.workdps(50):
         step = mpmath.mpf(10) ** -12
         a, *directions = (mpmath.matrix(np.asarray(x).tolist()) for x in (a, *directions))
         total = mpmath.zeros(a.cols, a.rows)
         for signs in itertools.product([1, -1], repeat=len(directions)):
-            moved = sum((sign * step * e for sign, e in zip(signs, directions, strict=True)), a)
+            moved = sum(
+                (sign * step * e for sign, e in zip(signs, directions, strict=True)), a
+            )
             total += int(np.prod(signs)) * exact_pinv(moved, cutoff)
         total = total / (2 * step) ** len(directions)
         is_complex = any(isinstance(x, mpmath.mpc) for x in total)
-        return np.array(total.tolist(), complex if is_complex else float)
+        dtype = complex if is_complex else float
+        return np.array(total.tolist(), dtype).reshape(total.rows, total.cols)
+
+
+def pair(x, y) -> float:
+    """The pairing of cotangents and tangents in JAX: real, without conjugation."""
+    return float(np.sum(np.asarray(x) * np.asarray(y)).real)

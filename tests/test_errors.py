@@ -1,0 +1,119 @@
+"""Errors at the boundary: they name function, expectation and what came."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+
+
+def pinverse(*args, **kwargs):
+    """`pinverse` without its warning."""
+    with pytest.warns(DeprecationWarning):
+        return jaxpinv.pinverse(*args, **kwargs)
+
+
+FUNCTIONS = {"pinv": jaxpinv.pinv, "pinverse": pinverse}
+A = np.ones((3, 2, 2))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("shape", [(), (3,)], ids=str)
+def test_fewer_than_two_axes_are_refused(name, shape):
+    message = (
+        f"{name}: expected a matrix or a batch of matrices, shape (..., m, n), "
+        f"got shape {shape}"
+    )
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        FUNCTIONS[name](np.ones(shape))
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "a",
+    [
+        np.array([["a", "b"]]),
+        np.array([[object()]]),
+        [["a"]],
+        [[1.0, 2.0], [3.0]],
+        None,
+        jax.random.split(jax.random.key(0), (2, 2)),
+    ],
+    ids=["strings", "objects", "nested_list", "ragged", "none", "keys"],
+)
+def test_what_is_not_numeric_is_refused(name, a):
+    with pytest.raises(TypeError, match=rf"^{name}: expected a numeric array, got "):
+        FUNCTIONS[name](a)
+
+
+def test_rtol_and_rcond_together_are_refused():
+    with pytest.raises(
+        ValueError, match=r"^pinv: expected rtol or rcond.* rtol=0.1 and rcond=0.2"
+    ):
+        jaxpinv.pinv(A, 0.1, rcond=0.2)
+
+
+@pytest.mark.parametrize("name", ["rtol", "atol", "rcond"])
+@pytest.mark.parametrize(
+    "value",
+    [1j, np.array([1j]), jnp.array(1j), "x"],
+    ids=["python", "numpy", "jax", "string"],
+)
+def test_a_tolerance_that_is_not_real_is_refused(name, value):
+    with pytest.raises(TypeError, match=rf"^pinv: expected {name} to be a real number"):
+        jaxpinv.pinv(A, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["rtol", "atol", "rcond"])
+@pytest.mark.parametrize(
+    "value",
+    [-1, -1e-3, -1e-300, [0.1, -0.1, 0.1], np.array([0.1, -0.1, 0.1]), jnp.array(-0.1)],
+    ids=["int", "float", "tiny", "list", "numpy", "jax"],
+)
+def test_a_negative_tolerance_is_refused(name, value):
+    with pytest.raises(ValueError, match=rf"^pinv: expected {name} >= 0, got .*-"):
+        jaxpinv.pinv(A, **{name: value})
+
+
+def test_a_negative_tolerance_is_refused_under_jit_too():
+    with pytest.raises(ValueError, match="expected rtol >= 0"):
+        jax.jit(partial(jaxpinv.pinv, rtol=-0.1))(A)
+
+
+def test_a_negative_traced_tolerance_cuts_only_zeros():
+    a = jnp.diag(jnp.array([2.0, 0.0]))
+    x = jax.jit(jaxpinv.pinv)(a, jnp.array(-0.1))
+    assert x.tolist() == [[0.5, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    "tolerances",
+    [{"rtol": np.ones(2)}, {"atol": np.ones(2)}, {"rtol": np.ones(3), "atol": np.ones(2)}],
+)
+def test_tolerances_that_do_not_broadcast_are_refused(tolerances):
+    with pytest.raises(
+        ValueError,
+        match=r"^pinv: expected tolerances that broadcast .*\(3,\), got .*\(2,\)",
+    ):
+        jaxpinv.pinv(A, **tolerances)
+
+
+def test_hermitian_matrices_must_be_square():
+    with pytest.raises(
+        ValueError, match=r"^pinv: expected square matrices.* got shape \(2, 3\)"
+    ):
+        jaxpinv.pinv(np.ones((2, 3)), hermitian=True)
+
+
+@pytest.mark.parametrize("kwargs", [{"rtol": -1.0}, {"hermitian": True}])
+def test_errors_come_before_anything_is_computed(kwargs, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("computed")
+
+    monkeypatch.setattr("jaxpinv._api.pinv_p.bind", refuse)
+    with pytest.raises(ValueError, match=r"^pinv: expected"):
+        jaxpinv.pinv(np.ones((2, 3)), **kwargs)

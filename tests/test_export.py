@@ -1,0 +1,83 @@
+"""Exported programs: round trip, symbolic batches, and platforms this machine lacks."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import jaxpinv
+from tests.helpers import gaussian
+
+FUNCTIONS = {
+    "value": jaxpinv.pinv,
+    "gradient": lambda a: jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))(a),
+    "hermitian": lambda a: jaxpinv.pinv(a @ jnp.swapaxes(a, -1, -2), hermitian=True),
+}
+KERNELS = {
+    "cuda": {"svd": "cusolver_gesvdj_ffi", "eigh": "cusolver_syevd_ffi"},
+    "rocm": {"svd": "hipsolver_gesvdj_ffi", "eigh": "hipsolver_syevd_ffi"},
+    "tpu": {"svd": "Eigh", "eigh": "Eigh"},
+    "cpu": {"svd": "lapack_sgesdd_ffi", "eigh": "lapack_ssyevd_ffi"},
+}
+
+
+def custom_calls(exported):
+    """Names of the library calls of an exported program."""
+    return set(re.findall(r"custom_call @(\w+)", exported.mlir_module()))
+
+
+@pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_round_trip_gives_the_same_numbers(rng, f):
+    a = gaussian(rng, (3, 5, 4))
+    exported = export.export(jax.jit(f))(jax.ShapeDtypeStruct(a.shape, a.dtype))
+    again = export.deserialize(exported.serialize())
+    assert np.array_equal(again.call(a), jax.jit(f)(a))
+
+
+@pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS)
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_a_symbolic_batch_dimension_serves_every_batch(rng, f, batch):
+    (b,) = export.symbolic_shape("b")
+    exported = export.export(jax.jit(f))(jax.ShapeDtypeStruct((b, 5, 4), np.float64))
+    a = gaussian(rng, (batch, 5, 4))
+    assert np.array_equal(exported.call(a), jax.jit(f)(a))
+
+
+def test_an_exported_program_can_be_differentiated_twice(rng):
+    a = gaussian(rng, (3, 5, 4))
+    exported = export.export(jax.jit(jaxpinv.pinv))(jax.ShapeDtypeStruct(a.shape, a.dtype))
+    again = export.deserialize(exported.serialize(vjp_order=2))
+
+    def second(f):
+        return jax.grad(lambda a: jnp.sum(jax.grad(lambda a: jnp.sum(f(a)))(a) ** 2))(a)
+
+    np.testing.assert_allclose(second(again.call), second(jaxpinv.pinv), rtol=1e-10)
+
+
+@pytest.mark.parametrize("platform", KERNELS)
+@pytest.mark.parametrize("shape", [(5, 4), (3, 5, 4), (3, 4, 5)], ids=str)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_platform_lowers_to_its_own_library(name, shape, platform):
+    exported = export.export(jax.jit(FUNCTIONS[name]), platforms=[platform])(
+        jax.ShapeDtypeStruct(shape, np.float32)
+    )
+    kind = "eigh" if name == "hermitian" else "svd"
+    calls = custom_calls(exported)
+    assert KERNELS[platform][kind] in calls
+    others = {
+        k for p, kernels in KERNELS.items() if p != platform for k in kernels.values()
+    }
+    assert not calls & (others - set(KERNELS[platform].values()))
+
+
+@pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_one_program_for_cpu_and_cuda_runs_here(rng, f):
+    a = gaussian(rng, (3, 5, 4), np.float32)
+    exported = export.export(jax.jit(f), platforms=["cpu", "cuda"])(
+        jax.ShapeDtypeStruct(a.shape, a.dtype)
+    )
+    again = export.deserialize(exported.serialize())
+    np.testing.assert_allclose(again.call(a), jax.jit(f)(a), rtol=1e-5)

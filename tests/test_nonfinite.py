@@ -1,0 +1,103 @@
+"""Inf and NaN: they return at once and stay in their own matrix."""
+
+import subprocess
+import sys
+import textwrap
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from tests.helpers import gaussian
+
+BAD = [np.inf, -np.inf, np.nan]
+SHAPES = [(1, 1), (4, 4), (5, 4), (4, 5), (30, 30), (40, 3)]
+
+
+def test_every_bad_element_of_every_shape_returns_at_once():
+    # In a process of its own: jnp.linalg.pinv never returns for some of these, and
+    # cannot be interrupted.
+    script = f"""
+        import itertools
+        import numpy as np
+        import jaxpinv
+
+        for bad, shape in itertools.product({[str(x) for x in BAD]}, {SHAPES}):
+            for dtype in (np.float32, np.complex64):
+                for i, j in {{(0, 0), (shape[0] - 1, 0), (shape[0] - 1, shape[1] - 1)}}:
+                    a = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+                    a[i, j] = float(bad)
+                    x, rank = jaxpinv.pinv(a, return_rank=True)
+                    assert np.all(np.isnan(x)) and rank == 0
+                    if shape[0] == shape[1]:
+                        a[j, i] = a[i, j]
+                        x, rank = jaxpinv.pinv(a, hermitian=True, return_rank=True)
+                        assert np.all(np.isnan(x)) and rank == 0
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=300)
+
+
+def derivative(a, order, hermitian=False):
+    """Value, gradient or Hessian-vector product of a number, per matrix of the batch."""
+    f = partial(jaxpinv.pinv, hermitian=hermitian)
+
+    def gradient(a):
+        x, pullback = jax.vjp(f, a)
+        return pullback(jnp.cos(x))[0]
+
+    return [f, gradient, lambda a: jax.jvp(gradient, (a,), (jnp.ones_like(a),))[1]][order](
+        a
+    )
+
+
+@pytest.mark.parametrize("hermitian", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("order", [0, 1, 2], ids=["value", "gradient", "hvp"])
+def test_batch_mates_of_a_bad_matrix_are_bit_for_bit_unchanged(
+    rng, hermitian, dtype, bad, order
+):
+    shape = (4, 5, 5) if hermitian else (4, 5, 3)
+    good = gaussian(rng, shape, dtype)
+    spoiled = good.copy()
+    spoiled[2, 3, 1] = bad
+    f = jax.jit(partial(derivative, order=order, hermitian=hermitian))
+    reference, result = np.asarray(f(good)), np.asarray(f(spoiled))
+    assert np.all(np.isfinite(reference))
+    assert np.all(np.isnan(result[2]))
+    assert np.array_equal(np.delete(result, 2, 0), np.delete(reference, 2, 0))
+
+
+def test_a_bad_element_above_the_diagonal_of_a_hermitian_matrix_is_not_read(rng):
+    a = gaussian(rng, (4, 4))
+    a = a + a.T
+    spoiled = a.copy()
+    spoiled[0, 2] = np.nan
+    assert np.array_equal(
+        jaxpinv.pinv(spoiled, hermitian=True), jaxpinv.pinv(a, hermitian=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["rtol", "atol"])
+def test_a_nan_tolerance_gives_nan_for_its_matrix_alone(rng, name):
+    a = gaussian(rng, (3, 5, 4))
+    tolerance = np.array([0.1, np.nan, 0.1])
+    x, rank = jaxpinv.pinv(a, **{name: tolerance}, return_rank=True)
+    assert np.all(np.isnan(x[1]))
+    assert rank[1] == 0
+    assert np.all(np.isfinite(x[jnp.array([0, 2])]))
+
+
+def test_an_infinite_rtol_cuts_everything_also_of_a_zero_matrix():
+    x = jaxpinv.pinv(np.stack([np.zeros((3, 2)), np.ones((3, 2))]), rtol=np.inf)
+    assert np.array_equal(x, np.zeros((2, 2, 3)))
+
+
+def test_zero_matrix_has_finite_derivatives_of_every_order():
+    zero = jnp.zeros((3, 4))
+    f = lambda a: jnp.sum(jaxpinv.pinv(a))  # noqa: E731
+    for derive in (jax.grad, jax.hessian, lambda f: jax.jacfwd(jax.hessian(f))):
+        assert not np.any(derive(f)(zero))

@@ -1,0 +1,134 @@
+"""A batch over eight devices: no collective, sharded results, in every mode."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxpinv
+from tests.helpers import bound, gaussian, relative_error
+
+COLLECTIVES = re.compile(
+    r"all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast|reduce-scatter"
+)
+BATCH = PartitionSpec("batch")
+
+
+def value(a, ct):
+    """The pseudo-inverse."""
+    return jaxpinv.pinv(a)
+
+
+def gradient(a, ct):
+    """The gradient against a cotangent."""
+    return jax.vjp(jaxpinv.pinv, a)[1](ct)[0]
+
+
+def curvature(a, ct):
+    """The gradient of the gradient, along the matrix itself."""
+    return jax.jvp(lambda a: gradient(a, ct), (a,), (a,))[1]
+
+
+def hermitian(a, ct):
+    """Value and gradient of the Hermitian case."""
+    gram = jnp.matmul(ct, a)
+    x, pullback = jax.vjp(lambda a: jaxpinv.pinv(a, hermitian=True), gram)
+    return pullback(x)[0]
+
+
+def per_matrix_rtol(a, ct):
+    """The pseudo-inverse with one tolerance per matrix."""
+    return jaxpinv.pinv(a, jnp.abs(a[:, 0, 0]) * 0.1)
+
+
+FUNCTIONS = [value, gradient, curvature, hermitian, per_matrix_rtol]
+
+
+@pytest.fixture(params=[AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+def mesh(request):
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(request.param,))
+    with jax.set_mesh(mesh):
+        yield mesh
+
+
+@pytest.mark.parametrize("shape", [(16, 5, 3), (16, 3, 5), (16, 4, 4)], ids=str)
+@pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
+class TestShardedBatch:
+    """Nothing leaves its device."""
+
+    def test_jit_needs_no_collective_and_stays_sharded(self, rng, mesh, f, shape):
+        self.check(rng, mesh, jax.jit(f), f, shape)
+
+    def test_vmap_needs_no_collective_and_stays_sharded(self, rng, mesh, f, shape):
+        if f is per_matrix_rtol:
+            f = value
+        self.check(rng, mesh, jax.jit(jax.vmap(f)), f, shape)
+
+    def test_shard_map_with_its_checks_needs_no_collective(self, rng, mesh, f, shape):
+        mapped = jax.shard_map(f, mesh=mesh, in_specs=(BATCH, BATCH), out_specs=BATCH)
+        self.check(rng, mesh, jax.jit(mapped), f, shape)
+
+    def check(self, rng, mesh, sharded, f, shape):
+        """Compiled text, sharding and value against those of one device."""
+        a = gaussian(rng, shape)
+        ct = gaussian(rng, (shape[0], shape[2], shape[1]))
+        args = [jax.device_put(x, NamedSharding(mesh, BATCH)) for x in (a, ct)]
+        compiled = sharded.lower(*args).compile()
+        result = compiled(*args)
+        assert not COLLECTIVES.search(compiled.as_text())
+        assert not result.sharding.is_fully_replicated
+        assert result.sharding.shard_shape(result.shape)[0] == shape[0] // 8
+        with jax.set_mesh(jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,))):
+            reference = jax.jit(f)(a, ct)
+        assert relative_error(result, reference) <= bound(np.float64, 1e3)
+
+
+def test_avals_carry_the_explicit_sharding(rng):
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        a = jax.device_put(gaussian(rng, (16, 5, 3)), NamedSharding(mesh, BATCH))
+        x, pullback = jax.vjp(jaxpinv.pinv, a)
+        assert jax.typeof(x).sharding.spec[0] == "batch"
+        assert jax.typeof(pullback(x)[0]).sharding.spec[0] == "batch"
+
+
+def test_two_mesh_axes_need_no_collective(rng):
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Explicit,) * 2)
+    with jax.set_mesh(mesh):
+        sharding = NamedSharding(mesh, PartitionSpec("x", "y"))
+        a = jax.device_put(gaussian(rng, (4, 4, 5, 3)), sharding)
+        ct = jax.device_put(gaussian(rng, (4, 4, 3, 5)), sharding)
+        compiled = jax.jit(gradient).lower(a, ct).compile()
+        assert not COLLECTIVES.search(compiled.as_text())
+        assert compiled(a, ct).sharding.shard_shape(a.shape) == (1, 2, 5, 3)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_tolerances_that_vary_over_devices_sum_the_gradient_over_them(rng, mesh, order):
+    a = gaussian(rng, (1, 5, 3))
+    rtol = np.linspace(0, 0.5, 16)
+
+    def total(a, rtol):
+        return jnp.sum(jaxpinv.pinv(a, rtol) ** 2)
+
+    def total_over_devices(a, rtol):
+        return jax.lax.psum(total(a, rtol), "batch")
+
+    def derive(f, a, rtol):
+        f = jax.grad(f)
+        if order == 2:
+            return jax.jvp(lambda a: f(a, rtol), (a,), (a,))[1]
+        return f(a, rtol)
+
+    replicated = PartitionSpec()
+    mapped = jax.shard_map(
+        total_over_devices, mesh=mesh, in_specs=(replicated, BATCH), out_specs=replicated
+    )
+    sharded_a = jax.device_put(a, NamedSharding(mesh, replicated))
+    sharded_rtol = jax.device_put(rtol, NamedSharding(mesh, BATCH))
+    result = jax.jit(lambda a, r: derive(mapped, a, r))(sharded_a, sharded_rtol)
+    reference = sum(derive(total, a, r) for r in rtol)
+    assert relative_error(result, reference) <= bound(np.float64, 1e3)

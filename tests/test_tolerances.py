@@ -1,0 +1,215 @@
+"""The cutoff: its rule, defaults, broadcasting, and derivatives with respect to it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from tests.helpers import matrix
+
+SPECTRUM = [4, 2, 1, 0.5]
+
+
+def rank(a, *args, **kwargs):
+    """Number of kept singular values, checked against the value's own rank."""
+    x, rank = jaxpinv.pinv(a, *args, return_rank=True, **kwargs)
+    assert rank.dtype == jnp.int32
+    assert np.array_equal(np.linalg.matrix_rank(np.asarray(x), tol=1e-6), rank)
+    return rank.tolist()
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (4, 4)], ids=["tall", "wide", "square"])
+@pytest.mark.parametrize(
+    ("tolerances", "expected"),
+    [
+        ({}, 4),
+        ({"rtol": 0.2}, 3),
+        ({"rcond": 0.2}, 3),
+        ({"atol": 1.5}, 2),
+        ({"rtol": 0.2, "atol": 0.7}, 3),
+        ({"rtol": 0.2, "atol": 1.5}, 2),
+        ({"rtol": 0.4, "atol": 0.1}, 2),
+        ({"rtol": 0.0}, 4),
+        ({"atol": 0.0}, 4),
+        ({"rtol": 1.0}, 0),
+        ({"rtol": np.inf}, 0),
+        ({"atol": np.inf}, 0),
+    ],
+    ids=str,
+)
+def test_cutoff_is_the_larger_of_the_two_tolerances(rng, shape, tolerances, expected):
+    assert rank(matrix(rng, shape, SPECTRUM), **tolerances) == expected
+
+
+@pytest.mark.parametrize("hermitian", [False, True])
+def test_a_value_on_the_cutoff_is_cut(hermitian):
+    a = jnp.diag(jnp.array([4.0, -2.0, 1.0]))
+    assert rank(a, atol=2.0, hermitian=hermitian) == 1
+    assert rank(a, rtol=0.5, hermitian=hermitian) == 1
+    assert rank(a, atol=np.nextafter(2, 0), hermitian=hermitian) == 2
+
+
+def test_zero_is_cut_also_by_zero_tolerances():
+    assert rank(jnp.diag(jnp.array([4.0, 0.0])), rtol=0.0, atol=0.0) == 1
+
+
+def test_default_cutoff_is_the_longer_side_times_eps(rng):
+    eps = np.finfo(np.float64).eps
+    below, above = (np.diag([1.0, 50 * eps * x]) for x in (0.9, 1.1))
+    tall = [np.concatenate([a, np.zeros((48, 2))]) for a in (below, above)]
+    assert [rank(a) for a in tall] == [1, 2]
+    assert [rank(a.T) for a in tall] == [1, 2]
+
+
+def test_default_cutoff_takes_the_eps_of_the_dtype():
+    a = np.diag([1.0, 1e-7])
+    assert rank(a) == 2
+    assert rank(a.astype(np.float32)) == 1
+
+
+def test_only_a_positive_atol_switches_the_default_rtol_off():
+    a = np.diag([1.0, 1e-17])
+    atol = np.array([0.0, 1e-20, 1e-10])
+    _, ranks = jaxpinv.pinv(a, atol=atol, return_rank=True)
+    assert ranks.tolist() == [1, 2, 1]
+    assert [int(jaxpinv.pinv(a, atol=t, return_rank=True)[1]) for t in atol] == [1, 2, 1]
+
+
+def test_positional_arguments_are_those_of_numpy_and_jnp(rng):
+    a = matrix(rng, (4, 4), SPECTRUM)
+    a = a @ a.T
+    assert np.array_equal(
+        jaxpinv.pinv(a, 0.1, True), jaxpinv.pinv(a, rtol=0.1, hermitian=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch", "rtol_shape", "atol_shape", "result"),
+    [
+        ((), (3,), None, (3,)),
+        ((3,), (3,), None, (3,)),
+        ((2, 3), (3,), None, (2, 3)),
+        ((3,), (2, 1), None, (2, 3)),
+        ((3,), (2, 1), (3,), (2, 3)),
+        ((1,), (5,), (4, 1), (4, 5)),
+        ((3,), None, (2, 3), (2, 3)),
+        ((0,), (1,), None, (0,)),
+        ((1,), (0,), None, (0,)),
+    ],
+    ids=str,
+)
+def test_tolerances_broadcast_and_enlarge_the_batch(
+    rng, batch, rtol_shape, atol_shape, result
+):
+    a = rng.standard_normal((*batch, 4, 3))
+    tolerances = {
+        name: rng.uniform(0, 0.7, shape)
+        for name, shape in [("rtol", rtol_shape), ("atol", atol_shape)]
+        if shape is not None
+    }
+    x, ranks = jaxpinv.pinv(a, **tolerances, return_rank=True)
+    assert x.shape == (*result, 3, 4)
+    assert ranks.shape == result
+    whole = np.broadcast_to(a, (*result, 4, 3))
+    wholes = {name: np.broadcast_to(t, result) for name, t in tolerances.items()}
+    for i in np.ndindex(result):
+        alone = jaxpinv.pinv(whole[i], **{name: t[i] for name, t in wholes.items()})
+        assert np.array_equal(x[i], alone)
+
+
+@pytest.mark.parametrize(
+    "kind", ["float", "int", "numpy", "float32", "jax", "list", "bool"]
+)
+def test_a_tolerance_may_be_any_kind_of_real_number(rng, kind):
+    one = {
+        "float": 1.0,
+        "int": 1,
+        "numpy": np.float64(1),
+        "float32": np.float32(1),
+        "jax": jnp.asarray(1),
+        "list": [1.0],
+        "bool": True,
+    }[kind]
+    _, ranks = jaxpinv.pinv(matrix(rng, (5, 4), SPECTRUM), atol=one, return_rank=True)
+    assert np.all(ranks == 2)
+
+
+def loss(a, rtol, atol):
+    """A number that depends on the cutoff."""
+    return jnp.sum(jaxpinv.pinv(a, rtol, atol=atol) ** 2)
+
+
+@pytest.mark.parametrize("argument", [1, 2], ids=["rtol", "atol"])
+@pytest.mark.parametrize("shape", [(), (3,)], ids=["scalar", "batch"])
+def test_tolerances_have_zero_derivatives_of_every_kind(rng, argument, shape):
+    a = matrix(rng, (5, 4), SPECTRUM)
+    args = [a, jnp.full(shape, 0.2), jnp.full(shape, 0.1)]
+    assert not np.any(jax.grad(loss, argument)(*args))
+    assert not np.any(jax.jacfwd(loss, argument)(*args))
+    assert not np.any(jax.hessian(loss, argument)(*args))
+    mixed = jax.jacfwd(jax.grad(loss, 0), argument)(*args)
+    assert mixed.shape == (5, 4, *shape)
+    assert not np.any(mixed)
+
+
+def test_a_traced_rtol_works_in_every_order_of_transformations(rng):
+    a = matrix(rng, (3, 5, 4), SPECTRUM)
+    rtols = jnp.array([0.01, 0.2, 0.4])
+    gradient = jax.grad(loss)
+    expected = np.stack([gradient(x, r, 0.0) for x, r in zip(a, rtols, strict=True)])
+
+    jit_vmap_grad = jax.jit(jax.vmap(gradient, (0, 0, None)))(a, rtols, 0.0)
+    vmap_jit_grad = jax.vmap(jax.jit(gradient), (0, 0, None))(a, rtols, 0.0)
+    grad_vmap = jax.grad(lambda a: jnp.sum(jax.vmap(loss, (0, 0, None))(a, rtols, 0.0)))(a)
+    grad_batch = jax.grad(lambda a: loss(a, rtols, 0.0))(a)
+    for result in (jit_vmap_grad, vmap_jit_grad, grad_vmap, grad_batch):
+        np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_traced_rtol_works_in_scan_cond_and_while_loop(rng):
+    a = matrix(rng, (5, 4), SPECTRUM)
+    rtols = jnp.array([0.01, 0.2, 0.4])
+
+    def by_scan(a):
+        return jax.lax.scan(lambda total, r: (total + loss(a, r, 0.0), None), 0.0, rtols)[0]
+
+    def by_cond(a, r):
+        return jax.lax.cond(
+            r < 0.1, lambda r: loss(a, r, 0.0), lambda r: loss(a, 2 * r, 0.0), r
+        )
+
+    def by_while(a):
+        def body(state):
+            r, total = state
+            return r * 2, total + loss(a, r, 0.0)
+
+        return jax.lax.while_loop(lambda s: s[0] < 1, body, (jnp.asarray(0.3), 0.0))[1]
+
+    looped = sum(jax.grad(loss)(a, r, 0.0) for r in rtols)
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(by_scan))(a), looped, rtol=1e-12, atol=1e-12
+    )
+    for r in rtols:
+        expected = jax.grad(loss)(a, r if r < 0.1 else 2 * r, 0.0)
+        result = jax.jit(jax.grad(by_cond))(a, r)
+        np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-12)
+    direction = rng.standard_normal(a.shape)
+    result = jax.jit(lambda a: jax.jvp(by_while, (a,), (direction,))[1])(a)
+    expected = sum(
+        jax.jvp(lambda a, r=r: loss(a, r, 0.0), (a,), (direction,))[1] for r in (0.3, 0.6)
+    )
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
+
+
+def test_pinverse_warns_and_cuts_at_rcond(rng):
+    a = matrix(rng, (5, 4), SPECTRUM)
+    with pytest.warns(DeprecationWarning, match=r"jaxpinv\.pinv"):
+        x = jaxpinv.pinverse(a, 0.2)
+    assert np.array_equal(x, jaxpinv.pinv(a, rtol=0.2))
+
+
+@pytest.mark.filterwarnings("ignore:jaxpinv.pinverse:DeprecationWarning")
+def test_pinverse_keeps_by_default_what_is_above_1e_15():
+    a = np.diag([1.0, 2e-15, 0.5e-15])
+    assert np.linalg.matrix_rank(np.asarray(jaxpinv.pinverse(a)), tol=1e-3) == 2

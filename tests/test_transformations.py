@@ -1,0 +1,251 @@
+"""Under JAX's transformations: vmap, jit, linearize, checkpoint, custom rules, jaxprs."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from tests.helpers import bound, gaussian, matrix, pair, relative_error
+
+SPECTRUM = [4, 2, 1, 0.5]
+
+
+@pytest.fixture
+def a(rng):
+    return matrix(rng, (5, 4), SPECTRUM)
+
+
+def loss(a, rtol=0.01, hermitian=False):
+    """A number that depends on every element of the pseudo-inverse."""
+    a = a @ a.swapaxes(-1, -2) if hermitian else a
+    return jnp.sum(jnp.sin(jaxpinv.pinv(a, rtol, hermitian)))
+
+
+def names(jaxpr):
+    """Names of the primitives of a jaxpr, in order, but for those that only move data."""
+    moving = {"transpose", "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "copy"}
+    return [e.primitive.name for e in jaxpr.eqns if e.primitive.name not in moving]
+
+
+class TestJaxprs:
+    """What a transformed function is made of."""
+
+    def test_a_gradient_is_two_equations(self, a):
+        jaxpr = jax.make_jaxpr(lambda a, ct: jax.vjp(jaxpinv.pinv, a)[1](ct))(a, a.T)
+        assert names(jaxpr) == ["pinv", "pinv_derivative"]
+
+    def test_a_tangent_is_two_equations(self, a):
+        jaxpr = jax.make_jaxpr(lambda a, e: jax.jvp(jaxpinv.pinv, (a,), (e,)))(a, a)
+        assert names(jaxpr) == ["pinv", "pinv_derivative"]
+
+    @pytest.mark.parametrize("hermitian", [False, True])
+    @pytest.mark.parametrize("order", [1, 2, 3])
+    def test_value_and_derivatives_share_one_factorisation(self, a, hermitian, order):
+        f = partial(loss, hermitian=hermitian)
+        for _ in range(order):
+            f = partial(lambda f, a: jax.value_and_grad(lambda x: jnp.sum(f(x)))(a)[1], f)
+        run = jax.jit(lambda a: (loss(a, hermitian=hermitian), jax.jvp(f, (a,), (a,))))
+        assert names(run.trace(a).jaxpr).count("pinv") == 2
+        compiled = run.lower(a).compile().as_text()
+        kernel = "lapack_dsyevd_ffi" if hermitian else "lapack_dgesdd_ffi"
+        assert compiled.count(f'custom_call_target="{kernel}"') == 1
+
+    @pytest.mark.parametrize(
+        "f",
+        [jax.value_and_grad(loss), lambda a: jax.jvp(jax.grad(loss), (a,), (a,))],
+        ids=["value_with_gradient", "gradient_with_hessian_vector_product"],
+    )
+    def test_one_factorisation_is_traced(self, a, f):
+        assert names(jax.make_jaxpr(f)(a)).count("pinv") == 1
+
+    def test_the_backward_pass_keeps_only_the_factors(self, a):
+        _, pullback = jax.vjp(jaxpinv.pinv, a)
+        m, n = a.shape
+        numbers = sum(x.size for x in jax.tree.leaves(pullback) if hasattr(x, "size"))
+        assert numbers == m * n + n * n + 2 * n
+
+
+class TestVmap:
+    """Mapped functions equal loops."""
+
+    @pytest.mark.parametrize("in_axis", [0, 1, 2, -1])
+    @pytest.mark.parametrize("out_axis", [0, 1, 2, -1])
+    def test_any_axes_of_the_matrix(self, rng, in_axis, out_axis):
+        stacked = matrix(rng, (3, 5, 4), SPECTRUM)
+        mapped = jax.vmap(jaxpinv.pinv, in_axis, out_axis)(np.moveaxis(stacked, 0, in_axis))
+        looped = np.stack([jaxpinv.pinv(x) for x in stacked], axis=out_axis)
+        assert np.array_equal(mapped, looped)
+
+    @pytest.mark.parametrize(
+        "axes", [(0, None), (None, 0), (0, 0)], ids=["matrix", "tolerance", "both"]
+    )
+    @pytest.mark.parametrize("hermitian", [False, True])
+    @pytest.mark.parametrize("order", [0, 1, 2])
+    def test_over_matrix_or_tolerance_or_both(self, rng, axes, hermitian, order):
+        matrices = matrix(rng, (3, 4, 4), SPECTRUM)
+        rtols = np.array([0.01, 0.3, 0.6])
+        f = partial(loss, hermitian=hermitian)
+        f = [f, jax.grad(f), jax.hessian(f)][order]
+        args = [
+            x if axis == 0 else x[0]
+            for x, axis in zip((matrices, rtols), axes, strict=True)
+        ]
+        looped = np.stack(
+            [
+                f(*(x[i] if axis == 0 else x for x, axis in zip(args, axes, strict=True)))
+                for i in range(3)
+            ]
+        )
+        assert relative_error(jax.vmap(f, axes)(*args), looped) <= bound(np.float64, 1e3)
+
+    def test_nested_over_matrix_and_tolerance_gives_the_table(self, rng):
+        matrices, rtols = matrix(rng, (3, 5, 4), SPECTRUM), np.array([0.01, 0.3])
+        f = jax.vmap(jax.vmap(jaxpinv.pinv, (None, 0)), (0, None))
+        table = np.stack([[jaxpinv.pinv(x, r) for r in rtols] for x in matrices])
+        assert relative_error(f(matrices, rtols), table) <= bound(np.float64)
+
+    def test_over_a_tolerance_factorises_once(self, a):
+        f = jax.jit(jax.vmap(jaxpinv.pinv, (None, 0)))
+        text = f.lower(a, jnp.array([0.01, 0.3])).as_text()
+        assert "tensor<1x5x4xf64>) -> (tensor<1x5x4xf64>, tensor<1x4xf64>" in text
+
+    @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)], ids=str)
+    def test_of_tangents_and_cotangents(self, rng, axes):
+        shapes = [(3, 5, 4) if axis == 0 else (5, 4) for axis in axes]
+        a, e = matrix(rng, shapes[0], SPECTRUM), gaussian(rng, shapes[1])
+
+        def both(a, e):
+            x, pullback = jax.vjp(jaxpinv.pinv, a)
+            return jax.jvp(jaxpinv.pinv, (a,), (e,))[1], pullback(e.T)[0]
+
+        mapped = jax.vmap(both, axes)(a, e)
+        pick = lambda x, axis, i: x[i] if axis == 0 else x  # noqa: E731
+        looped = [both(pick(a, axes[0], i), pick(e, axes[1], i)) for i in range(3)]
+        for result, expected in zip(mapped, zip(*looped, strict=True), strict=True):
+            assert relative_error(result, np.stack(expected)) <= bound(np.float64, 10)
+
+    def test_of_length_one_and_zero(self, rng):
+        for length in (0, 1):
+            x = rng.standard_normal((length, 5, 4))
+            assert jax.vmap(jaxpinv.pinv)(x).shape == (length, 4, 5)
+            assert jax.vmap(jax.grad(loss))(x).shape == (length, 5, 4)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_linearized_map_has_the_transpose(rng, dtype):
+    a, e = matrix(rng, (5, 4), SPECTRUM, dtype), gaussian(rng, (5, 4), dtype)
+    ct = gaussian(rng, (4, 5), dtype)
+    x, pushforward = jax.linearize(jaxpinv.pinv, a)
+    [back] = jax.linear_transpose(pushforward, e)(ct)
+    assert np.array_equal(x, jaxpinv.pinv(a))
+    assert abs(pair(ct, pushforward(e)) - pair(back, e)) <= bound(np.float64, 100)
+    assert relative_error(pushforward(e), jax.jvp(jaxpinv.pinv, (a,), (e,))[1]) == 0
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        jax.jit,
+        jax.checkpoint,
+        partial(jax.checkpoint, policy=jax.checkpoint_policies.nothing_saveable),
+        lambda f: jax.jit(jax.checkpoint(f)),
+        lambda f: lambda a: jax.lax.map(f, a[None])[0],
+        lambda f: lambda a: jax.lax.cond(jnp.sum(a) < jnp.inf, f, lambda a: jnp.sum(a), a),
+        lambda f: lambda a: jax.lax.fori_loop(0, 1, lambda i, t: t + f(a), 0.0),
+    ],
+    ids=[
+        "jit",
+        "checkpoint",
+        "checkpoint_nothing",
+        "jit_checkpoint",
+        "map",
+        "cond",
+        "fori_loop",
+    ],
+)
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_derivatives_pass_through(a, wrap, order):
+    def derive(f, direction):
+        for _ in range(order - 1):
+            f = partial(lambda f, a: jax.jvp(f, (a,), (direction,))[1], f)
+        return jax.grad(f)(a)
+
+    assert relative_error(derive(wrap(loss), a), derive(loss, a)) <= bound(np.float64, 1e3)
+
+
+def test_reverse_over_reverse_through_cond_and_scan(a):
+    def by_cond(a):
+        return jax.lax.cond(a[0, 0] < 9, lambda a: (loss(a), a), lambda a: (0.0, 2 * a), a)[
+            0
+        ]
+
+    def by_scan(a):
+        def body(carry, scale):
+            x = jaxpinv.pinv(carry * scale)
+            return x.T, loss(x.T)
+
+        return jnp.sum(jax.lax.scan(body, a, jnp.array([1.0, 0.5]))[1])
+
+    def by_loop(a):
+        x = jaxpinv.pinv(a).T
+        return loss(x) + loss(jaxpinv.pinv(x * 0.5).T)
+
+    def second(f):
+        return jax.grad(lambda a: jnp.sum(jax.grad(f)(a) ** 2))(a)
+
+    assert relative_error(second(by_cond), second(loss)) <= bound(np.float64, 1e3)
+    assert relative_error(second(by_scan), second(by_loop)) <= bound(np.float64, 1e3)
+
+
+def test_custom_jvp_and_custom_vjp_around_it_are_respected(a):
+    @jax.custom_jvp
+    def doubled(a):
+        return jaxpinv.pinv(a)
+
+    @doubled.defjvp
+    def _(primals, tangents):
+        x, dx = jax.jvp(jaxpinv.pinv, primals, tangents)
+        return x, 2 * dx
+
+    @jax.custom_vjp
+    def tripled(a):
+        return jaxpinv.pinv(a)
+
+    def forward(a):
+        return jax.vjp(jaxpinv.pinv, a)
+
+    tripled.defvjp(forward, lambda pullback, ct: (3 * pullback(ct)[0],))
+    gradient = jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))(a)
+    for f, factor in [(doubled, 2), (tripled, 3)]:
+        result = jax.grad(lambda a, f=f: jnp.sum(f(a)))(a)
+        assert relative_error(result, factor * gradient) <= bound(np.float64, 10)
+
+
+def test_an_unused_result_of_a_jitted_function_gets_no_cotangent(a):
+    @jax.jit
+    def two(a):
+        return jnp.sum(a**2), jaxpinv.pinv(a)
+
+    assert relative_error(jax.grad(lambda a: two(a)[0])(a), 2 * a) == 0
+
+
+@pytest.mark.parametrize("precision", ["default", "bfloat16", "tensorfloat32"])
+def test_every_product_is_in_highest_precision(a, precision):
+    with jax.default_matmul_precision(precision):
+        text = jax.jit(jax.hessian(loss)).lower(a).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert products
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
+def test_eager_calls_of_one_shape_compile_once(rng):
+    f = jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))
+    f(rng.standard_normal((5, 3)))
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        compiled = []
+        patch.setattr("logging.Logger.warning", lambda self, m, *a, **k: compiled.append(m))
+        f(rng.standard_normal((5, 3)))
+    assert not compiled

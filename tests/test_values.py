@@ -1,0 +1,166 @@
+"""The value: Penrose's equations, NumPy, spectra, dtypes, shapes and scales."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from tests.helpers import bound, gaussian, hermitian_matrix, matrix, relative_error
+
+SHAPES = {"tall": (7, 4), "wide": (4, 7), "square": (5, 5), "batched": (3, 6, 4)}
+DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
+SPECTRA = {
+    "well_conditioned": [5, 4, 3, 2, 1],
+    "ill_conditioned": [1, 1e-1, 1e-2, 1e-3, 1e-4],
+    "deficient": [3, 2, 1, 0, 0],
+    "repeated": [2, 2, 2, 2, 2],
+    "repeated_and_deficient": [2, 2, 0, 0, 0],
+    "zero": [0, 0, 0, 0, 0],
+}
+CUT = 1e-5
+
+
+def condition(spectrum, k):
+    """Ratio of the largest to the smallest of the first k values that is not cut."""
+    kept = [s for s in spectrum[:k] if s > CUT]
+    return max(kept) / min(kept) if kept else 1.0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+class TestAgainstIndependentOracles:
+    """Every shape, spectrum and dtype."""
+
+    def test_satisfies_the_four_penrose_equations(self, rng, shape, spectrum, dtype):
+        a = matrix(rng, shape, spectrum, dtype)
+        x = np.asarray(jaxpinv.pinv(a, rtol=CUT))
+        a, x = (z.astype(np.result_type(z, np.float64)) for z in (a, x))
+        tolerance = bound(dtype, condition(spectrum, min(shape[-2:])))
+        ax, xa = a @ x, x @ a
+        assert relative_error(ax @ a, a) <= tolerance
+        assert relative_error(xa @ x, x) <= tolerance
+        assert np.max(np.abs(ax - ax.conj().swapaxes(-1, -2))) <= tolerance
+        assert np.max(np.abs(xa - xa.conj().swapaxes(-1, -2))) <= tolerance
+
+    def test_agrees_with_numpy_in_double_precision(self, rng, shape, spectrum, dtype):
+        a = matrix(rng, shape, spectrum, dtype)
+        reference = np.linalg.pinv(a.astype(np.result_type(a, np.float64)), rcond=CUT)
+        tolerance = bound(dtype, condition(spectrum, min(shape[-2:])))
+        x = jaxpinv.pinv(a, rtol=CUT)
+        assert x.dtype == dtype
+        assert relative_error(x, reference) <= tolerance
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "eigenvalues",
+    [[3, -2, 1, 0.5], [3, -2, 0, 0], [2, -2, 2, -2], [0, 0, 0, 0], [-3, -2, -1, -0.5]],
+    ids=["indefinite", "deficient", "repeated", "zero", "negative"],
+)
+def test_hermitian_agrees_with_the_general_function(rng, eigenvalues, dtype):
+    a = hermitian_matrix(rng, eigenvalues, dtype)
+    reference = np.linalg.pinv(a.astype(np.result_type(a, np.float64)), rcond=CUT)
+    x = jaxpinv.pinv(a, rtol=CUT, hermitian=True)
+    assert relative_error(x, reference) <= bound(dtype, 6)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_hermitian_reads_only_the_lower_triangle(rng, dtype):
+    a = hermitian_matrix(rng, [3, -2, 1, 0.5], dtype)
+    spoiled = np.where(np.tri(4, dtype=bool), a, np.nan)
+    if dtype == np.complex128:
+        spoiled[np.diag_indices(4)] += 1j
+    x = jaxpinv.pinv(spoiled, hermitian=True)
+    assert relative_error(x, np.linalg.inv(a)) <= bound(dtype, 6)
+
+
+@pytest.mark.parametrize(
+    "shape", [(0, 3), (3, 0), (0, 0), (2, 0, 3), (0, 3, 2), (0, 2, 3), (0, 0, 0)]
+)
+@pytest.mark.parametrize("order", ["value", "gradient", "hessian"])
+def test_empty_shapes_give_zeros_of_the_right_shape(shape, order):
+    a = jnp.zeros(shape)
+    if order == "value":
+        x, rank = jaxpinv.pinv(a, return_rank=True)
+        assert x.shape == (*shape[:-2], shape[-1], shape[-2])
+        assert rank.shape == shape[:-2]
+        assert not np.any(rank)
+    elif order == "gradient":
+        assert jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))(a).shape == shape
+    else:
+        hessian = jax.hessian(lambda a: jnp.sum(jaxpinv.pinv(a)))(a)
+        assert hessian.shape == shape + shape
+
+
+def test_empty_hermitian_matrices_are_served_too():
+    assert jaxpinv.pinv(jnp.zeros((2, 0, 0)), hermitian=True).shape == (2, 0, 0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_short_floats_are_computed_in_single_precision(rng, dtype):
+    a = jnp.asarray(gaussian(rng, (4, 3)), dtype)
+    x = jaxpinv.pinv(a)
+    assert x.dtype == dtype
+    assert np.array_equal(x, jaxpinv.pinv(a.astype(jnp.float32)).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_gradient_of_short_floats_is_that_of_single_precision(rng, dtype):
+    a = jnp.asarray(gaussian(rng, (4, 3)), dtype)
+
+    def total(a):
+        return jnp.sum(jaxpinv.pinv(a).astype(jnp.float32))
+
+    gradient = jax.grad(total)(a)
+    assert gradient.dtype == dtype
+    assert np.array_equal(gradient, jax.grad(total)(a.astype(jnp.float32)).astype(dtype))
+
+
+@pytest.mark.parametrize("a", [[[1, 2], [3, 4], [5, 7]], [[True, False], [True, True]]])
+@pytest.mark.parametrize(
+    "as_array", [np.asarray, jnp.asarray, list], ids=lambda f: f.__name__
+)
+def test_integers_and_bools_promote_to_the_default_float(a, as_array):
+    x = jaxpinv.pinv(as_array(a))
+    assert x.dtype == jnp.float64
+    assert relative_error(x, np.linalg.pinv(np.asarray(a, float))) <= bound(np.float64, 10)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [
+        *[(np.float32, s) for s in (1e-30, 1e-15, 1e15, 1e30)],
+        *[(np.float64, s) for s in (1e-290, 1e-150, 1e150, 1e290)],
+    ],
+)
+@pytest.mark.parametrize(
+    ("shape", "hermitian"),
+    [((6, 4), False), ((4, 4), False), ((4, 4), True)],
+    ids=["tall", "square", "hermitian"],
+)
+def test_scaled_input_gives_the_scaled_value_and_jvp(rng, dtype, scale, shape, hermitian):
+    a = matrix(rng, shape, [3, 2, 1, 0.5], np.float64)
+    a = a @ a.T if hermitian else a
+    e = gaussian(rng, shape)
+    pinv = partial(jaxpinv.pinv, rtol=0.01, hermitian=hermitian)
+    x, dx = jax.jvp(pinv, (a,), (e,))
+    # The tangent is scaled as the matrix is: then the JVP is of the size of the value.
+    scaled = [(z * scale).astype(dtype) for z in (a, e)]
+    scaled_x, scaled_dx = jax.jvp(pinv, scaled[:1], scaled[1:])
+    tolerance = bound(dtype, 36)
+    assert relative_error(np.asarray(scaled_x, float) * scale, x) <= tolerance
+    assert relative_error(np.asarray(scaled_dx, float) * scale, dx) <= tolerance
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-30, 1e30])
+def test_tangent_of_another_scale_than_the_matrix_keeps_its_jvp(rng, scale):
+    a, e = matrix(rng, (6, 4), [3, 2, 1, 0.5]), gaussian(rng, (6, 4))
+    dx = jax.jvp(jaxpinv.pinv, (a,), (e,))[1]
+    scaled = jax.jvp(
+        jaxpinv.pinv, (a.astype(np.float32),), ((e * scale).astype(np.float32),)
+    )[1]
+    assert relative_error(np.asarray(scaled, float) / scale, dx) <= bound(np.float32, 36)
