@@ -179,7 +179,7 @@ def _pinv(
     dtype = _floating(a.dtype)
     a = _prepend_axes(a.astype(_at_least_float32(dtype)), batch_rank + 2)
     a = _varying_as(a, given.values())
-    rtol, atol = _with_defaults(rtol, atol, max(m, n) * jnp.finfo(a.dtype).eps)
+    rtol, atol = _with_defaults(rtol, atol, float(max(m, n) * jnp.finfo(a.dtype).eps))
     rtol, atol = (
         _prepend_axes(tolerance.astype(jnp.finfo(a.dtype).dtype), batch_rank)
         for tolerance in (rtol, atol)

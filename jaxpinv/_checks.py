@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 
@@ -78,6 +79,6 @@ def _as_numeric(expected: str, x: ArrayLike) -> Array:
 
 def _is_concrete(x: ArrayLike) -> bool:
     """Whether the elements of `x` can be looked at from this process."""
-    if isinstance(x, jax.core.Tracer):
+    if isinstance(x, Tracer):
         return False
     return not isinstance(x, Array) or x.is_fully_addressable

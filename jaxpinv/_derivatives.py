@@ -129,7 +129,7 @@ def _polynomials(count: int) -> tuple[Polynomial, ...]:
     return tuple({} for _ in range(count))
 
 
-def _broadcast(x: Polynomial, batch: tuple[int, ...]) -> Polynomial:
+def _broadcast(x: Polynomial, batch: Sequence) -> Polynomial:
     """Every coefficient with that batch shape."""
     return {mask: jnp.broadcast_to(c, (*batch, *c.shape[-2:])) for mask, c in x.items()}
 

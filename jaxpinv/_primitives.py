@@ -116,15 +116,16 @@ def _pinv_derivative_jvp(primals, tangents):
 
 def _pinv_derivative_transpose(ct, *operands):
     [slot] = [i for i, x in enumerate(operands) if ad.is_undefined_primal(x)]
-    cotangents = [None] * len(operands)
-    if type(ct) is not ad.Zero:
-        shape = operands[slot].aval.shape
-        swapped = (*operands[:slot], transpose(ct), *operands[slot + 1 :])
-        result = transpose(pinv_derivative_p.bind(*swapped))
-        stretched = [i for i, n in enumerate(shape) if n != result.shape[i]]
-        summed = jnp.sum(result, axis=stretched, keepdims=True) if stretched else result
-        cotangents[slot] = summed
-    return cotangents
+    before, after = [None] * slot, [None] * (len(operands) - slot - 1)
+    if type(ct) is ad.Zero:
+        return [*before, None, *after]
+    shape = operands[slot].aval.shape
+    swapped = (*operands[:slot], transpose(ct), *operands[slot + 1 :])
+    result = transpose(pinv_derivative_p.bind(*swapped))
+    stretched = [i for i, n in enumerate(shape) if n != result.shape[i]]
+    if stretched:
+        result = jnp.sum(result, axis=stretched, keepdims=True)
+    return [*before, result, *after]
 
 
 def _pinv_derivative_batching(args, axes):

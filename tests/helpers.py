@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 import mpmath
 import numpy as np
+from numpy.typing import DTypeLike
 
 # Of every bound `C * eps * condition`, in norms relative to the largest element.
 C = 10
 
 
-def bound(dtype: np.dtype, condition: float = 1.0, c: float = C) -> float:
+def bound(dtype: DTypeLike, condition: float = 1.0, c: float = C) -> float:
     """The error that rounding may cause: `c * eps * condition`."""
     return c * float(np.finfo(dtype).eps) * condition
 
@@ -25,7 +26,7 @@ def relative_error(x, reference) -> float:
 
 
 def gaussian(
-    rng: np.random.Generator, shape: Sequence[int], dtype=np.float64
+    rng: np.random.Generator, shape: Sequence[int], dtype: DTypeLike = np.float64
 ) -> np.ndarray:
     """Standard normal array, real or complex."""
     x = rng.standard_normal(shape)
@@ -34,7 +35,9 @@ def gaussian(
     return x.astype(dtype)
 
 
-def unitary(rng: np.random.Generator, m: int, n: int, dtype=np.float64) -> np.ndarray:
+def unitary(
+    rng: np.random.Generator, m: int, n: int, dtype: DTypeLike = np.float64
+) -> np.ndarray:
     """Matrix `(m, n)` with orthonormal columns, `m >= n`, in double precision."""
     double = np.result_type(dtype, np.float64)
     return np.linalg.qr(gaussian(rng, (m, n), double))[0]
@@ -44,7 +47,7 @@ def matrix(
     rng: np.random.Generator,
     shape: Sequence[int],
     spectrum: Sequence[float],
-    dtype=np.float64,
+    dtype: DTypeLike = np.float64,
 ) -> np.ndarray:
     """Matrix, or batch of them, with these singular values and random singular vectors."""
     *batch, m, n = shape
@@ -57,7 +60,7 @@ def matrix(
 
 
 def hermitian_matrix(
-    rng: np.random.Generator, eigenvalues: Sequence[float], dtype=np.float64
+    rng: np.random.Generator, eigenvalues: Sequence[float], dtype: DTypeLike = np.float64
 ) -> np.ndarray:
     """Hermitian matrix with these eigenvalues and random eigenvectors."""
     v = unitary(rng, len(eigenvalues), len(eigenvalues), dtype)

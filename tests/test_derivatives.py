@@ -61,7 +61,7 @@ def forward(a, directions, atol, hermitian=False):
 
 @jax.jit
 def by_every_mode(a, ct, e1, e2, e3, atol):
-    """Second and third derivatives as numbers `<ct, D(e1, e2)>` and `<ct, D(e1, e2, e3)>`."""
+    """The numbers `<ct, D(e1, e2)>` and `<ct, D(e1, e2, e3)>`, by mode."""
     f = partial(jaxpinv.pinv, atol=atol)
     gradient = against(f, ct)
 

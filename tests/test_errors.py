@@ -12,7 +12,7 @@ import jaxpinv
 
 def pinverse(*args, **kwargs):
     """`pinverse` without its warning."""
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="jaxpinv.pinverse is deprecated"):
         return jaxpinv.pinverse(*args, **kwargs)
 
 

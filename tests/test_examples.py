@@ -4,7 +4,6 @@ import importlib
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -16,13 +15,6 @@ fit_table = importlib.import_module("fit_table")
 variable_projection = importlib.import_module("variable_projection")
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-@pytest.fixture(autouse=True)
-def _promotion_that_optax_needs():
-    """L-BFGS of optax adds int32 to int64, which the strict setting forbids."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 def test_misra1a_and_roszman1_reach_the_certified_digits(tmp_path, capsys):
@@ -57,6 +49,8 @@ def test_mgh17_converges_from_decays_that_are_over_at_the_second_observation():
         dataset, model, lambda iteration, losses: iterations.append(int(iteration))
     )
     assert np.all(fit_table.agreement(dataset, model, result).least > 9)
+    # A Hessian without the derivative of the pseudo-inverse takes several times as many.
+    assert result.iterations[1] < 12
     assert sorted(iterations) == list(range(1, result.iterations.max() + 1))
 
 

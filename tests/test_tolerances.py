@@ -1,5 +1,7 @@
 """The cutoff: its rule, defaults, broadcasting, and derivatives with respect to it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,7 +105,7 @@ def test_tolerances_broadcast_and_enlarge_the_batch(
     rng, batch, rtol_shape, atol_shape, result
 ):
     a = rng.standard_normal((*batch, 4, 3))
-    tolerances = {
+    tolerances: dict[str, Any] = {
         name: rng.uniform(0, 0.7, shape)
         for name, shape in [("rtol", rtol_shape), ("atol", atol_shape)]
         if shape is not None
@@ -112,9 +114,12 @@ def test_tolerances_broadcast_and_enlarge_the_batch(
     assert x.shape == (*result, 3, 4)
     assert ranks.shape == result
     whole = np.broadcast_to(a, (*result, 4, 3))
-    wholes = {name: np.broadcast_to(t, result) for name, t in tolerances.items()}
+    wholes: dict[str, Any] = {
+        name: np.broadcast_to(t, result) for name, t in tolerances.items()
+    }
     for i in np.ndindex(result):
-        alone = jaxpinv.pinv(whole[i], **{name: t[i] for name, t in wholes.items()})
+        ones: dict[str, Any] = {name: t[i] for name, t in wholes.items()}
+        alone = jaxpinv.pinv(whole[i], **ones)
         assert np.array_equal(x[i], alone)
 
 

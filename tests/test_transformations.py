@@ -48,8 +48,7 @@ class TestJaxprs:
         for _ in range(order):
             f = partial(lambda f, a: jax.value_and_grad(lambda x: jnp.sum(f(x)))(a)[1], f)
         run = jax.jit(lambda a: (loss(a, hermitian=hermitian), jax.jvp(f, (a,), (a,))))
-        assert names(run.trace(a).jaxpr).count("pinv") == 2
-        compiled = run.lower(a).compile().as_text()
+        compiled = str(run.lower(a).compile().as_text())
         kernel = "lapack_dsyevd_ffi" if hermitian else "lapack_dgesdd_ffi"
         assert compiled.count(f'custom_call_target="{kernel}"') == 1
 
@@ -118,12 +117,15 @@ class TestVmap:
         a, e = matrix(rng, shapes[0], SPECTRUM), gaussian(rng, shapes[1])
 
         def both(a, e):
-            x, pullback = jax.vjp(jaxpinv.pinv, a)
+            _, pullback = jax.vjp(jaxpinv.pinv, a)
             return jax.jvp(jaxpinv.pinv, (a,), (e,))[1], pullback(e.T)[0]
 
         mapped = jax.vmap(both, axes)(a, e)
-        pick = lambda x, axis, i: x[i] if axis == 0 else x  # noqa: E731
-        looped = [both(pick(a, axes[0], i), pick(e, axes[1], i)) for i in range(3)]
+        whole = [
+            np.broadcast_to(x, (3, 5, 4)) if axis is None else x
+            for x, axis in zip((a, e), axes, strict=True)
+        ]
+        looped = [both(*pair) for pair in zip(*whole, strict=True)]
         for result, expected in zip(mapped, zip(*looped, strict=True), strict=True):
             assert relative_error(result, np.stack(expected)) <= bound(np.float64, 10)
 
