@@ -17,7 +17,7 @@ def read(name):
     """Design matrix, response and certified coefficients of a data set."""
     text = (DIRECTORY / f"{name}.dat").read_text(encoding="ascii")
     certified = re.findall(r"^\s+B\d\d?\s+(\S+)\s+\S+\s*$", text, re.M)
-    first, last = re.search(r"^\s+Data\s+\(lines (\d+) to (\d+)\)", text, re.M).groups()
+    [(first, last)] = re.findall(r"^\s+Data\s+\(lines (\d+) to (\d+)\)", text, re.M)
     rows = [row.split() for row in text.splitlines()[int(first) - 1 : int(last)]]
     y, *x = np.array(rows, np.float64).T
     # One predictor: a polynomial in it, without its constant term in the sets NoInt.

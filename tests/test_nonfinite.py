@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import jaxpinv
+from jaxpinv._derivatives import derivative
+from jaxpinv._factors import factor, pseudo_inverse
 from tests.helpers import gaussian
 
 BAD = [np.inf, -np.inf, np.nan]
@@ -40,7 +42,7 @@ def test_every_bad_element_of_every_shape_returns_at_once():
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=300)
 
 
-def derivative(a, order, hermitian=False):
+def derived(a, order, hermitian=False):
     """Value, gradient or Hessian-vector product of a number, per matrix of the batch."""
     f = partial(jaxpinv.pinv, hermitian=hermitian)
 
@@ -64,7 +66,7 @@ def test_batch_mates_of_a_bad_matrix_are_bit_for_bit_unchanged(
     good = gaussian(rng, shape, dtype)
     spoiled = good.copy()
     spoiled[2, 3, 1] = bad
-    f = jax.jit(partial(derivative, order=order, hermitian=hermitian))
+    f = jax.jit(partial(derived, order=order, hermitian=hermitian))
     reference, result = np.asarray(f(good)), np.asarray(f(spoiled))
     assert np.all(np.isfinite(reference))
     assert np.all(np.isnan(result[2]))
@@ -103,3 +105,13 @@ def test_zero_matrix_has_finite_derivatives_of_every_order():
 
     for derive in (jax.grad, jax.hessian, lambda f: jax.jacfwd(jax.hessian(f))):
         assert not np.any(derive(total)(jnp.zeros((3, 4))))
+
+
+def test_no_mask_hides_an_inf_or_a_nan():
+    with jax.disable_jit(), jax.debug_infs(True), jax.debug_nans(True):
+        a, zero = jnp.diag(jnp.array([2.0, 0.0])), jnp.zeros(())
+        factors = factor(a, zero, zero, hermitian=False)
+        x = pseudo_inverse(factors)
+        dx = derivative(factors, [jnp.ones((2, 2))] * 2)
+    assert np.array_equal(x, np.diag([0.5, 0]))
+    assert np.all(np.isfinite(dx))
