@@ -177,6 +177,14 @@ class TestHermitian:
         assert np.array_equal(gradient, gradient.conj().T)
 
 
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_hermitian_derivative_is_exact_where_eigenvalues_are_exactly_zero(rng, order):
+    a = np.diag([3.0, -2.0, 0.0, 0.0])
+    directions = [hermitian_matrix(rng, [1, 2, 3, 4]) for _ in range(order)]
+    result = forward(a, directions, None, hermitian=True)
+    assert relative_error(result, exact_derivative(a, directions, 0.1)) <= TOLERANCE
+
+
 def graded(rng, shape, condition):
     """A matrix with singular values from 1 down to `1 / condition`, evenly in size."""
     k = min(shape)
