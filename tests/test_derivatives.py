@@ -185,6 +185,17 @@ def test_hermitian_derivative_is_exact_where_eigenvalues_are_exactly_zero(rng, o
     assert relative_error(result, exact_derivative(a, directions, 0.1)) <= TOLERANCE
 
 
+def test_derivative_is_finite_between_neighbouring_floats_on_both_sides_of_the_cutoff():
+    # The largest entry of the derivative is 1 / (s (s - t)), and rounding of t / s to one
+    # would make it infinite.
+    swap = np.array([[0.0, 1.0], [1.0, 0.0]])
+    for t in np.linspace(1, 2, 101)[:-1]:
+        s = np.nextafter(t, 2)
+        dx = forward(np.diag([s, t]), [swap], t)
+        expected = swap / (s * (s - t))
+        assert relative_error(dx, expected) <= bound(np.float64)
+
+
 def graded(rng, shape, condition):
     """A matrix with singular values from 1 down to `1 / condition`, evenly in size."""
     k = min(shape)

@@ -168,6 +168,11 @@ def test_a_traced_rtol_works_in_every_order_of_transformations(rng):
     vmap_jit_grad = jax.vmap(jax.jit(gradient), (0, 0, None))(a, rtols, 0.0)
     grad_vmap = jax.grad(lambda a: jnp.sum(jax.vmap(loss, (0, 0, None))(a, rtols, 0.0)))(a)
     grad_batch = jax.grad(lambda a: loss(a, rtols, 0.0))(a)
+    grad_of_one = jax.grad(
+        lambda a: jnp.sum(jax.vmap(loss, (None, 0, None))(a, rtols, 0.0))
+    )(a[0])
+    one_by_one = sum(gradient(a[0], r, 0.0) for r in rtols)
+    np.testing.assert_allclose(grad_of_one, one_by_one, rtol=1e-12, atol=1e-12)
     for result in (jit_vmap_grad, vmap_jit_grad, grad_vmap, grad_batch):
         np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-12)
 
