@@ -75,7 +75,7 @@ _pinv_lowering = mlir.lower_fun(_pinv_impl, multiple_results=True)
 
 pinv_p = Primitive("pinv")
 pinv_p.multiple_results = True
-pinv_p.def_impl(jax.jit(pinv_p.bind, static_argnames="hermitian"))
+pinv_p.def_impl(_pinv_impl)
 pinv_p.def_abstract_eval(_pinv_abstract_eval)
 ad.primitive_jvps[pinv_p] = _pinv_jvp
 batching.primitive_batchers[pinv_p] = _pinv_batching
@@ -136,7 +136,7 @@ def _pinv_derivative_batching(args, axes):
 _pinv_derivative_lowering = mlir.lower_fun(_pinv_derivative_impl, multiple_results=False)
 
 pinv_derivative_p = Primitive("pinv_derivative")
-pinv_derivative_p.def_impl(jax.jit(pinv_derivative_p.bind))
+pinv_derivative_p.def_impl(_pinv_derivative_impl)
 pinv_derivative_p.def_abstract_eval(_pinv_derivative_abstract_eval)
 ad.primitive_jvps[pinv_derivative_p] = _pinv_derivative_jvp
 ad.primitive_transposes[pinv_derivative_p] = _pinv_derivative_transpose

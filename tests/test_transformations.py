@@ -245,6 +245,16 @@ def test_every_product_is_in_highest_precision(a, precision):
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
+@pytest.mark.parametrize("hermitian", [False, True])
+def test_everything_works_with_jit_disabled(a, hermitian):
+    derive = jax.grad(
+        lambda a: jnp.sum(jax.grad(partial(loss, hermitian=hermitian))(a) ** 2)
+    )
+    expected = derive(a)
+    with jax.disable_jit():
+        assert relative_error(derive(a), expected) <= bound(np.float64, 1e3)
+
+
 def test_eager_calls_of_one_shape_compile_once(rng):
     derive = jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))
     derive(rng.standard_normal((5, 3)))
