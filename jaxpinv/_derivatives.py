@@ -9,6 +9,7 @@ The constant coefficient has no entry; where there is one, the code that uses it
 import functools
 import operator
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,79 +44,120 @@ def derivative(factors: Factors, directions: Sequence[Array]) -> Array:
         factors: those of a matrix `(..., m, n)`, `m >= n`.
         directions: k >= 1 arrays `(..., m, n)`. Batch axes broadcast; one rank for all.
     """
-    u, s, v, kept = factors
-    inverse = inverse_values(factors)
-    ratio, gap = _across_the_cutoff(s, kept, inverse)
-    # XLA would repeat the arithmetic of these small arrays in each loop that reads them,
-    # and compile the Hessian of a 7 by 6 matrix 1.3 times as long.
-    kept, inverse, ratio, gap = jax.lax.optimization_barrier((kept, inverse, ratio, gap))
-    kept_rows = kept[..., :, None]
-    rows, columns = inverse[..., :, None], inverse[..., None, :]
-    has_outside = u.shape[-2] > u.shape[-1]
-    whole = (1 << len(directions)) - 1
-
-    # E V and its part in the columns of U, all of one batch shape: a product of a single
-    # matrix with a batch leaves the batch axis in the middle, to be moved back each time.
+    u, _, v, _ = factors
+    # E V and its part in the columns of U.
     image = {1 << i: matmul(e, v) for i, e in enumerate(directions)}
     w = {mask: matmul(adjoint(u), x) for mask, x in image.items()}
+    whole = (1 << len(directions)) - 1
+
+    inverse = inverse_values(factors)
+    ratio, gap = _across_the_cutoff(factors, inverse)
+    # XLA would repeat the arithmetic of these small arrays in each loop that reads them,
+    # and compile the Hessian of a 7 by 6 matrix 1.3 times as long.
+    kept, inverse, ratio, gap = jax.lax.optimization_barrier(
+        (factors.kept, inverse, ratio, gap)
+    )
+    # All of one batch shape: a product of a single matrix with a batch leaves the batch
+    # axis in the middle, to be moved back each time.
     batch = jnp.broadcast_shapes(kept.shape[:-1], *(x.shape[:-2] for x in w.values()))
     image, w = _broadcast(image, batch), _broadcast(w, batch)
-    image_h, w_h = _adjoint(image), _adjoint(w)
 
-    # R = V right and L = U left + (I - U U^H) outer, here with all columns of U and V.
-    # Kept apart are outer and its part U overlap, so that nothing is projected:
-    # L = U inner + outer. The equations for M = (I - moved) S and M' are divided by S.
-    right, left, outer, overlap, inner = _polynomials(5)
-    onto_u, onto_v, moved, moved_dual, onto_outside = _polynomials(5)
-    for mask in range(1, whole + 1):
+    outside = image if u.shape[-2] > u.shape[-1] else {}
+    moved = _move(w, outside, kept, inverse, ratio, gap)
+    y = _scaled_corange(moved, inverse)
+
+    # The rows of V^H pinv(A(t)) = y (U + L)^H, in the columns of U and as they are.
+    rows = inverse[..., :, None]
+    inner_h, outer_h = _adjoint(moved.inner), _adjoint(moved.outer)
+    in_u = rows * inner_h[whole] + _coefficient(whole, y, (y, inner_h))
+    result = matmul(in_u, adjoint(u))
+    if outside:
+        outer_part = {whole: rows * outer_h[whole]}
+        result = result + _coefficient(whole, outer_part, (y, outer_h))
+    return matmul(v, result)
+
+
+class _Moved(NamedTuple):
+    """Kept subspaces of the moved matrix, in all columns of `U` and `V`.
+
+    `R = V right`, and `L = U left + (I - U U^H) outer`. So that nothing is projected,
+    `overlap`, the part of `outer` in `U`, stands apart: `L = U inner + outer` with
+    `inner = left - overlap`. Of `M = (I - shift) S` it is `shift`.
+    """
+
+    right: Polynomial
+    left: Polynomial
+    outer: Polynomial
+    overlap: Polynomial
+    inner: Polynomial
+    shift: Polynomial
+
+
+def _move(
+    w: Polynomial,
+    outside: Polynomial,
+    kept: Array,
+    inverse: Array,
+    ratio: Array,
+    gap: Array,
+) -> _Moved:
+    """Solves for the moved subspaces, one set of directions after the other.
+
+    `w` are `U^H E V`, and `outside` are `E V`, or nothing if `U` is square. Both equations
+    stand divided by `S`, so that every coefficient is without dimension.
+    """
+    kept_rows, columns = kept[..., :, None], inverse[..., None, :]
+    w_h, outside_h = _adjoint(w), _adjoint(outside)
+    right, left, outer, overlap, inner, shift = moved = _Moved(*_polynomials(6))
+    onto_u, onto_v, onto_outside, dual_shift = _polynomials(4)
+    # Subsets come before their supersets.
+    for mask in range(1, 2 * max(w)):
         onto_u[mask] = columns * _coefficient(mask, w, (w, right))
-        onto_v[mask] = columns * _coefficient(mask, w_h, (w_h, inner), (image_h, outer))
-        moved[mask] = -jnp.where(kept_rows, onto_u[mask], 0)
-        moved_dual[mask] = -jnp.where(kept_rows, onto_v[mask], 0)
-        f = _coefficient(mask, onto_u, (left, moved))
-        g = _coefficient(mask, onto_v, (right, moved_dual))
+        onto_v[mask] = columns * _coefficient(mask, w_h, (w_h, inner), (outside_h, outer))
+        shift[mask] = -jnp.where(kept_rows, onto_u[mask], 0)
+        dual_shift[mask] = -jnp.where(kept_rows, onto_v[mask], 0)
+        f = _coefficient(mask, onto_u, (left, shift))
+        g = _coefficient(mask, onto_v, (right, dual_shift))
         left[mask] = gap * (f + ratio * g)
         right[mask] = gap * (g + ratio * f)
         inner[mask] = left[mask]
-        if has_outside:
-            onto_outside[mask] = columns * _coefficient(mask, image, (image, right))
-            outer[mask] = _coefficient(mask, onto_outside, (outer, moved))
-            overlap[mask] = _coefficient(mask, onto_u, (overlap, moved))
+        if outside:
+            onto_outside[mask] = columns * _coefficient(mask, outside, (outside, right))
+            outer[mask] = _coefficient(mask, onto_outside, (outer, shift))
+            overlap[mask] = _coefficient(mask, onto_u, (overlap, shift))
             inner[mask] = left[mask] - overlap[mask]
+    return moved
 
-    # middle = (I - moved)^-1 (I + L^H L)^-1 - I, with minus_gram = -L^H L.
-    left_h, outer_h, overlap_h = _adjoint(left), _adjoint(outer), _adjoint(overlap)
-    minus_left_h, minus_outer_h = _negative(left_h), _negative(outer_h)
+
+def _scaled_corange(moved: _Moved, inverse: Array) -> Polynomial:
+    """The polynomial `y` of `V y = (V + R) M^-1 (I + L^H L)^-1`."""
+    right, left, outer, overlap, _, shift = moved
+    rows, columns = inverse[..., :, None], inverse[..., None, :]
+    minus_left_h, minus_outer_h = _negative(_adjoint(left)), _negative(_adjoint(outer))
+    overlap_h = _adjoint(overlap)
+    # I + shrink = (I + L^H L)^-1 and I + middle = (I - shift)^-1 (I + shrink).
     minus_gram, shrink, middle, scaled_middle, y = _polynomials(5)
-    for mask in range(1, whole + 1):
-        if _is_product(mask):
+    for mask in shift:
+        if mask.bit_count() > 1:
             minus_gram[mask] = _coefficient(
                 mask, (minus_left_h, left), (minus_outer_h, outer), (overlap_h, overlap)
             )
             shrink[mask] = _coefficient(mask, minus_gram, (minus_gram, shrink))
-        middle[mask] = _coefficient(mask, moved, shrink, (moved, middle))
+        middle[mask] = _coefficient(mask, shift, shrink, (shift, middle))
         scaled_middle[mask] = rows * middle[mask]
-        # (V + R) S^-1 (I + middle) = V y
         y[mask] = columns * right[mask] + _coefficient(
             mask, scaled_middle, (right, scaled_middle)
         )
-
-    # The rows of V^H pinv(A(t)) = y (U + L)^H, in the columns of U and as they are.
-    inner_h = _adjoint(inner)
-    in_u = rows * inner_h[whole] + _coefficient(whole, y, (y, inner_h))
-    result = matmul(in_u, adjoint(u))
-    if has_outside:
-        scaled_outer_h = {whole: rows * outer_h[whole]}
-        result = result + _coefficient(whole, scaled_outer_h, (y, outer_h))
-    return matmul(v, result)
+    return y
 
 
-def _across_the_cutoff(s: Array, kept: Array, inverse: Array) -> tuple[Array, Array]:
+def _across_the_cutoff(factors: Factors, inverse: Array) -> tuple[Array, Array]:
     """Ratio `s_i / s_j` and `1 / ((1 - ratio) (1 + ratio))`, cut i and kept j, else 0.
 
     Both `(..., n, n)`. `1 - ratio` is the difference of the values over the kept one: it
     is exact and not zero however close to the cutoff the two are.
     """
+    _, s, _, kept = factors
     across = ~kept[..., :, None] & kept[..., None, :]
     rows, columns = (x.astype(inverse.dtype) for x in (s[..., :, None], s[..., None, :]))
     over_kept = inverse[..., None, :]
@@ -142,11 +184,6 @@ def _adjoint(x: Polynomial) -> Polynomial:
 def _negative(x: Polynomial) -> Polynomial:
     """Negative of every coefficient."""
     return {mask: -coefficient for mask, coefficient in x.items()}
-
-
-def _is_product(mask: int) -> bool:
-    """Whether a set has two non-empty parts: more than one direction."""
-    return mask.bit_count() > 1
 
 
 def _coefficient(mask: int, *terms: Polynomial | tuple[Polynomial, Polynomial]) -> Array:
