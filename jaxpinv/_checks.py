@@ -1,7 +1,5 @@
 """What the public functions accept: checked before anything is computed."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,15 +45,14 @@ def as_tolerance(function: str, name: str, value: ArrayLike) -> Array:
     return tolerance
 
 
-def batch_shape(function: str, a: Array, tolerances: dict[str, Array]) -> tuple[int, ...]:
+def batch_shape(function: str, a: Array, tolerances: dict[str, Array]) -> tuple:
     """The batch shape of the result: that of `a` broadcast against the tolerances'.
 
     Raises:
         ValueError: if they do not broadcast.
     """
-    shapes: Sequence = [a.shape[:-2], *(t.shape for t in tolerances.values())]
     try:
-        return jnp.broadcast_shapes(*shapes)
+        return jnp.broadcast_shapes(a.shape[:-2], *(t.shape for t in tolerances.values()))
     except ValueError as error:
         given = " and ".join(f"{k} of shape {t.shape}" for k, t in tolerances.items())
         raise ValueError(
@@ -68,7 +65,7 @@ def _as_numeric(expected: str, x: ArrayLike) -> Array:
     """An array, if its dtype is a number's or bool."""
     try:
         array = jnp.asarray(x)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{expected}, got {type(x).__name__}: {error}") from error
     if not (
         jnp.issubdtype(array.dtype, jnp.number) or jnp.issubdtype(array.dtype, jnp.bool_)
@@ -77,8 +74,8 @@ def _as_numeric(expected: str, x: ArrayLike) -> Array:
     return array
 
 
-def _is_concrete(x: ArrayLike) -> bool:
+def _is_concrete(x: object) -> bool:
     """Whether the elements of `x` can be looked at from this process."""
-    if isinstance(x, Tracer):
-        return False
-    return not isinstance(x, Array) or x.is_fully_addressable
+    if isinstance(x, Array):
+        return not isinstance(x, Tracer) and x.is_fully_addressable
+    return isinstance(x, int | float | np.generic | np.ndarray)

@@ -57,11 +57,6 @@ def derivative(factors: Factors, directions: Sequence[Array]) -> Array:
     kept, inverse, ratio, gap = jax.lax.optimization_barrier(
         (factors.kept, inverse, ratio, gap)
     )
-    # All of one batch shape: a product of a single matrix with a batch leaves the batch
-    # axis in the middle, to be moved back each time.
-    batch = jnp.broadcast_shapes(kept.shape[:-1], *(x.shape[:-2] for x in w.values()))
-    image, w = _broadcast(image, batch), _broadcast(w, batch)
-
     outside = image if u.shape[-2] > u.shape[-1] else {}
     moved = _move(w, outside, kept, inverse, ratio, gap)
     y = _scaled_corange(moved, inverse)
@@ -169,11 +164,6 @@ def _across_the_cutoff(factors: Factors, inverse: Array) -> tuple[Array, Array]:
 def _polynomials(count: int) -> tuple[Polynomial, ...]:
     """That many polynomials without coefficients."""
     return tuple({} for _ in range(count))
-
-
-def _broadcast(x: Polynomial, batch: Sequence) -> Polynomial:
-    """Every coefficient with that batch shape."""
-    return {mask: jnp.broadcast_to(c, (*batch, *c.shape[-2:])) for mask, c in x.items()}
 
 
 def _adjoint(x: Polynomial) -> Polynomial:

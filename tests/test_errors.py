@@ -1,6 +1,7 @@
 """Errors at the boundary: they name function, expectation and what came."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +42,9 @@ def test_fewer_than_two_axes_are_refused(name, shape):
         [[1.0, 2.0], [3.0]],
         None,
         jax.random.split(jax.random.key(0), (2, 2)),
+        [[10**30, 1]],
     ],
-    ids=["strings", "objects", "ragged", "none", "keys"],
+    ids=["strings", "objects", "ragged", "none", "keys", "long_integers"],
 )
 def test_what_is_not_numeric_is_refused(name, a):
     with pytest.raises(TypeError, match=rf"^{name}: expected a numeric array, got "):
@@ -81,6 +83,16 @@ def test_a_negative_tolerance_is_refused(name, value):
 def test_a_negative_tolerance_is_refused_under_jit_too():
     with pytest.raises(ValueError, match="expected rtol >= 0"):
         jax.jit(partial(jaxpinv.pinv, rtol=-0.1))(A)
+
+
+def test_a_tolerance_that_knows_how_to_become_an_array_is_accepted():
+    class Wrapped:
+        def __jax_array__(self):
+            return jnp.asarray(1.5)
+
+    a = jnp.diag(jnp.array([2.0, 1.0]))
+    wrapped: Any = Wrapped()
+    assert jaxpinv.pinv(a, atol=wrapped).tolist() == [[0.5, 0.0], [0.0, 0.0]]
 
 
 def test_a_negative_traced_tolerance_cuts_only_zeros():

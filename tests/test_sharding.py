@@ -139,3 +139,32 @@ def test_tolerances_that_vary_over_devices_sum_the_gradient_over_them(rng, mesh,
     result = jax.jit(lambda a, r: derive(mapped, a, r))(sharded_a, sharded_rtol)
     reference = sum(derive(total, a, r) for r in rtol)
     assert relative_error(result, reference) <= bound(np.float64, 1e3)
+
+
+@pytest.mark.parametrize("case", ["tangents", "tolerances", "cotangents"])
+def test_one_matrix_with_sharded_operands_has_second_derivatives(rng, mesh, case):
+    a = gaussian(rng, (5, 3))
+    batch = gaussian(rng, (16, 5, 3))
+    rtols = np.abs(batch[:, 0, 0]) / 10
+
+    def second(a, e, rtol):
+        f = jax.grad(lambda a: jnp.sum(jnp.sin(jaxpinv.pinv(a, rtol))))
+        return jax.jvp(f, (a,), (e,))[1]
+
+    def total(a, e, rtol):
+        return jnp.sum(jax.vmap(second, in_axes)(a, e, rtol) ** 2)
+
+    args, in_axes = {
+        "tangents": ((a, batch, 0.0), (None, 0, None)),
+        "tolerances": ((a, batch[0], rtols), (None, None, 0)),
+        "cotangents": ((a, batch, rtols), (None, 0, 0)),
+    }[case]
+    sharded = [
+        jax.device_put(x, NamedSharding(mesh, BATCH)) if axis == 0 else x
+        for x, axis in zip(args, in_axes, strict=True)
+    ]
+    f = jax.grad(total) if case == "cotangents" else jax.vmap(second, in_axes)
+    result = jax.jit(f)(*sharded)
+    with jax.set_mesh(jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,))):
+        reference = jax.jit(f)(*args)
+    assert relative_error(result, reference) <= bound(np.float64, 1e3)

@@ -214,8 +214,9 @@ def test_a_traced_rtol_works_in_scan_cond_and_while_loop(rng):
 
 def test_pinverse_warns_and_cuts_at_rcond(rng):
     a = matrix(rng, (5, 4), SPECTRUM)
-    with pytest.warns(DeprecationWarning, match=r"jaxpinv\.pinv"):
+    with pytest.warns(DeprecationWarning, match=r"jaxpinv\.pinv") as caught:
         x = jaxpinv.pinverse(a, 0.2)
+    assert [warning.filename for warning in caught] == [__file__]
     assert np.array_equal(x, jaxpinv.pinv(a, rtol=0.2))
 
 

@@ -164,3 +164,39 @@ def test_tangent_of_another_scale_than_the_matrix_keeps_its_jvp(rng, scale):
         jaxpinv.pinv, (a.astype(np.float32),), ((e * scale).astype(np.float32),)
     )[1]
     assert relative_error(np.asarray(scaled, float) / scale, dx) <= bound(np.float32, 36)
+
+
+class TestSinglePrecisionMode:
+    """JAX as it starts: without double precision."""
+
+    @pytest.fixture(autouse=True)
+    def single(self):
+        with jax.enable_x64(False):
+            yield
+
+    def test_double_precision_input_becomes_single(self, rng):
+        a = matrix(rng, (5, 4), [3, 2, 1, 0.5])
+        x = jaxpinv.pinv(a)
+        assert x.dtype == np.float32
+        assert relative_error(x, np.linalg.pinv(a)) <= bound(np.float32, 6)
+
+    def test_integers_become_single(self):
+        assert jaxpinv.pinv(np.eye(2, dtype=int)).dtype == np.float32
+
+    def test_double_precision_tolerances_become_single(self, rng):
+        a = matrix(rng, (3, 5, 4), [3, 2, 1, 0.5])
+        x, rank = jaxpinv.pinv(a, np.array([0.01, 0.2, 0.5]), return_rank=True)
+        assert x.dtype == np.float32
+        assert rank.tolist() == [4, 3, 2]
+
+    def test_hessian_agrees_with_that_in_double_precision(self, rng):
+        a = matrix(rng, (5, 4), [3, 2, 1, 0.5])
+
+        def total(a):
+            return jnp.sum(jnp.sin(jaxpinv.pinv(a, rtol=np.float64(0.25))))
+
+        hessian = jax.hessian(total)(a.astype(np.float32))
+        with jax.enable_x64(True):
+            exact = jax.hessian(total)(a)
+        assert hessian.dtype == np.float32
+        assert relative_error(hessian, exact) <= bound(np.float32, 6**2)
