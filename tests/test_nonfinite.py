@@ -29,7 +29,8 @@ def test_every_bad_element_of_every_shape_returns_at_once():
 
         for bad, shape in itertools.product({[str(x) for x in BAD]}, {SHAPES}):
             for dtype in (np.float32, np.complex64):
-                for i, j in {{(0, 0), (shape[0] - 1, 0), (shape[0] - 1, shape[1] - 1)}}:
+                # Every element of the small shapes, some of the larger ones.
+                for i, j in list(np.ndindex(shape))[:: max(1, np.prod(shape) // 20)]:
                     a = np.random.default_rng(0).standard_normal(shape).astype(dtype)
                     a[i, j] = float(bad)
                     x, rank = jaxpinv.pinv(a, return_rank=True)

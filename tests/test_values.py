@@ -130,30 +130,34 @@ def test_integers_and_bools_promote_to_the_default_float(a, as_array):
     assert relative_error(x, np.linalg.pinv(np.asarray(a, float))) <= bound(np.float64, 10)
 
 
+SCALES = {
+    np.float32: [1e-30, 1e-15, 1e15, 1e30],
+    np.float64: [1e-290, 1e-150, 1e150, 1e290],
+}
+SCALES |= {np.complex64: SCALES[np.float32], np.complex128: SCALES[np.float64]}
+
+
 @pytest.mark.parametrize(
-    ("dtype", "scale"),
-    [
-        *[(np.float32, s) for s in (1e-30, 1e-15, 1e15, 1e30)],
-        *[(np.float64, s) for s in (1e-290, 1e-150, 1e150, 1e290)],
-    ],
+    ("dtype", "scale"), [(dtype, s) for dtype, scales in SCALES.items() for s in scales]
 )
 @pytest.mark.parametrize(
     ("shape", "hermitian"),
-    [((6, 4), False), ((4, 4), False), ((4, 4), True)],
-    ids=["tall", "square", "hermitian"],
+    [((6, 4), False), ((4, 6), False), ((4, 4), False), ((4, 4), True)],
+    ids=["tall", "wide", "square", "hermitian"],
 )
 def test_scaled_input_gives_the_scaled_value_and_jvp(rng, dtype, scale, shape, hermitian):
-    a = matrix(rng, shape, [3, 2, 1, 0.5], np.float64)
-    a = a @ a.T if hermitian else a
-    e = gaussian(rng, shape)
-    pinv = partial(jaxpinv.pinv, rtol=0.01, hermitian=hermitian)
+    double = np.result_type(dtype, np.float64)
+    a = matrix(rng, shape, [3, 2, 1, 0.5], double)
+    a = a @ a.conj().T if hermitian else a
+    e = gaussian(rng, shape, double)
+    pinv = partial(jaxpinv.pinv, rtol=0.2, hermitian=hermitian)
     x, dx = jax.jvp(pinv, (a,), (e,))
     # The tangent is scaled as the matrix is: then the JVP is of the size of the value.
     scaled = [(z * scale).astype(dtype) for z in (a, e)]
     scaled_x, scaled_dx = jax.jvp(pinv, scaled[:1], scaled[1:])
     tolerance = bound(dtype, 36)
-    assert relative_error(np.asarray(scaled_x, float) * scale, x) <= tolerance
-    assert relative_error(np.asarray(scaled_dx, float) * scale, dx) <= tolerance
+    assert relative_error(np.asarray(scaled_x, double) * scale, x) <= tolerance
+    assert relative_error(np.asarray(scaled_dx, double) * scale, dx) <= tolerance
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-30, 1e30])
