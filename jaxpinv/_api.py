@@ -180,10 +180,11 @@ def _pinv(
     dtype = _floating(a.dtype)
     a = _prepend_axes(a.astype(_at_least_float32(dtype)), batch_rank + 2)
     a = _varying_as(a, given.values())
-    rtol, atol = _with_defaults(rtol, atol, float(max(m, n) * jnp.finfo(a.dtype).eps))
+    real = jnp.finfo(a.dtype)
+    default = jnp.asarray(max(m, n) * real.eps, real.dtype)
     rtol, atol = (
-        _prepend_axes(tolerance.astype(jnp.finfo(a.dtype).dtype), batch_rank)
-        for tolerance in (rtol, atol)
+        _prepend_axes(tolerance.astype(real.dtype), batch_rank)
+        for tolerance in _with_defaults(rtol, atol, default)
     )
     # pinv(A) = pinv(A^H)^H: past this line every matrix is tall.
     tall = a if m >= n else adjoint(a)
@@ -193,11 +194,11 @@ def _pinv(
 
 
 def _with_defaults(
-    rtol: Array | None, atol: Array | None, default: float
+    rtol: Array | None, atol: Array | None, default: Array
 ) -> tuple[Array, Array]:
     """Both tolerances, of which `rtol` defaults to 0 where a positive `atol` is given."""
     if atol is None:
-        return jnp.asarray(default) if rtol is None else rtol, jnp.zeros(())
+        return default if rtol is None else rtol, jnp.zeros_like(default)
     if rtol is None:
         rtol = jnp.where(atol > jnp.zeros_like(atol), 0, default)
     return rtol, atol
