@@ -1,0 +1,1 @@
+"""Time, memory and accuracy of `jaxpinv` next to those of its peers."""

@@ -1,0 +1,139 @@
+"""What is measured: shapes, dtypes, ranks, operations, and the matrices themselves."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+VALUE, GRADIENT, HVP = OPERATIONS = ("value", "gradient", "hvp")
+FULL, DEFICIENT, MIXED = RANKS = ("full", "deficient", "mixed")
+
+#: Share of rank-deficient matrices in a mixed batch.
+MIXED_SHARE = 0.02
+
+#: Different inputs that a method gets in turn.
+INPUTS = 4
+
+BATCHES = (
+    (100_000, 3, 3),
+    (20_000, 6, 7),
+    (4_000, 8, 8),
+    (2_000, 32, 32),
+    (2_000, 64, 16),
+    (100, 100, 100),
+)
+SINGLE = ((500, 500), (1000, 1000), (2000, 400), (20_000, 64))
+GPU_SHAPES = ((10_000, 64, 6), (2_000, 33, 33), (1024, 32, 32), (512, 512))
+QUICK_SHAPES = ((4_000, 6, 7), (2_000, 8, 8), (100, 32, 32), (200, 200))
+
+#: The shapes that are complex.
+COMPLEX_SHAPES = ((4_000, 8, 8), (2_000, 8, 8))
+
+
+class Case(NamedTuple):
+    """One row of the table: an operation on one kind of matrices."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    rank: str = FULL
+    operation: str = VALUE
+    hermitian: bool = False
+
+    @property
+    def rtol(self) -> float:
+        """The cutoff that every method is given, so that all cut the same values."""
+        return 10 * max(self.shape[-2:]) * float(np.finfo(self.dtype).eps)
+
+    @property
+    def size(self) -> str:
+        """Name of the shape."""
+        *batch, m, n = self.shape
+        return f"{batch[0]} x {m}x{n}" if batch else f"{m}x{n}"
+
+    @property
+    def label(self) -> str:
+        """Name of the case."""
+        kind = ["hermitian"] if self.hermitian else []
+        return " ".join([self.size, self.dtype, self.rank, *kind, self.operation])
+
+
+def grid(platform: str, *, quick: bool) -> list[Case]:
+    """All cases: single precision everywhere, the other axes one at a time.
+
+    Full-rank matrices are measured in both precisions and all operations. Deficient,
+    mixed and Hermitian ones in single precision, value and gradient: nothing new is
+    learned from the rest of the product, which would take hours.
+    """
+    shapes: Sequence[tuple[int, ...]] = QUICK_SHAPES if quick else BATCHES + SINGLE
+    if platform == "gpu" and not quick:
+        shapes = (*shapes, *GPU_SHAPES)
+    precisions = (32,) if quick else (32, 64)
+    found = [
+        Case(shape, _dtype(shape, bits), FULL, operation)
+        for bits in precisions
+        for operation in OPERATIONS
+        for shape in shapes
+    ]
+    for operation in (VALUE, GRADIENT):
+        for shape in shapes[:1] if quick else shapes:
+            dtype = _dtype(shape, 32)
+            found.append(Case(shape, dtype, DEFICIENT, operation))
+            if len(shape) > 2:
+                found.append(Case(shape, dtype, MIXED, operation))
+        square = [shape for shape in shapes if shape[-1] == shape[-2]]
+        for shape in square[:1] if quick else square:
+            dtype = _dtype(shape, 32)
+            found.append(Case(shape, dtype, FULL, operation, hermitian=True))
+    return found
+
+
+def matrices(case: Case, seed: int = 0) -> list[NDArray]:
+    """The inputs of a case, which every method gets in the same order."""
+    rng = np.random.default_rng(seed)
+    return [_matrices(case, rng) for _ in range(INPUTS)]
+
+
+def directions(case: Case, seed: int = 1) -> tuple[NDArray, NDArray]:
+    """A cotangent of the result and a tangent of the input."""
+    rng = np.random.default_rng(seed)
+    *batch, m, n = case.shape
+    cotangent = _gaussian(rng, (*batch, n, m), case.dtype)
+    tangent = _gaussian(rng, case.shape, case.dtype)
+    if case.hermitian:
+        cotangent, tangent = _symmetric(cotangent), _symmetric(tangent)
+    return cotangent.astype(case.dtype), tangent.astype(case.dtype)
+
+
+def _matrices(case: Case, rng: np.random.Generator) -> NDArray:
+    """One input of a case."""
+    *batch, m, n = case.shape
+    a = _gaussian(rng, case.shape, case.dtype)
+    if case.hermitian:
+        a = _symmetric(a)
+    count = {FULL: 0, DEFICIENT: 1, MIXED: MIXED_SHARE}[case.rank]
+    if count:
+        rank = max(1, 3 * min(m, n) // 4)
+        left = _gaussian(rng, (*batch, m, rank), case.dtype)
+        right = _gaussian(rng, (*batch, rank, n), case.dtype)
+        deficient = (
+            rng.permutation(np.arange(batch[0]) < count * batch[0]) if batch else True
+        )
+        a = np.where(np.asarray(deficient)[..., None, None], left @ right, a)
+    return a.astype(case.dtype)
+
+
+def _gaussian(rng: np.random.Generator, shape: Sequence[int], dtype: str) -> NDArray:
+    """Standard normal numbers in double precision, real or complex."""
+    x = rng.standard_normal(shape)
+    return x + 1j * rng.standard_normal(shape) if np.dtype(dtype).kind == "c" else x
+
+
+def _symmetric(x: NDArray) -> NDArray:
+    """Hermitian part."""
+    return (x + np.swapaxes(x, -1, -2).conj()) / 2
+
+
+def _dtype(shape: tuple[int, ...], bits: int) -> str:
+    """Name of the dtype of a shape in single or double precision."""
+    return f"complex{2 * bits}" if shape in COMPLEX_SHAPES else f"float{bits}"
