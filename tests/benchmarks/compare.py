@@ -138,7 +138,7 @@ def _write(results: dict[str, Any], folder: Path) -> int:
     parts += [f"Left out: {name} ({why})." for name, why in results["left_out"].items()]
     if results["timings"]:
         parts += [
-            "Times over that of `jaxpinv.pinv`; ~ from two calls only, for it is much slower.",
+            "Times over that of `jaxpinv.pinv`; ~ from two calls only, where much slower.",
             report.ratios(results["timings"]),
             report.calibration_sentence(results["calibration"]),
         ]
