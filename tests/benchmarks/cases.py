@@ -25,7 +25,11 @@ BATCHES = (
 )
 SINGLE = ((500, 500), (1000, 1000), (2000, 400), (20_000, 64))
 GPU_SHAPES = ((10_000, 64, 6), (2_000, 33, 33), (1024, 32, 32), (512, 512))
-QUICK_SHAPES = ((4_000, 6, 7), (2_000, 8, 8), (100, 32, 32), (200, 200))
+QUICK_SHAPES = ((4_000, 6, 7), (2_000, 8, 8), (200, 200))
+
+#: Where the rank and `hermitian` vary.
+VARIED_SHAPES = ((20_000, 6, 7), (2_000, 32, 32), (500, 500))
+HERMITIAN_SHAPES = ((4_000, 8, 8), (2_000, 32, 32), (500, 500))
 
 #: The shapes that are complex.
 COMPLEX_SHAPES = ((4_000, 8, 8), (2_000, 8, 8))
@@ -59,33 +63,33 @@ class Case(NamedTuple):
 
 
 def grid(platform: str, *, quick: bool) -> list[Case]:
-    """All cases: single precision everywhere, the other axes one at a time.
+    """All cases, the most telling first: single precision, then the other axes in turn.
 
-    Full-rank matrices are measured in both precisions and all operations. Deficient,
-    mixed and Hermitian ones in single precision, value and gradient: nothing new is
-    learned from the rest of the product, which would take hours.
+    Deficient, mixed and Hermitian matrices are measured in single precision, at few
+    shapes, value and gradient: the whole product would take hours and teach nothing new.
     """
     shapes: Sequence[tuple[int, ...]] = QUICK_SHAPES if quick else BATCHES + SINGLE
     if platform == "gpu" and not quick:
         shapes = (*shapes, *GPU_SHAPES)
-    precisions = (32,) if quick else (32, 64)
-    found = [
-        Case(shape, _dtype(shape, bits), FULL, operation)
-        for bits in precisions
-        for operation in OPERATIONS
-        for shape in shapes
-    ]
-    for operation in (VALUE, GRADIENT):
-        for shape in shapes[:1] if quick else shapes:
+
+    def full(bits: int) -> list[Case]:
+        return [
+            Case(shape, _dtype(shape, bits), FULL, operation)
+            for operation in OPERATIONS
+            for shape in shapes
+        ]
+
+    found = full(32)
+    for operation in (GRADIENT,) if quick else (VALUE, GRADIENT):
+        for shape in QUICK_SHAPES[:1] if quick else VARIED_SHAPES:
             dtype = _dtype(shape, 32)
             found.append(Case(shape, dtype, DEFICIENT, operation))
             if len(shape) > 2:
                 found.append(Case(shape, dtype, MIXED, operation))
-        square = [shape for shape in shapes if shape[-1] == shape[-2]]
-        for shape in square[:1] if quick else square:
+        for shape in QUICK_SHAPES[1:2] if quick else HERMITIAN_SHAPES:
             dtype = _dtype(shape, 32)
             found.append(Case(shape, dtype, FULL, operation, hermitian=True))
-    return found
+    return found if quick else found + full(64)
 
 
 def matrices(case: Case, seed: int = 0) -> list[NDArray]:

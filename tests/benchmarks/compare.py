@@ -9,6 +9,8 @@ are times over that of `jaxpinv.pinv`: above 1 the other one is slower.
 
 import argparse
 import json
+import math
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = {
         "machine": machine.describe(options.platform),
         "left_out": missing,
-        "timings": _timings(peers, options, seconds),
-        "costs": _costs(options),
         "accuracy": _accuracy(peers, options),
+        "costs": _costs(options),
+        "timings": _timings(peers, options, seconds),
     }
     results["calibration"] = (
         report.calibration(results["timings"]) if results["timings"] else None
@@ -102,9 +104,13 @@ def _timings(
     if "timings" not in options.parts:
         return []
     found = []
+    end = time.monotonic() + 60 * options.minutes
     bar = tqdm(cases.grid(options.platform, quick=options.quick))
     for case in bar:
         bar.set_description(case.label)
+        if time.monotonic() > end:
+            tqdm.write(f"no time left for {case.label}")
+            continue
         found.append(case_timings(case, peers, seconds))
         # Compiled code and inputs of one case must not fill the memory of the next.
         jax.clear_caches()
@@ -123,7 +129,7 @@ def _accuracy(peers: Sequence[Peer], options: argparse.Namespace) -> list[dict[s
     """The companion, with progress on the standard error."""
     if "accuracy" not in options.parts:
         return []
-    seeds = 1 if options.quick else 7
+    seeds = 1 if options.quick else 5
     bar = tqdm(accuracy.problems(quick=options.quick), desc="accuracy")
     return [
         point._asdict()
@@ -164,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="small grid, about a minute")
     parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--output", type=Path, default=Path("benchmark-results"))
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="no case begins after them"
+    )
     parser.add_argument("--seconds", type=float, help="for the rounds of each case")
     parser.add_argument(
         "--parts",

@@ -188,12 +188,12 @@ def measure(platform: str, *, quick: bool) -> dict[str, Any]:
     """All of it."""
     peers, _ = available(platform)
     found: dict[str, Any] = {
-        "compile": compile_times(peers, 3 if quick else 7),
+        "compile": compile_times(peers, 2 if quick else 5),
         "residuals": {
             "x".join(map(str, shape)): residuals(peers, shape)
             for shape in ((64, 7, 6), (64, 6, 7), (64, 64, 16), (100, 100))
         },
-        "import": import_times(3 if quick else 7),
+        "import": import_times(2 if quick else 5),
     }
     if not quick:
         found["peak_memory"] = peak_memory(platform)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 BLOCK_SECONDS = 0.03
 #: Worker threads of the method before still spin for about a millisecond.
 SETTLE_SECONDS = 0.005
-MIN_ROUNDS = 10
+MIN_ROUNDS = 6
 MAX_ROUNDS = 60
 #: Rounds end early when every ratio is known this well. The width alone decides, never
 #: the value, or the calibration would choose its own result.
