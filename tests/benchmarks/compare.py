@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "costs": _costs(options),
         "timings": _timings(peers, options, seconds),
     }
+    results["machine"]["load_at_end"] = machine.load()
     results["calibration"] = (
         report.calibration(results["timings"]) if results["timings"] else None
     )

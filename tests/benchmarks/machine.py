@@ -23,7 +23,7 @@ def describe(platform: str) -> dict[str, Any]:
         "cores": _cores(),
         "threads": _threads(),
         "device": jax.devices(platform)[0].device_kind,
-        "load_at_start": round(os.getloadavg()[0], 2),
+        "load_at_start": load(),
         "versions": {"python": host.python_version()} | _versions(),
     }
 
@@ -35,9 +35,14 @@ def sentence(machine: dict[str, Any]) -> str:
     device = "" if machine["device"] == "cpu" else f", {machine['device']}"
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}{device}; "
-        f"threads: {threads}; load at start {machine['load_at_start']}.\n"
+        f"threads: {threads}; load average {machine['load_at_start']} at the start, {machine['load_at_end']} at the end.\n"
         f"{versions}; {machine['date']}."
     )
+
+
+def load() -> float:
+    """Load average of the last minute: this process alone makes one or two."""
+    return round(os.getloadavg()[0], 2)
 
 
 def _cpu_model() -> str:

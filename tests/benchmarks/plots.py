@@ -76,7 +76,11 @@ def heat_map(timings: Sequence[Row], path: Path) -> None:
     sizes = list(dict.fromkeys(row["size"] for row in rows))
     columns = list(dict.fromkeys((r["operation"], _bits(r)) for r in rows))
     columns.sort(key=lambda c: (OPERATIONS.index(c[0]), c[1]))
-    names = [n for n in (JNP, TORCH) if any(n in row["ratios"] for row in rows)]
+    names = [
+        name
+        for name in (JNP, TORCH)
+        if any(name in row["ratios"] or name in row["single"] for row in rows)
+    ]
     figure = Figure(
         figsize=(2.2 + 0.78 * len(columns) * len(names), 1.4 + 0.36 * len(sizes)),
         dpi=110,
@@ -87,9 +91,9 @@ def heat_map(timings: Sequence[Row], path: Path) -> None:
     for axes, name in zip(panels, names, strict=True):
         values = np.full((len(sizes), len(columns)), np.nan)
         for row in rows:
-            if name in row["ratios"]:
-                at = sizes.index(row["size"]), columns.index((row["operation"], _bits(row)))
-                values[at] = row["ratios"][name]["median"]
+            at = sizes.index(row["size"]), columns.index((row["operation"], _bits(row)))
+            values[at] = row["ratios"].get(name, {}).get("median", np.nan)
+            values[at] = row["single"].get(name, values[at])
         axes.imshow(np.log2(values), norm=norm, cmap=COLOUR_MAP, aspect="auto")
         for (i, j), value in np.ndenumerate(values):
             if not np.isnan(value):
