@@ -35,7 +35,8 @@ def sentence(machine: dict[str, Any]) -> str:
     device = "" if machine["device"] == "cpu" else f", {machine['device']}"
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}{device}; "
-        f"threads: {threads}; load average {machine['load_at_start']} at the start, {machine['load_at_end']} at the end.\n"
+        f"threads: {threads}; load average {machine['load_at_start']} at the start, "
+        f"{machine['load_at_end']} at the end.\n"
         f"{versions}; {machine['date']}."
     )
 
