@@ -5,6 +5,7 @@ the truncated pseudo-inverse, by central differences in 50 digits, so that no me
 compared with another one or with a formula.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -69,7 +70,14 @@ def measure(peers: Sequence[Peer], problem: Problem, seeds: int) -> Iterator[Poi
         e = helpers.gaussian(rng, SHAPE, problem.dtype)
         # mpmath gets the rounded matrix; the cutoff is far from rounding.
         cutoff = problem.rtol * problem.spectrum[0]
-        exact = [helpers.exact_derivative(a, [e] * order, cutoff) for order in range(3)]
+        # The step of the differences has to be small next to every singular value. A power
+        # of two keeps the digits of the direction.
+        scale = 2.0 ** math.floor(math.log2(min(problem.spectrum)))
+        exact = [
+            helpers.exact_derivative(a, [e * a.dtype.type(scale)] * order, cutoff)
+            / scale**order
+            for order in range(3)
+        ]
         case = Case(SHAPE, problem.dtype)
         for peer in peers:
             if "pinv" not in peer.name:

@@ -24,6 +24,7 @@ from tests.benchmarks.peers import REFERENCE, Peer, available
 
 #: The reference a second time: its ratio is the calibration.
 TWIN = "A/A"
+PARTS = ("accuracy", "costs", "timings")
 #: A method so slow, in seconds and in calls of the reference, is not timed in rounds.
 SLOW_CALL, SLOW_RATIO = 0.1, 4.0
 
@@ -43,10 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = {
         "machine": machine.describe(options.platform),
         "left_out": missing,
-        "accuracy": _accuracy(peers, options),
-        "costs": _costs(options),
-        "timings": _timings(peers, options, seconds),
+        "accuracy": [],
+        "costs": {},
+        "timings": [],
     }
+    results |= _earlier(results["machine"], options)
+    if "accuracy" in options.parts:
+        results["accuracy"] = _accuracy(peers, options)
+    if "costs" in options.parts:
+        print("compile time, memory and import time ...")
+        results["costs"] = costs.measure(options.platform, quick=options.quick)
+    if "timings" in options.parts:
+        results["timings"] = _timings(peers, options, seconds)
     results["machine"]["load_at_end"] = machine.load()
     results["calibration"] = (
         report.calibration(results["timings"]) if results["timings"] else None
@@ -102,8 +111,6 @@ def _timings(
     peers: Sequence[Peer], options: argparse.Namespace, seconds: float
 ) -> list[dict[str, Any]]:
     """The grid, with progress on the standard error."""
-    if "timings" not in options.parts:
-        return []
     found = []
     end = time.monotonic() + 60 * options.minutes
     bar = tqdm(cases.grid(options.platform, quick=options.quick))
@@ -118,18 +125,19 @@ def _timings(
     return found
 
 
-def _costs(options: argparse.Namespace) -> dict[str, Any]:
-    """Compile time, memory and import time."""
-    if "costs" not in options.parts:
+def _earlier(described: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The parts not asked for, from a run into the same folder with the same versions."""
+    path = options.output / "results.json"
+    if not path.exists():
         return {}
-    print("compile time, memory and import time ...")
-    return costs.measure(options.platform, quick=options.quick)
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    if any(earlier["machine"][k] != described[k] for k in ("versions", "cpu", "device")):
+        return {}
+    return {part: earlier[part] for part in PARTS if part not in options.parts}
 
 
 def _accuracy(peers: Sequence[Peer], options: argparse.Namespace) -> list[dict[str, Any]]:
     """The companion, with progress on the standard error."""
-    if "accuracy" not in options.parts:
-        return []
     seeds = 1 if options.quick else 5
     bar = tqdm(accuracy.problems(quick=options.quick), desc="accuracy")
     return [
@@ -178,8 +186,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--parts",
         nargs="+",
-        choices=("timings", "costs", "accuracy"),
-        default=("timings", "costs", "accuracy"),
+        choices=PARTS,
+        default=PARTS,
+        help="the others are kept from an earlier run into the same folder",
     )
     return parser
 

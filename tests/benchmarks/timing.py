@@ -17,6 +17,8 @@ from typing import NamedTuple
 BLOCK_SECONDS = 0.03
 #: Worker threads of the method before still spin for about a millisecond.
 SETTLE_SECONDS = 0.005
+#: No call that lasts as long needs a warm-up.
+LONG_CALL_SECONDS = 1.0
 MIN_ROUNDS = 6
 MAX_ROUNDS = 60
 #: Rounds end early when every ratio is known this well. The width alone decides, never
@@ -89,14 +91,14 @@ def rounds(
 
 
 def single(method: Method, clock: Clock | None = None) -> float:
-    """Seconds of the faster one of two calls after a warm-up."""
+    """Seconds of the fastest of three calls, of two if they are long."""
     clock = clock or Clock()
-    method(0)
-    marks = [clock.now()]
-    for index in (1, 2):
-        method(index)
-        marks.append(clock.now())
-    return min(marks[1] - marks[0], marks[2] - marks[1])
+    found: list[float] = []
+    while len(found) < 2 or (len(found) < 3 and min(found) < LONG_CALL_SECONDS):
+        start = clock.now()
+        method(len(found))
+        found.append(clock.now() - start)
+    return min(found)
 
 
 def ratio(times: list[float], reference: list[float]) -> Ratio:
