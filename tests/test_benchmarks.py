@@ -58,7 +58,7 @@ def test_twice_as_slow_is_a_ratio_of_two_also_on_a_machine_that_drifts(drift):
 def test_methods_take_turns_and_every_second_round_runs_backwards():
     clock = FakeClock()
     times = clock.rounds(a=1.0, b=1.0)
-    timed = [name for name, _ in clock.log[6:]]
+    timed = [name for name, _ in clock.log[-2 * timing.MIN_ROUNDS :]]
     assert "".join(timed[:8]) == "abbaabba"
     assert len(times["a"]) == len(times["b"]) == timing.MIN_ROUNDS
 
