@@ -34,7 +34,7 @@ def sentence(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     device = "" if machine["device"] == "cpu" else f", {machine['device']}"
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}{device}; "
+        f"{machine['cpu']}, {machine['cores']} core(s), {machine['system']}{device}; "
         f"threads: {threads}; load average {machine['load_at_start']} at the start, "
         f"{machine['load_at_end']} at the end.\n"
         f"{versions}; {machine['date']}."
