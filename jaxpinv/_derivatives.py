@@ -53,7 +53,7 @@ def derivative(factors: Factors, directions: Sequence[Array]) -> Array:
     inverse = inverse_values(factors)
     ratio, gap = _across_the_cutoff(factors, inverse)
     # XLA would repeat the arithmetic of these small arrays in each loop that reads them,
-    # and compile the Hessian of a 7 by 6 matrix 1.3 times as long.
+    # and compile the Hessian of a 7 by 6 matrix 1.2 times as long.
     kept, inverse, ratio, gap = jax.lax.optimization_barrier(
         (factors.kept, inverse, ratio, gap)
     )
