@@ -1,5 +1,6 @@
 """The Moore-Penrose pseudo-inverse as a differentiable JAX primitive."""
 
-from jaxpinv._api import pinv, pinverse
+from jaxpinv._lstsq import LstsqResult, lstsq, matrix_rank, null_projection
+from jaxpinv._pinv import pinv, pinverse
 
-__all__ = ["pinv", "pinverse"]
+__all__ = ["LstsqResult", "lstsq", "matrix_rank", "null_projection", "pinv", "pinverse"]

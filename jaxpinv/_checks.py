@@ -61,6 +61,34 @@ def batch_shape(function: str, a: Array, tolerances: dict[str, Array]) -> tuple:
         ) from error
 
 
+def as_columns(
+    function: str, name: str, value: ArrayLike, length: int, batch: tuple
+) -> Array:
+    """A vector, or matrices `(..., length, k)`, as an array of matrices.
+
+    Raises:
+        TypeError: if it is not numeric.
+        ValueError: if the length or the batch shape does not fit.
+    """
+    expected = (
+        f"{function}: expected {name} to be a vector of length {length} or an array of "
+        f"matrices, shape (..., {length}, k)"
+    )
+    x = _as_numeric(f"{function}: expected {name} to be a numeric array", value)
+    if x.ndim == 0 or x.shape[-min(x.ndim, 2)] != length:
+        hint = f"; for a batch of vectors write {name}[..., None]" if x.ndim > 1 else ""
+        raise ValueError(f"{expected}, got shape {x.shape}{hint}")
+    columns = x[:, None] if x.ndim == 1 else x
+    try:
+        jnp.broadcast_shapes(batch, columns.shape[:-2])
+    except ValueError as error:
+        raise ValueError(
+            f"{expected}, that broadcasts against the batch shape {batch}, "
+            f"got shape {x.shape}"
+        ) from error
+    return columns
+
+
 def _as_numeric(expected: str, x: ArrayLike) -> Array:
     """An array, if its dtype is a number's or bool."""
     try:

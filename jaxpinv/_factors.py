@@ -33,8 +33,6 @@ class Factors(NamedTuple):
 
 def factor(a: Array, rtol: Array, atol: Array, *, hermitian: bool) -> Factors:
     """Factors of `a`, `(..., m, n)` with `m >= n`, cut by tolerances of batch shape."""
-    if hermitian:
-        a = _mirror_lower(a)
     # LAPACK's gesdd can loop for ever on an Inf, so that it must never see one.
     finite = jnp.all(jnp.isfinite(a), axis=(-2, -1))
     a = jnp.where(finite[..., None, None], a, 0)
@@ -59,13 +57,28 @@ def inverse_values(factors: Factors) -> Array:
     return inverse.astype(factors.u.dtype)
 
 
-def _mirror_lower(a: Array) -> Array:
-    """Hermitian matrix of the lower triangle of `a`, which alone is read."""
-    n = a.shape[-1]
-    below = jnp.tri(n, k=-1, dtype=bool)
-    diagonal = jnp.eye(n, dtype=bool)
-    real = jnp.real(a).astype(a.dtype)
-    return jnp.select([below, diagonal], [a, real], adjoint(a))
+def off_range(factors: Factors, x: Array) -> Array:
+    """The projection of `x`, `(..., m, k)`, off the kept range of the matrix."""
+    u = factors.u
+    everything = _all_kept(factors) & (u.shape[-2] == u.shape[-1])
+    return jnp.where(everything, 0, _off(u, factors.kept, x))
+
+
+def off_corange(factors: Factors, x: Array) -> Array:
+    """The projection of `x`, `(..., n, k)`, off the kept range of the adjoint."""
+    # V need not be unitary where everything is kept: but then nothing is off its range.
+    return jnp.where(_all_kept(factors), 0, _off(factors.v, factors.kept, x))
+
+
+def _off(vectors: Array, kept: Array, x: Array) -> Array:
+    """`x` without its part in the span of the kept columns of orthonormal vectors."""
+    within = jnp.where(kept[..., :, None], matmul(adjoint(vectors), x), 0)
+    return x - matmul(vectors, within)
+
+
+def _all_kept(factors: Factors) -> Array:
+    """Whether nothing is cut, `(..., 1, 1)`."""
+    return jnp.all(factors.kept, axis=-1)[..., None, None]
 
 
 def _svd(a: Array) -> tuple[Array, Array, Array]:

@@ -1,4 +1,4 @@
-"""The primitives `pinv` and `pinv_derivative` and their rules under JAX's transformations.
+"""The primitives `factor` and `pinv_form` and their rules under JAX's transformations.
 
 Both work on tall matrices and leading batch axes that broadcast against each other: all
 operands of one rank, each batch axis as long as the others' or 1. So nothing that a
@@ -6,6 +6,7 @@ operands of one rank, each batch axis as long as the others' or 1. So nothing th
 """
 
 import functools
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -14,9 +15,11 @@ from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jaxpinv._arrays import adjoint, transpose
-from jaxpinv._derivatives import derivative
-from jaxpinv._factors import Factors, factor, pseudo_inverse
+from jaxpinv import _form
+from jaxpinv._action import Outer
+from jaxpinv._arrays import transpose
+from jaxpinv._factors import Factors, factor
+from jaxpinv._form import Slot
 
 
 def _abstract_eval(impl, *avals, **params):
@@ -34,36 +37,57 @@ def _batch(primitive, args, axes, **params):
     return primitive.bind(*args, **params), size
 
 
-# pinv: a (..., m, n), rtol (...), atol (...) -> x (..., n, m), u, s, v, kept
+def _eager(primitive, impl):
+    """What a primitive does outside of `jit`: it is compiled once for every shape."""
+
+    @functools.cache
+    def compiled(**params):
+        return jax.jit(partial(primitive.bind, **params))
+
+    def run(*args, **params):
+        # Without `jit` the primitive would come back here for ever.
+        if jax.config.jax_disable_jit:
+            return impl(*args, **params)
+        return compiled(**params)(*args)
+
+    return run
+
+
+def _is_on_one_device(ctx: mlir.LoweringRuleContext) -> bool:
+    """Whether what is lowered runs as it stands on each device.
+
+    If not, the partitioner divides it, and whatever looks at the whole batch, like a branch
+    on any of its matrices, makes the devices wait for each other.
+    """
+    context = ctx.module_context.axis_context
+    mesh = getattr(context, "mesh", None)
+    if mesh is not None:
+        return set(context.manual_axes) == set(mesh.axis_names)
+    return getattr(context, "num_devices", None) == 1
+
+
+# factor: a (..., m, n), rtol (...), atol (...) -> u, s, v, kept
 #
-# The results after x are the residuals, for the derivatives alone. The tangent that
+# The factors serve the form alone, which knows how it changes with a. The tangent that
 # rides on u is that of a, which has its shape: so that a need not be saved as well.
 
 
-@partial(jax.jit, static_argnames="hermitian")
-def _pinv_impl(a: Array, rtol: Array, atol: Array, *, hermitian: bool):
-    factors = factor(a, rtol, atol, hermitian=hermitian)
-    return pseudo_inverse(factors), *factors
+def _factor_impl(a: Array, rtol: Array, atol: Array, *, hermitian: bool):
+    return tuple(factor(a, rtol, atol, hermitian=hermitian))
 
 
-def _pinv_abstract_eval(*avals, hermitian):
-    return _abstract_eval(_pinv_impl, *avals, hermitian=hermitian)
+def _factor_abstract_eval(*avals, hermitian):
+    return _abstract_eval(_factor_impl, *avals, hermitian=hermitian)
 
 
-def _pinv_jvp(primals, tangents, *, hermitian):
-    e, *_ = tangents
-    x, u, s, v, kept = pinv_p.bind(*primals, hermitian=hermitian)
-    zeros = [ad.Zero(jax.typeof(r).to_tangent_aval()) for r in (x, u, s, v, kept)]
-    if type(e) is ad.Zero:
-        return (x, u, s, v, kept), zeros
-    if hermitian:
-        e = (e + adjoint(e)) / 2
-    dx = pinv_derivative_p.bind(u, s, v, kept, e)
-    return (x, u, s, v, kept), (dx, e, *zeros[2:])
+def _factor_jvp(primals, tangents, *, hermitian):
+    factors = factor_p.bind(*primals, hermitian=hermitian)
+    zeros = [ad.Zero(jax.typeof(x).to_tangent_aval()) for x in factors]
+    return factors, (tangents[0], *zeros[1:])
 
 
-def _pinv_batching(args, axes, *, hermitian):
-    results, size = _batch(pinv_p, args, axes, hermitian=hermitian)
+def _factor_batching(args, axes, *, hermitian):
+    results, size = _batch(factor_p, args, axes, hermitian=hermitian)
     mapped = [r.shape[0] == size for r in results]
     return (
         [r if is_mapped else r[0] for r, is_mapped in zip(results, mapped, strict=True)],
@@ -71,74 +95,93 @@ def _pinv_batching(args, axes, *, hermitian):
     )
 
 
-_pinv_lowering = mlir.lower_fun(_pinv_impl, multiple_results=True)
+_factor_lowering = mlir.lower_fun(_factor_impl, multiple_results=True)
 
-pinv_p = Primitive("pinv")
-pinv_p.multiple_results = True
-pinv_p.def_impl(_pinv_impl)
-pinv_p.def_abstract_eval(_pinv_abstract_eval)
-ad.primitive_jvps[pinv_p] = _pinv_jvp
-batching.primitive_batchers[pinv_p] = _pinv_batching
-mlir.register_lowering(pinv_p, _pinv_lowering)
+factor_p = Primitive("factor")
+factor_p.multiple_results = True
+factor_p.def_impl(_eager(factor_p, _factor_impl))
+factor_p.def_abstract_eval(_factor_abstract_eval)
+ad.primitive_jvps[factor_p] = _factor_jvp
+batching.primitive_batchers[factor_p] = _factor_batching
+mlir.register_lowering(factor_p, _factor_lowering)
 
 
-# pinv_derivative: u, s, v, kept, e_1 (..., m, n), ..., e_k -> d^k x (..., n, m)
+# pinv_form: u, s, v, kept, and what is in the slots -> the result of the open slot
 #
-# The transpose of x is the gradient of the sum of the logarithms of the kept singular
-# values. Its derivatives are therefore symmetric in all their arguments, the cotangent
-# included: the transpose in any direction is the map itself.
+# Linear in every slot. A tangent of a, riding on u, is one slot more. A cotangent fills
+# the open slot, and the slot of what it is transposed to is the open one then.
 
 
-@jax.jit
-def _pinv_derivative_impl(u: Array, s: Array, v: Array, kept: Array, *directions: Array):
-    return derivative(Factors(u, s, v, kept), directions)
+def pinv_form(factors: Sequence[Array], slots: Sequence[Slot], *, cuts: bool) -> Array:
+    """Binds `pinv_form`: see `_form.evaluate`."""
+    layout, operands = _form.pack(slots)
+    return pinv_form_p.bind(*factors, *operands, layout=layout, cuts=cuts)
 
 
-def _pinv_derivative_abstract_eval(*avals):
-    return _abstract_eval(_pinv_derivative_impl, *avals)[0]
+def _pinv_form_impl(
+    *operands: Array, layout: _form.Layout, cuts: bool, may_branch: bool = True
+):
+    slots = _form.unpack(layout, operands[4:])
+    return _form.evaluate(Factors(*operands[:4]), slots, cuts=cuts, may_branch=may_branch)
 
 
-def _pinv_derivative_jvp(primals, tangents):
-    factors, directions = primals[:4], primals[4:]
-    e, moving = tangents[0], tangents[4:]
-    terms = [
-        (*directions[:i], t, *directions[i + 1 :])
-        for i, t in enumerate(moving)
-        if type(t) is not ad.Zero
+def _pinv_form_abstract_eval(*avals, layout, cuts):
+    return _abstract_eval(_pinv_form_impl, *avals, layout=layout, cuts=cuts)[0]
+
+
+def _pinv_form_jvp(primals, tangents, *, layout, cuts):
+    bind = partial(pinv_form_p.bind, cuts=cuts)
+    x = bind(*primals, layout=layout)
+    dx = [
+        bind(*primals[:i], t, *primals[i + 1 :], layout=layout)
+        for i, t in enumerate(tangents)
+        if i >= 4 and type(t) is not ad.Zero
     ]
+    e = tangents[0]
     if type(e) is not ad.Zero:
-        terms.append((*directions, e))
-    x = pinv_derivative_p.bind(*primals)
-    dx = [pinv_derivative_p.bind(*factors, *term) for term in terms]
+        dx.append(bind(*primals, e, layout=(*layout, "dense")))
     zero = ad.Zero(jax.typeof(x).to_tangent_aval())
     return x, functools.reduce(ad.add_tangents, dx, zero)
 
 
-def _pinv_derivative_transpose(ct, *operands):
-    [slot] = [i for i, x in enumerate(operands) if ad.is_undefined_primal(x)]
-    before, after = [None] * slot, [None] * (len(operands) - slot - 1)
+def _pinv_form_transpose(ct, *operands, layout, cuts):
+    [linear] = [i for i, x in enumerate(operands) if ad.is_undefined_primal(x)]
+    before, after = [None] * linear, [None] * (len(operands) - linear - 1)
     if type(ct) is ad.Zero:
         return [*before, None, *after]
-    shape = operands[slot].aval.shape
-    swapped = (*operands[:slot], transpose(ct), *operands[slot + 1 :])
-    result = transpose(pinv_derivative_p.bind(*swapped))
-    stretched = [i for i, n in enumerate(shape) if n != result.shape[i]]
+    operand = operands[linear]
+    opened, *others = _form.unpack(layout, operands[4:])
+    slots = [_form.close(opened, ct), *others]
+    [at] = [
+        i
+        for i, slot in enumerate(slots)
+        if slot is operand or (isinstance(slot, Outer) and any(x is operand for x in slot))
+    ]
+    slot = slots.pop(at)
+    is_dense = slot is operand
+    opened = None if is_dense else Outer(*(None if x is operand else x for x in slot))
+    result = pinv_form(operands[:4], [opened, *slots], cuts=cuts)
+    result = transpose(result) if is_dense else result
+    stretched = [i for i, n in enumerate(operand.aval.shape) if n != result.shape[i]]
     if stretched:
         result = jnp.sum(result, axis=stretched, keepdims=True)
     return [*before, result, *after]
 
 
-def _pinv_derivative_batching(args, axes):
-    result, _ = _batch(pinv_derivative_p, args, axes)
+def _pinv_form_batching(args, axes, *, layout, cuts):
+    result, _ = _batch(pinv_form_p, args, axes, layout=layout, cuts=cuts)
     return result, 0
 
 
-_pinv_derivative_lowering = mlir.lower_fun(_pinv_derivative_impl, multiple_results=False)
+def _pinv_form_lowering(ctx, *args, **params):
+    impl = partial(_pinv_form_impl, may_branch=_is_on_one_device(ctx))
+    return mlir.lower_fun(impl, multiple_results=False)(ctx, *args, **params)
 
-pinv_derivative_p = Primitive("pinv_derivative")
-pinv_derivative_p.def_impl(_pinv_derivative_impl)
-pinv_derivative_p.def_abstract_eval(_pinv_derivative_abstract_eval)
-ad.primitive_jvps[pinv_derivative_p] = _pinv_derivative_jvp
-ad.primitive_transposes[pinv_derivative_p] = _pinv_derivative_transpose
-batching.primitive_batchers[pinv_derivative_p] = _pinv_derivative_batching
-mlir.register_lowering(pinv_derivative_p, _pinv_derivative_lowering)
+
+pinv_form_p = Primitive("pinv_form")
+pinv_form_p.def_impl(_eager(pinv_form_p, _pinv_form_impl))
+pinv_form_p.def_abstract_eval(_pinv_form_abstract_eval)
+ad.primitive_jvps[pinv_form_p] = _pinv_form_jvp
+ad.primitive_transposes[pinv_form_p] = _pinv_form_transpose
+batching.primitive_batchers[pinv_form_p] = _pinv_form_batching
+mlir.register_lowering(pinv_form_p, _pinv_form_lowering)

@@ -4,6 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+import jaxpinv
+from tests.helpers import by_lstsq
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -15,3 +18,9 @@ jax.config.update("jax_num_cpu_devices", 8)
 def rng() -> np.random.Generator:
     """The same random numbers for every test."""
     return np.random.default_rng(20)
+
+
+@pytest.fixture(params=[jaxpinv.pinv, by_lstsq], ids=["pinv", "lstsq"])
+def pinv(request):
+    """Both ways to a pseudo-inverse: one set of tests holds for them."""
+    return request.param

@@ -125,6 +125,6 @@ def test_errors_come_before_anything_is_computed(kwargs, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("computed")
 
-    monkeypatch.setattr("jaxpinv._api.pinv_p.bind", refuse)
+    monkeypatch.setattr("jaxpinv._problem.factor_p.bind", refuse)
     with pytest.raises(ValueError, match=r"^pinv: expected"):
         jaxpinv.pinv(np.ones((2, 3)), **kwargs)

@@ -70,7 +70,14 @@ def test_imports_go_down_the_floors_that_the_readme_draws():
 
 def test_the_package_is_typed_and_exports_what_it_says():
     assert (PACKAGE / "py.typed").exists()
-    assert set(jaxpinv.__all__) == {"pinv", "pinverse"}
+    assert set(jaxpinv.__all__) == {
+        "LstsqResult",
+        "lstsq",
+        "matrix_rank",
+        "null_projection",
+        "pinv",
+        "pinverse",
+    }
 
 
 def test_the_code_blocks_of_the_readme_run():

@@ -18,10 +18,15 @@ def a(rng):
     return matrix(rng, (5, 4), SPECTRUM)
 
 
-def loss(a, rtol=0.01, hermitian=False):
+@pytest.fixture
+def loss(pinv):
     """A number that depends on every element of the pseudo-inverse."""
-    a = a @ a.swapaxes(-1, -2) if hermitian else a
-    return jnp.sum(jnp.sin(jaxpinv.pinv(a, rtol, hermitian)))
+
+    def loss(a, rtol=None, hermitian=False):
+        a = a @ a.swapaxes(-1, -2) if hermitian else a
+        return jnp.sum(jnp.sin(pinv(a, rtol, hermitian)))
+
+    return loss
 
 
 def names(jaxpr):
@@ -33,17 +38,17 @@ def names(jaxpr):
 class TestJaxprs:
     """What a transformed function is made of."""
 
-    def test_a_gradient_is_two_equations(self, a):
+    def test_a_gradient_is_three_equations(self, a):
         jaxpr = jax.make_jaxpr(lambda a, ct: jax.vjp(jaxpinv.pinv, a)[1](ct))(a, a.T)
-        assert names(jaxpr) == ["pinv", "pinv_derivative"]
+        assert names(jaxpr) == ["factor", "pinv_form", "pinv_form"]
 
-    def test_a_tangent_is_two_equations(self, a):
+    def test_a_tangent_is_three_equations(self, a):
         jaxpr = jax.make_jaxpr(lambda a, e: jax.jvp(jaxpinv.pinv, (a,), (e,)))(a, a)
-        assert names(jaxpr) == ["pinv", "pinv_derivative"]
+        assert names(jaxpr) == ["factor", "pinv_form", "pinv_form"]
 
     @pytest.mark.parametrize("hermitian", [False, True])
     @pytest.mark.parametrize("order", [1, 2, 3])
-    def test_value_and_derivatives_share_one_factorisation(self, a, hermitian, order):
+    def test_value_and_derivatives_share_one_factorisation(self, loss, a, hermitian, order):
         f = partial(loss, hermitian=hermitian)
         for _ in range(order):
             f = partial(lambda f, a: jax.value_and_grad(lambda x: jnp.sum(f(x)))(a)[1], f)
@@ -54,14 +59,14 @@ class TestJaxprs:
 
     @pytest.mark.parametrize(
         "f",
-        [jax.value_and_grad(loss), lambda a: jax.jvp(jax.grad(loss), (a,), (a,))],
+        [jax.value_and_grad, lambda f: lambda a: jax.jvp(jax.grad(f), (a,), (a,))],
         ids=["value_with_gradient", "gradient_with_hessian_vector_product"],
     )
-    def test_one_factorisation_is_traced(self, a, f):
-        assert names(jax.make_jaxpr(f)(a)).count("pinv") == 1
+    def test_one_factorisation_is_traced(self, a, loss, f):
+        assert names(jax.make_jaxpr(f(loss))(a)).count("factor") == 1
 
-    def test_the_backward_pass_keeps_only_the_factors(self, a):
-        _, pullback = jax.vjp(jaxpinv.pinv, a)
+    def test_the_backward_pass_keeps_only_the_factors(self, pinv, a):
+        _, pullback = jax.vjp(pinv, a)
         m, n = a.shape
         numbers = sum(x.size for x in jax.tree.leaves(pullback) if hasattr(x, "size"))
         assert numbers == m * n + n * n + 2 * n
@@ -72,10 +77,10 @@ class TestVmap:
 
     @pytest.mark.parametrize("in_axis", [0, 1, 2, -1])
     @pytest.mark.parametrize("out_axis", [0, 1, 2, -1])
-    def test_any_axes_of_the_matrix(self, rng, in_axis, out_axis):
+    def test_any_axes_of_the_matrix(self, pinv, rng, in_axis, out_axis):
         stacked = matrix(rng, (3, 5, 4), SPECTRUM)
-        mapped = jax.vmap(jaxpinv.pinv, in_axis, out_axis)(np.moveaxis(stacked, 0, in_axis))
-        looped = np.stack([jaxpinv.pinv(x) for x in stacked], axis=out_axis)
+        mapped = jax.vmap(pinv, in_axis, out_axis)(np.moveaxis(stacked, 0, in_axis))
+        looped = np.stack([pinv(x) for x in stacked], axis=out_axis)
         assert np.array_equal(mapped, looped)
 
     @pytest.mark.parametrize(
@@ -83,7 +88,7 @@ class TestVmap:
     )
     @pytest.mark.parametrize("hermitian", [False, True])
     @pytest.mark.parametrize("order", [0, 1, 2])
-    def test_over_matrix_or_tolerance_or_both(self, rng, axes, hermitian, order):
+    def test_over_matrix_or_tolerance_or_both(self, loss, rng, axes, hermitian, order):
         matrices = matrix(rng, (3, 4, 4), SPECTRUM)
         rtols = np.array([0.01, 0.3, 0.6])
         f = partial(loss, hermitian=hermitian)
@@ -100,25 +105,26 @@ class TestVmap:
         )
         assert relative_error(jax.vmap(f, axes)(*args), looped) <= bound(np.float64, 1e3)
 
-    def test_nested_over_matrix_and_tolerance_gives_the_table(self, rng):
+    def test_nested_over_matrix_and_tolerance_gives_the_table(self, pinv, rng):
         matrices, rtols = matrix(rng, (3, 5, 4), SPECTRUM), np.array([0.01, 0.3])
-        f = jax.vmap(jax.vmap(jaxpinv.pinv, (None, 0)), (0, None))
-        table = np.stack([[jaxpinv.pinv(x, r) for r in rtols] for x in matrices])
+        f = jax.vmap(jax.vmap(pinv, (None, 0)), (0, None))
+        table = np.stack([[pinv(x, r) for r in rtols] for x in matrices])
         assert relative_error(f(matrices, rtols), table) <= bound(np.float64)
 
     def test_over_a_tolerance_factorises_once(self, a):
         f = jax.jit(jax.vmap(jaxpinv.pinv, (None, 0)))
         text = f.lower(a, jnp.array([0.01, 0.3])).as_text()
-        assert "tensor<1x5x4xf64>) -> (tensor<1x5x4xf64>, tensor<1x4xf64>" in text
+        [line] = [line for line in text.splitlines() if "lapack_dgesdd_ffi" in line]
+        assert ": (tensor<1x5x4xf64>) -> " in line
 
     @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)], ids=str)
-    def test_of_tangents_and_cotangents(self, rng, axes):
+    def test_of_tangents_and_cotangents(self, pinv, rng, axes):
         shapes = [(3, 5, 4) if axis == 0 else (5, 4) for axis in axes]
         a, e = matrix(rng, shapes[0], SPECTRUM), gaussian(rng, shapes[1])
 
         def both(a, e):
-            _, pullback = jax.vjp(jaxpinv.pinv, a)
-            return jax.jvp(jaxpinv.pinv, (a,), (e,))[1], pullback(e.T)[0]
+            _, pullback = jax.vjp(pinv, a)
+            return jax.jvp(pinv, (a,), (e,))[1], pullback(e.T)[0]
 
         mapped = jax.vmap(both, axes)(a, e)
         whole = [
@@ -129,22 +135,22 @@ class TestVmap:
         for result, expected in zip(mapped, zip(*looped, strict=True), strict=True):
             assert relative_error(result, np.stack(expected)) <= bound(np.float64, 10)
 
-    def test_of_length_one_and_zero(self, rng):
+    def test_of_length_one_and_zero(self, loss, pinv, rng):
         for length in (0, 1):
             x = rng.standard_normal((length, 5, 4))
-            assert jax.vmap(jaxpinv.pinv)(x).shape == (length, 4, 5)
+            assert jax.vmap(pinv)(x).shape == (length, 4, 5)
             assert jax.vmap(jax.grad(loss))(x).shape == (length, 5, 4)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
-def test_linearized_map_has_the_transpose(rng, dtype):
+def test_linearized_map_has_the_transpose(pinv, rng, dtype):
     a, e = matrix(rng, (5, 4), SPECTRUM, dtype), gaussian(rng, (5, 4), dtype)
     ct = gaussian(rng, (4, 5), dtype)
-    x, pushforward = jax.linearize(jaxpinv.pinv, a)
+    x, pushforward = jax.linearize(pinv, a)
     [back] = jax.linear_transpose(pushforward, e)(ct)
-    assert np.array_equal(x, jaxpinv.pinv(a))
+    assert np.array_equal(x, pinv(a))
     assert abs(pair(ct, pushforward(e)) - pair(back, e)) <= bound(np.float64, 100)
-    assert relative_error(pushforward(e), jax.jvp(jaxpinv.pinv, (a,), (e,))[1]) == 0
+    assert relative_error(pushforward(e), jax.jvp(pinv, (a,), (e,))[1]) == 0
 
 
 @pytest.mark.parametrize(
@@ -169,7 +175,7 @@ def test_linearized_map_has_the_transpose(rng, dtype):
     ],
 )
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_derivatives_pass_through(a, wrap, order):
+def test_derivatives_pass_through(loss, a, wrap, order):
     def derive(f, direction):
         for _ in range(order - 1):
             f = partial(lambda f, a: jax.jvp(f, (a,), (direction,))[1], f)
@@ -178,7 +184,7 @@ def test_derivatives_pass_through(a, wrap, order):
     assert relative_error(derive(wrap(loss), a), derive(loss, a)) <= bound(np.float64, 1e3)
 
 
-def test_reverse_over_reverse_through_cond_and_scan(a):
+def test_reverse_over_reverse_through_cond_and_scan(loss, pinv, a):
     def by_cond(a):
         return jax.lax.cond(a[0, 0] < 9, lambda a: (loss(a), a), lambda a: (0.0, 2 * a), a)[
             0
@@ -186,14 +192,14 @@ def test_reverse_over_reverse_through_cond_and_scan(a):
 
     def by_scan(a):
         def body(carry, scale):
-            x = jaxpinv.pinv(carry * scale)
+            x = pinv(carry * scale)
             return x.T, loss(x.T)
 
         return jnp.sum(jax.lax.scan(body, a, jnp.array([1.0, 0.5]))[1])
 
     def by_loop(a):
-        x = jaxpinv.pinv(a).T
-        return loss(x) + loss(jaxpinv.pinv(x * 0.5).T)
+        x = pinv(a).T
+        return loss(x) + loss(pinv(x * 0.5).T)
 
     def second(f):
         return jax.grad(lambda a: jnp.sum(jax.grad(f)(a) ** 2))(a)
@@ -202,42 +208,42 @@ def test_reverse_over_reverse_through_cond_and_scan(a):
     assert relative_error(second(by_scan), second(by_loop)) <= bound(np.float64, 1e3)
 
 
-def test_custom_jvp_and_custom_vjp_around_it_are_respected(a):
+def test_custom_jvp_and_custom_vjp_around_it_are_respected(pinv, a):
     @jax.custom_jvp
     def doubled(a):
-        return jaxpinv.pinv(a)
+        return pinv(a)
 
     @doubled.defjvp
     def _(primals, tangents):
-        x, dx = jax.jvp(jaxpinv.pinv, primals, tangents)
+        x, dx = jax.jvp(pinv, primals, tangents)
         return x, 2 * dx
 
     @jax.custom_vjp
     def tripled(a):
-        return jaxpinv.pinv(a)
+        return pinv(a)
 
     def forward(a):
-        return jax.vjp(jaxpinv.pinv, a)
+        return jax.vjp(pinv, a)
 
     tripled.defvjp(forward, lambda pullback, ct: (3 * pullback(ct)[0],))
-    gradient = jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))(a)
+    gradient = jax.grad(lambda a: jnp.sum(pinv(a)))(a)
     for f, factor in [(doubled, 2), (tripled, 3)]:
         result = jax.grad(lambda a, f=f: jnp.sum(f(a)))(a)
         assert relative_error(result, factor * gradient) <= bound(np.float64, 10)
 
 
-def test_a_custom_vjp_may_give_it_no_cotangent(a):
+def test_a_custom_vjp_may_give_it_no_cotangent(pinv, a):
     @jax.custom_vjp
     def ignored(x):
         return jnp.sum(x)
 
     ignored.defvjp(lambda x: (jnp.sum(x), None), lambda residuals, ct: (None,))
-    gradient = jax.grad(lambda a: jnp.sum(a**2) + ignored(jaxpinv.pinv(a)))(a)
+    gradient = jax.grad(lambda a: jnp.sum(a**2) + ignored(pinv(a)))(a)
     assert np.array_equal(gradient, 2 * a)
 
 
 @pytest.mark.parametrize("precision", ["default", "bfloat16", "tensorfloat32"])
-def test_every_product_is_in_highest_precision(a, precision):
+def test_every_product_is_in_highest_precision(loss, a, precision):
     with jax.default_matmul_precision(precision):
         text = jax.jit(jax.hessian(loss)).lower(a).as_text()
     products = [line for line in text.splitlines() if "dot_general" in line]
@@ -246,7 +252,7 @@ def test_every_product_is_in_highest_precision(a, precision):
 
 
 @pytest.mark.parametrize("hermitian", [False, True])
-def test_everything_works_with_jit_disabled(a, hermitian):
+def test_everything_works_with_jit_disabled(loss, a, hermitian):
     derive = jax.grad(
         lambda a: jnp.sum(jax.grad(partial(loss, hermitian=hermitian))(a) ** 2)
     )

@@ -1,4 +1,4 @@
-"""The value: Penrose's equations, NumPy, spectra, dtypes, shapes and scales."""
+"""The value: Penrose's equations, 50 digits, spectra, dtypes, shapes and scales."""
 
 from functools import partial
 
@@ -7,8 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxpinv
-from tests.helpers import bound, gaussian, hermitian_matrix, matrix, relative_error
+from tests.helpers import (
+    bound,
+    exact_derivative,
+    gaussian,
+    hermitian_matrix,
+    matrix,
+    relative_error,
+)
 
 SHAPES = {"tall": (7, 4), "wide": (4, 7), "square": (5, 5), "batched": (3, 6, 4)}
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
@@ -35,9 +41,9 @@ def condition(spectrum, k):
 class TestAgainstIndependentOracles:
     """Every shape, spectrum and dtype."""
 
-    def test_satisfies_the_four_penrose_equations(self, rng, shape, spectrum, dtype):
+    def test_satisfies_the_four_penrose_equations(self, pinv, rng, shape, spectrum, dtype):
         a = matrix(rng, shape, spectrum, dtype)
-        x = np.asarray(jaxpinv.pinv(a, rtol=CUT))
+        x = np.asarray(pinv(a, rtol=CUT))
         a, x = (z.astype(np.result_type(z, np.float64)) for z in (a, x))
         tolerance = bound(dtype, condition(spectrum, min(shape[-2:])))
         ax, xa = a @ x, x @ a
@@ -46,13 +52,14 @@ class TestAgainstIndependentOracles:
         assert np.max(np.abs(ax - ax.conj().swapaxes(-1, -2))) <= tolerance
         assert np.max(np.abs(xa - xa.conj().swapaxes(-1, -2))) <= tolerance
 
-    def test_agrees_with_numpy_in_double_precision(self, rng, shape, spectrum, dtype):
+    def test_agrees_with_the_sum_over_triplets_in_50_digits(
+        self, pinv, rng, shape, spectrum, dtype
+    ):
         a = matrix(rng, shape, spectrum, dtype)
-        reference = np.linalg.pinv(a.astype(np.result_type(a, np.float64)), rcond=CUT)
         tolerance = bound(dtype, condition(spectrum, min(shape[-2:])))
-        x = jaxpinv.pinv(a, rtol=CUT)
+        x = pinv(a, rtol=CUT)
         assert x.dtype == dtype
-        assert relative_error(x, reference) <= tolerance
+        assert relative_error(x, exact_derivative(a, [], CUT)) <= tolerance
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -61,20 +68,19 @@ class TestAgainstIndependentOracles:
     [[3, -2, 1, 0.5], [3, -2, 0, 0], [2, -2, 2, -2], [0, 0, 0, 0], [-3, -2, -1, -0.5]],
     ids=["indefinite", "deficient", "repeated", "zero", "negative"],
 )
-def test_hermitian_agrees_with_the_general_function(rng, eigenvalues, dtype):
+def test_hermitian_agrees_with_the_general_function(pinv, rng, eigenvalues, dtype):
     a = hermitian_matrix(rng, eigenvalues, dtype)
-    reference = np.linalg.pinv(a.astype(np.result_type(a, np.float64)), rcond=CUT)
-    x = jaxpinv.pinv(a, rtol=CUT, hermitian=True)
-    assert relative_error(x, reference) <= bound(dtype, 6)
+    x = pinv(a, rtol=CUT, hermitian=True)
+    assert relative_error(x, exact_derivative(a, [], CUT)) <= bound(dtype, 6)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
-def test_hermitian_reads_only_the_lower_triangle(rng, dtype):
+def test_hermitian_reads_only_the_lower_triangle(pinv, rng, dtype):
     a = hermitian_matrix(rng, [3, -2, 1, 0.5], dtype)
     spoiled = np.where(np.tri(4, dtype=bool), a, np.nan)
     if dtype == np.complex128:
         np.fill_diagonal(spoiled, [complex(x.real, np.nan) for x in np.diag(a)])
-    x = jaxpinv.pinv(spoiled, hermitian=True)
+    x = pinv(spoiled, hermitian=True)
     assert relative_error(x, np.linalg.inv(a)) <= bound(dtype, 6)
 
 
@@ -82,38 +88,38 @@ def test_hermitian_reads_only_the_lower_triangle(rng, dtype):
     "shape", [(0, 3), (3, 0), (0, 0), (2, 0, 3), (0, 3, 2), (0, 2, 3), (0, 0, 0)]
 )
 @pytest.mark.parametrize("order", ["value", "gradient", "hessian"])
-def test_empty_shapes_give_zeros_of_the_right_shape(shape, order):
+def test_empty_shapes_give_zeros_of_the_right_shape(pinv, shape, order):
     a = jnp.zeros(shape)
     if order == "value":
-        x, rank = jaxpinv.pinv(a, return_rank=True)
+        x, rank = pinv(a, return_rank=True)
         assert x.shape == (*shape[:-2], shape[-1], shape[-2])
         assert rank.shape == shape[:-2]
         assert not np.any(rank)
     elif order == "gradient":
-        assert jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))(a).shape == shape
+        assert jax.grad(lambda a: jnp.sum(pinv(a)))(a).shape == shape
     else:
-        hessian = jax.hessian(lambda a: jnp.sum(jaxpinv.pinv(a)))(a)
+        hessian = jax.hessian(lambda a: jnp.sum(pinv(a)))(a)
         assert hessian.shape == shape + shape
 
 
-def test_empty_hermitian_matrices_are_served_too():
-    assert jaxpinv.pinv(jnp.zeros((2, 0, 0)), hermitian=True).shape == (2, 0, 0)
+def test_empty_hermitian_matrices_are_served_too(pinv):
+    assert pinv(jnp.zeros((2, 0, 0)), hermitian=True).shape == (2, 0, 0)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_short_floats_are_computed_in_single_precision(rng, dtype):
+def test_short_floats_are_computed_in_single_precision(pinv, rng, dtype):
     a = jnp.asarray(gaussian(rng, (4, 3)), dtype)
-    x = jaxpinv.pinv(a)
+    x = pinv(a)
     assert x.dtype == dtype
-    assert np.array_equal(x, jaxpinv.pinv(a.astype(jnp.float32)).astype(dtype))
+    assert np.array_equal(x, pinv(a.astype(jnp.float32)).astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_gradient_of_short_floats_is_that_of_single_precision(rng, dtype):
+def test_gradient_of_short_floats_is_that_of_single_precision(pinv, rng, dtype):
     a = jnp.asarray(gaussian(rng, (4, 3)), dtype)
 
     def total(a):
-        return jnp.sum(jaxpinv.pinv(a).astype(jnp.float32))
+        return jnp.sum(pinv(a).astype(jnp.float32))
 
     gradient = jax.grad(total)(a)
     assert gradient.dtype == dtype
@@ -124,8 +130,8 @@ def test_gradient_of_short_floats_is_that_of_single_precision(rng, dtype):
 @pytest.mark.parametrize(
     "as_array", [np.asarray, jnp.asarray, list], ids=lambda f: f.__name__
 )
-def test_integers_and_bools_promote_to_the_default_float(a, as_array):
-    x = jaxpinv.pinv(as_array(a))
+def test_integers_and_bools_promote_to_the_default_float(pinv, a, as_array):
+    x = pinv(as_array(a))
     assert x.dtype == jnp.float64
     assert relative_error(x, np.linalg.pinv(np.asarray(a, float))) <= bound(np.float64, 10)
 
@@ -145,28 +151,28 @@ SCALES |= {np.complex64: SCALES[np.float32], np.complex128: SCALES[np.float64]}
     [((6, 4), False), ((4, 6), False), ((4, 4), False), ((4, 4), True)],
     ids=["tall", "wide", "square", "hermitian"],
 )
-def test_scaled_input_gives_the_scaled_value_and_jvp(rng, dtype, scale, shape, hermitian):
+def test_scaled_input_gives_the_scaled_value_and_jvp(
+    pinv, rng, dtype, scale, shape, hermitian
+):
     double = np.result_type(dtype, np.float64)
     a = matrix(rng, shape, [3, 2, 1, 0.5], double)
     a = a @ a.conj().T if hermitian else a
     e = gaussian(rng, shape, double)
-    pinv = partial(jaxpinv.pinv, rtol=0.2, hermitian=hermitian)
-    x, dx = jax.jvp(pinv, (a,), (e,))
+    f = partial(pinv, rtol=0.2, hermitian=hermitian)
+    x, dx = jax.jvp(f, (a,), (e,))
     # The tangent is scaled as the matrix is: then the JVP is of the size of the value.
     scaled = [(z * scale).astype(dtype) for z in (a, e)]
-    scaled_x, scaled_dx = jax.jvp(pinv, scaled[:1], scaled[1:])
+    scaled_x, scaled_dx = jax.jvp(f, scaled[:1], scaled[1:])
     tolerance = bound(dtype, 36)
     assert relative_error(np.asarray(scaled_x, double) * scale, x) <= tolerance
     assert relative_error(np.asarray(scaled_dx, double) * scale, dx) <= tolerance
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-30, 1e30])
-def test_tangent_of_another_scale_than_the_matrix_keeps_its_jvp(rng, scale):
+def test_tangent_of_another_scale_than_the_matrix_keeps_its_jvp(pinv, rng, scale):
     a, e = matrix(rng, (6, 4), [3, 2, 1, 0.5]), gaussian(rng, (6, 4))
-    dx = jax.jvp(jaxpinv.pinv, (a,), (e,))[1]
-    scaled = jax.jvp(
-        jaxpinv.pinv, (a.astype(np.float32),), ((e * scale).astype(np.float32),)
-    )[1]
+    dx = jax.jvp(pinv, (a,), (e,))[1]
+    scaled = jax.jvp(pinv, (a.astype(np.float32),), ((e * scale).astype(np.float32),))[1]
     assert relative_error(np.asarray(scaled, float) / scale, dx) <= bound(np.float32, 36)
 
 
@@ -178,26 +184,26 @@ class TestSinglePrecisionMode:
         with jax.enable_x64(False):
             yield
 
-    def test_double_precision_input_becomes_single(self, rng):
+    def test_double_precision_input_becomes_single(self, pinv, rng):
         a = matrix(rng, (5, 4), [3, 2, 1, 0.5])
-        x = jaxpinv.pinv(a)
+        x = pinv(a)
         assert x.dtype == np.float32
         assert relative_error(x, np.linalg.pinv(a)) <= bound(np.float32, 6)
 
-    def test_integers_become_single(self):
-        assert jaxpinv.pinv(np.eye(2, dtype=int)).dtype == np.float32
+    def test_integers_become_single(self, pinv):
+        assert pinv(np.eye(2, dtype=int)).dtype == np.float32
 
-    def test_double_precision_tolerances_become_single(self, rng):
+    def test_double_precision_tolerances_become_single(self, pinv, rng):
         a = matrix(rng, (3, 5, 4), [3, 2, 1, 0.5])
-        x, rank = jaxpinv.pinv(a, np.array([0.01, 0.2, 0.5]), return_rank=True)
+        x, rank = pinv(a, np.array([0.01, 0.2, 0.5]), return_rank=True)
         assert x.dtype == np.float32
         assert rank.tolist() == [4, 3, 2]
 
-    def test_hessian_agrees_with_that_in_double_precision(self, rng):
+    def test_hessian_agrees_with_that_in_double_precision(self, pinv, rng):
         a = matrix(rng, (5, 4), [3, 2, 1, 0.5])
 
         def total(a):
-            return jnp.sum(jnp.sin(jaxpinv.pinv(a, rtol=np.float64(0.25))))
+            return jnp.sum(jnp.sin(pinv(a, rtol=np.float64(0.25))))
 
         hessian = jax.hessian(total)(a.astype(np.float32))
         with jax.enable_x64(True):

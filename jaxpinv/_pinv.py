@@ -1,18 +1,12 @@
-"""The public functions."""
+"""The public functions `pinv` and `pinverse`."""
 
 import warnings
-from collections.abc import Iterable
 from typing import Literal, overload
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv import _checks
-from jaxpinv._arrays import adjoint
-from jaxpinv._primitives import pinv_p
+from jaxpinv._problem import factored
 
 
 @overload
@@ -109,10 +103,9 @@ def pinv(
         )
     relative = "rtol" if rcond is None else "rcond"
     tolerances = {relative: rtol if rcond is None else rcond, "atol": atol}
-    x, s, kept = _pinv("pinv", a, tolerances, hermitian=hermitian)
-    if not return_rank:
-        return x
-    return x, jnp.sum(kept & ~jnp.isnan(s), axis=-1, dtype=jnp.int32)
+    problem, _ = factored("pinv", a, tolerances, hermitian=hermitian)
+    x = problem.pinv().astype(problem.dtype)
+    return (x, problem.rank()) if return_rank else x
 
 
 def pinverse(input: ArrayLike, rcond: ArrayLike = 1e-15) -> Array:
@@ -152,81 +145,6 @@ def pinverse(input: ArrayLike, rcond: ArrayLike = 1e-15) -> Array:
         DeprecationWarning,
         stacklevel=2,
     )
-    x, *_ = _pinv("pinverse", input, {"rcond": rcond, "atol": None}, hermitian=False)
-    return x
-
-
-def _pinv(
-    function: str,
-    a: ArrayLike,
-    tolerances: dict[str, ArrayLike | None],
-    *,
-    hermitian: bool,
-) -> tuple[Array, Array, Array]:
-    """Pseudo-inverse, singular values and which were kept, of every public function.
-
-    `tolerances` are the relative and the absolute one, in this order, by their names.
-    """
-    a = _checks.as_matrices(function, a, hermitian=hermitian)
-    given = {
-        name: _checks.as_tolerance(function, name, value)
-        for name, value in tolerances.items()
-        if value is not None
-    }
-    batch_rank = len(_checks.batch_shape(function, a, given))
-    rtol, atol = (given.get(name) for name in tolerances)
-
-    m, n = a.shape[-2:]
-    dtype = _floating(a.dtype)
-    a = _prepend_axes(a.astype(_at_least_float32(dtype)), batch_rank + 2)
-    a = _varying_as(a, given.values())
-    real = jnp.finfo(a.dtype)
-    default = jnp.asarray(max(m, n) * real.eps, real.dtype)
-    rtol, atol = (
-        _prepend_axes(tolerance.astype(real.dtype), batch_rank)
-        for tolerance in _with_defaults(rtol, atol, default)
-    )
-    # pinv(A) = pinv(A^H)^H: past this line every matrix is tall.
-    tall = a if m >= n else adjoint(a)
-    x, _, s, _, kept = pinv_p.bind(tall, rtol, atol, hermitian=bool(hermitian))
-    x = x if m >= n else adjoint(x)
-    return x.astype(dtype), s, kept
-
-
-def _with_defaults(
-    rtol: Array | None, atol: Array | None, default: Array
-) -> tuple[Array, Array]:
-    """Both tolerances, of which `rtol` defaults to 0 where a positive `atol` is given."""
-    if atol is None:
-        return default if rtol is None else rtol, jnp.zeros_like(default)
-    if rtol is None:
-        rtol = jnp.where(atol > jnp.zeros_like(atol), 0, default)
-    return rtol, atol
-
-
-def _floating(dtype: np.dtype) -> np.dtype:
-    """The dtype itself if it is floating or complex, else the default floating one."""
-    return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
-
-
-def _at_least_float32(dtype: np.dtype) -> np.dtype:
-    """The dtype, or float32 for a shorter one, which no factorisation takes."""
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
-
-
-def _varying_as(a: Array, others: Iterable[Array]) -> Array:
-    """`a`, in `shard_map` cast to vary over every mesh axis over which the others vary.
-
-    The result varies over them. Only if `a` does too is there a place, this cast, where
-    reverse mode sums the cotangents of the devices.
-    """
-    # The type of an array has no documented name for its varying axes: hence it is asked
-    # only where a tolerance was given.
-    axes = {axis for x in others for axis in jax.typeof(x).mat.varying}
-    missing = tuple(sorted(axes - jax.typeof(a).mat.varying)) if axes else ()
-    return jax.lax.pcast(a, missing, to="varying") if missing else a
-
-
-def _prepend_axes(x: Array, rank: int) -> Array:
-    """`x` with axes of length one in front, up to that rank."""
-    return jax.lax.expand_dims(x, range(rank - x.ndim))
+    tolerances = {"rcond": rcond, "atol": None}
+    problem, _ = factored("pinverse", input, tolerances, hermitian=False)
+    return problem.pinv().astype(problem.dtype)

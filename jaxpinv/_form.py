@@ -1,0 +1,149 @@
+"""The symmetric form behind the value and all derivatives, and its two evaluations.
+
+The derivative along `E_0` of the sum of the logarithms of the kept singular values is
+`trace(pinv(A) E_0)`. The k-th derivative of `pinv(A)` along `E_1, ..., E_k`, paired with
+`E_0`, is therefore symmetric in `E_0, ..., E_k`: a form with k + 1 slots. Each slot holds
+a matrix, or the product `b c^T` as its two factors. The first one is open: the result is
+what makes the form a number when it is filled in.
+
+| kind  | in the slot | result, if it is the open one           |
+|-------|-------------|-----------------------------------------|
+| open  | nothing     | `D^k pinv(A)`, `(..., n, m)`            |
+| right | b, `(..., m, j)` | `D^k pinv(A) b`, `(..., n, j)`     |
+| left  | c, `(..., n, j)` | `(D^k pinv(A))^T c`, `(..., m, j)` |
+| dense | `(..., m, n)` |                                       |
+| outer | b and c     |                                         |
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxpinv import _action
+from jaxpinv._action import Outer
+from jaxpinv._arrays import matmul, transpose
+from jaxpinv._derivatives import derivative
+from jaxpinv._factors import Factors, pseudo_inverse
+
+Slot = Array | Outer | None
+Layout = tuple[str, ...]
+
+
+def pack(slots: Iterable[Slot]) -> tuple[Layout, tuple[Array, ...]]:
+    """Kinds of the slots, and the arrays in them in one row."""
+    layout, operands = [], []
+    for slot in slots:
+        parts = slot if isinstance(slot, Outer) else (slot,)
+        layout.append(_kind(slot))
+        operands += [x for x in parts if x is not None]
+    return tuple(layout), tuple(operands)
+
+
+def unpack(layout: Layout, operands: Iterable[Array]) -> list[Slot]:
+    """The slots of `pack`."""
+    row = iter(operands)
+    take = {
+        "open": lambda: None,
+        "right": lambda: Outer(next(row), None),
+        "left": lambda: Outer(None, next(row)),
+        "dense": lambda: next(row),
+        "outer": lambda: Outer(next(row), next(row)),
+    }
+    return [take[kind]() for kind in layout]
+
+
+def close(slot: Slot, missing: Array) -> Slot:
+    """The open slot, filled with an array of the shape of the result."""
+    if slot is None:
+        return transpose(missing)
+    b, c = slot
+    return Outer(missing, c) if b is None else Outer(b, missing)
+
+
+def evaluate(
+    factors: Factors, slots: Sequence[Slot], *, cuts: bool, may_branch: bool
+) -> Array:
+    """The result of a form with one open slot, the first.
+
+    Args:
+        factors: those of a matrix `(..., m, n)`, `m >= n`.
+        slots: all slots. Batch axes broadcast; one rank for all.
+        cuts: whether more than what rounding makes of zeros may be cut. Derivatives that
+            are applied to vectors, or along products of vectors, then cost as much as
+            those of the matrix, but only if that is so.
+        may_branch: whether the whole batch may be asked if it is so. If not it counts
+            as being so.
+    """
+    layout, operands = pack(slots)
+    if layout[0] == "open" and "outer" not in layout:
+        return _by_matrices(factors, slots)
+    if not cuts or len(slots) == 1:
+        return _by_vectors(factors, slots)
+    if not may_branch:
+        return _by_matrices(factors, slots)
+    return jax.lax.cond(
+        _any_cut(factors),
+        lambda factors, row: _by_matrices(factors, unpack(layout, row)),
+        lambda factors, row: _by_vectors(factors, unpack(layout, row)),
+        factors,
+        operands,
+    )
+
+
+def _kind(slot: Slot) -> str:
+    """The name of what is in a slot."""
+    if not isinstance(slot, Outer):
+        return "open" if slot is None else "dense"
+    if slot.b is None or slot.c is None:
+        return "left" if slot.b is None else "right"
+    return "outer"
+
+
+def _any_cut(factors: Factors) -> Array:
+    """Whether any matrix has a singular value that is cut but larger than rounding."""
+    u, s, _, kept = factors
+    # The default cutoff, which is the backward error of a singular value decomposition.
+    rounding = max(u.shape[-2:]) * jnp.finfo(s.dtype).eps
+    return jnp.any(~kept & (s > rounding * jnp.max(s, axis=-1, keepdims=True, initial=0)))
+
+
+def _by_matrices(factors: Factors, slots: Sequence[Slot]) -> Array:
+    """From the derivative as a matrix, right whatever is cut."""
+    opened, *others = slots
+    directions = [x.formed() if isinstance(x, Outer) else x for x in others]
+    x = derivative(factors, directions) if directions else pseudo_inverse(factors)
+    if opened is None:
+        return x
+    b, c = opened
+    return matmul(x, b) if c is None else matmul(transpose(x), c)
+
+
+def _by_vectors(factors: Factors, slots: Sequence[Slot]) -> Array:
+    """From products with vectors, right where only zeros are cut."""
+    opened, *others = slots
+    if opened is not None:
+        b, c = opened
+        if c is None:
+            return _action.right(factors, others, b)
+        return _action.left(factors, others, c)
+    # The slots are alike: open one of the products instead, and take the gradient.
+    at = next(i for i, x in enumerate(others) if isinstance(x, Outer))
+    (b, c), rest = others[at], others[:at] + others[at + 1 :]
+    _, operands = pack(rest)
+    image, pullback = jax.vjp(
+        lambda e: _action.right(factors, [e, *rest], b), _zeros(factors.u, b, c, *operands)
+    )
+    return transpose(pullback(jnp.where(False, image, c))[0])
+
+
+def _zeros(matrix: Array, *others: Array) -> Array:
+    """Zeros of the shape of a matrix, in the batch of all arrays."""
+
+    def in_batch_of(x: Array, y: Array) -> Array:
+        # Sharded as both and varying as both: hence not by shapes alone.
+        return jnp.where(False, jnp.sum(y, axis=(-2, -1), keepdims=True), x)
+
+    return jnp.where(True, 0, functools.reduce(in_batch_of, others, matrix))

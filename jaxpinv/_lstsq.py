@@ -1,0 +1,248 @@
+"""The public functions `lstsq`, `null_projection` and `matrix_rank`."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxpinv._arrays import matmul
+from jaxpinv._problem import Problem, factored
+
+
+class LstsqResult(NamedTuple):
+    """What `lstsq` returns.
+
+    Attributes:
+        solution: `(..., n)` or `(..., n, k)`, in the dtype of `a` and `b`.
+        residuals: squared 2-norms of the columns of `b - a @ solution`, `(...)` or
+            `(..., k)`, real.
+        rank: number of singular values that were not cut, int32, `(...)`.
+        singular_values: all of them, descending, `(..., min(m, n))`, real.
+    """
+
+    solution: Array
+    residuals: Array
+    rank: Array
+    singular_values: Array
+
+
+def lstsq(
+    a: ArrayLike,
+    b: ArrayLike,
+    rtol: ArrayLike | None = None,
+    hermitian: bool = False,
+    *,
+    atol: ArrayLike | None = None,
+) -> LstsqResult:
+    r"""Least-squares solution of minimum norm, `pinv(a) @ b`, without forming `pinv(a)`.
+
+    Of all $x$ that minimise $\|b - A_k x\|_2$ the shortest, where $A_k$ is $A$ without the
+    singular values that `pinv` cuts:
+
+    $$x = A^+ b = \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)}
+    s_i^{-1} v_i\, (u_i^H b) .$$
+
+    Args:
+        a: matrices, `(..., m, n)`, of any numeric dtype: overdetermined, square or
+            underdetermined, of any rank.
+        b: a vector, `(m,)`, or an array of matrices, `(..., m, k)`. As in
+            `numpy.linalg.solve` of NumPy 2 it is a vector only if it has one axis: write
+            `b[..., None]` for a batch of vectors. Batch shapes broadcast.
+        rtol: as in `pinv`, of the dtype that `a` and `b` have in common.
+        hermitian: as in `pinv`.
+        atol: as in `pinv`.
+
+    Returns:
+        The solution, residuals, rank and singular values, in the order of PyTorch. Shapes
+        depend on those of the arguments alone: unlike in NumPy and PyTorch the residuals
+        are there for every rank and shape. A matrix that is not finite gives NaN and rank
+        0, and a column of `b` that is not finite one of NaN; all others stay as they are.
+
+    Raises:
+        TypeError: if an argument is not numeric or a tolerance is not real.
+        ValueError: as `pinv` does, and if the rows of `a` and `b` are not as many.
+
+    **Differentiability.** The solution as `pinv`, in `a` and `b`. The residuals too. The
+    singular values as those of `jnp.linalg.svd`: beyond first order not where they are
+    repeated. Where the cutoff is the default one, what it cuts counts as zero: the
+    derivative may differ from that of `pinv` by the error of rounding `a`.
+
+    **Cost.** One thin singular value decomposition, shared by the solution and its
+    derivatives. The solution takes products of matrices with vectors, `O(m n k)`. So do
+    its derivatives, unless a tolerance is given that cuts more than rounding makes of
+    zeros: then they cost what those of `pinv` do. Nothing n by m is formed but the
+    gradient itself. Derivatives of the singular values take a decomposition of their own,
+    which `jit` removes if they are not used.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxpinv
+        >>> a = jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
+        >>> x, residuals, rank, _ = jaxpinv.lstsq(a, jnp.array([1.0, 2.0, 4.0]))
+        >>> bool(jnp.allclose(x, jnp.array([5 / 6, 1.5]), atol=1e-5)), int(rank)
+        (True, 2)
+        >>> bool(jnp.allclose(residuals, 1 / 6, atol=1e-5))
+        True
+
+    Source:
+        R. Penrose, "On best approximate solutions of linear matrix equations", Proc. Camb.
+        Phil. Soc. 52 (1956) 17-19; G. H. Golub and V. Pereyra, "The differentiation of
+        pseudo-inverses and nonlinear least squares problems whose variables separate",
+        SIAM J. Numer. Anal. 10 (1973) 413-432, eq. 4.12, for the derivative.
+    """
+    tolerances = {"rtol": rtol, "atol": atol}
+    problem, [columns] = factored(
+        "lstsq", a, tolerances, hermitian=hermitian, columns=("b", b, "rows")
+    )
+    x = problem.solve(columns)
+    r = columns - matmul(problem.a, x)
+    residuals = jnp.sum(jnp.real(jnp.conj(r) * r), axis=-2)
+    values = problem.in_batch(_singular_values(problem), 1)
+    if jnp.ndim(b) == 1:
+        x, residuals = x[..., 0], residuals[..., 0]
+    real = jnp.finfo(problem.dtype).dtype
+    return LstsqResult(
+        x.astype(problem.dtype),
+        residuals.astype(real),
+        problem.rank(),
+        values.astype(real),
+    )
+
+
+def null_projection(
+    a: ArrayLike,
+    x: ArrayLike,
+    rtol: ArrayLike | None = None,
+    hermitian: bool = False,
+    *,
+    atol: ArrayLike | None = None,
+) -> Array:
+    r"""Orthogonal projection of vectors onto the null space, `(I - pinv(a) @ a) @ x`.
+
+    $$P x = x - \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} v_i\, (v_i^H x),$$
+
+    the motion $x$ of a redundant arm as far as it leaves its hand where it is. Singular
+    values that are cut count as zero.
+
+    Args:
+        a: matrices, `(..., m, n)`, of any numeric dtype.
+        x: a vector, `(n,)`, or an array of matrices, `(..., n, k)`, as `b` of `lstsq`.
+        rtol: as in `lstsq`.
+        hermitian: as in `pinv`.
+        atol: as in `pinv`.
+
+    Returns:
+        The projections, in the shape of `x` but for the batch, which broadcasts. A matrix
+        that is not finite gives NaN.
+
+    Raises:
+        TypeError: as `lstsq` does.
+        ValueError: as `lstsq` does, for the columns of `a`.
+
+    **Differentiability.** As the solution of `lstsq`, in `a` and `x`.
+
+    **Cost.** As `lstsq`. The n by n projector is never formed.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxpinv
+        >>> a = jnp.array([[1.0, 1.0, 0.0]])
+        >>> p = jaxpinv.null_projection(a, jnp.array([2.0, 0.0, 3.0]))
+        >>> bool(jnp.allclose(p, jnp.array([1.0, -1.0, 3.0]), atol=1e-5))
+        True
+
+    Source:
+        A. Liegeois, "Automatic supervisory control of the configuration and behavior of
+        multibody mechanisms", IEEE Trans. Syst. Man Cybern. 7 (1977) 868-871.
+    """
+    tolerances = {"rtol": rtol, "atol": atol}
+    problem, [columns] = factored(
+        "null_projection", a, tolerances, hermitian=hermitian, columns=("x", x, "columns")
+    )
+    formula = columns - problem.solve(matmul(problem.a, columns))
+    # The formula loses digits with the condition, which the singular vectors do not.
+    exact = jax.lax.stop_gradient(problem.null_projection(columns))
+    projected = _with_derivative_of(exact, formula).astype(problem.dtype)
+    return projected[..., 0] if jnp.ndim(x) == 1 else projected
+
+
+def matrix_rank(
+    a: ArrayLike,
+    rtol: ArrayLike | None = None,
+    hermitian: bool = False,
+    *,
+    atol: ArrayLike | None = None,
+) -> Array:
+    r"""Number of singular values above the cutoff of `pinv`, the numerical rank.
+
+    $$\#\{ i : s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1) \}$$
+
+    Args:
+        a: matrices, `(..., m, n)`, of any numeric dtype.
+        rtol: as in `pinv`.
+        hermitian: as in `pinv`.
+        atol: as in `pinv`.
+
+    Returns:
+        The ranks, int32, of batch shape: those of `pinv` and `lstsq`, from the same
+        factorisation. A matrix that is not finite has rank 0.
+
+    Raises:
+        TypeError: as `pinv` does.
+        ValueError: as `pinv` does.
+
+    **Differentiability.** None: it is a whole number.
+
+    **Cost.** One thin singular value decomposition (`eigh` if `hermitian`).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxpinv
+        >>> int(jaxpinv.matrix_rank(jnp.ones((3, 2))))
+        1
+
+    Source:
+        The cutoff is that of `pinv`.
+    """
+    tolerances = {"rtol": rtol, "atol": atol}
+    problem, _ = factored("matrix_rank", a, tolerances, hermitian=hermitian)
+    return problem.rank()
+
+
+@jax.custom_jvp
+def _with_derivative_of(x: Array, formula: Array) -> Array:
+    """`x`, with the derivatives of a formula that is less accurate."""
+    return x
+
+
+@_with_derivative_of.defjvp
+def _with_derivative_of_jvp(primals, tangents):
+    return _with_derivative_of(*primals), tangents[1]
+
+
+def _singular_values(problem: Problem) -> Array:
+    """All singular values, descending, differentiable as JAX differentiates its own."""
+    s = jax.lax.stop_gradient(jnp.sort(problem.factors.s, axis=-1, descending=True))
+    return _known_singular_values(problem.a, s)
+
+
+@jax.custom_jvp
+def _known_singular_values(a: Array, s: Array) -> Array:
+    """The singular values `s` of `a`."""
+    return s
+
+
+@_known_singular_values.defjvp
+def _known_singular_values_jvp(primals, tangents):
+    [a, s], [e, _] = primals, tangents
+    # As in `_factors`: LAPACK must never see an Inf.
+    finite = jnp.all(jnp.isfinite(a), axis=(-2, -1), keepdims=True)
+
+    def values(a: Array) -> Array:
+        guarded = jnp.where(finite, a, 0)
+        return jax.lax.linalg.svd(guarded, full_matrices=False, compute_uv=False)
+
+    _, ds = jax.jvp(values, (a,), (e,))
+    return _known_singular_values(a, s), jnp.where(jnp.isnan(s), jnp.nan, ds)

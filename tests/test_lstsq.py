@@ -1,0 +1,527 @@
+"""`lstsq`, `null_projection` and `matrix_rank`: what they have beyond `pinv`."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxpinv
+from tests.helpers import (
+    bound,
+    exact_derivative,
+    gaussian,
+    hermitian_matrix,
+    matrix,
+    pair,
+    relative_error,
+)
+
+SHAPES = {"tall": (6, 4), "wide": (4, 6), "square": (4, 4)}
+DTYPES = {"real": np.float64, "complex": np.complex128}
+# Spectrum and keyword arguments. With the default cutoff, and where only zeros are cut,
+# derivatives are products with vectors; where more is cut, they are those of the matrix.
+CASES = {
+    "full_rank": ([3, 2, 1, 0.5], {}),
+    "deficient": ([3, 2, 0, 0], {}),
+    "zero": ([0, 0, 0, 0], {}),
+    "nothing_cut": ([3, 2, 1, 0.5], {"atol": 0.1}),
+    "zeros_cut": ([2, 2, 0, 0], {"atol": 0.1}),
+    "more_cut": ([3, 2, 0.3, 0.2], {"atol": 0.25}),
+}
+TOLERANCE = bound(np.float64, 6**3)
+
+
+def solution(a, b, **kwargs):
+    """The first field."""
+    return jaxpinv.lstsq(a, b, **kwargs).solution
+
+
+def cutoff(kwargs):
+    """A cutoff for the oracle that means the same."""
+    return kwargs.get("atol", 1e-6)
+
+
+@jax.jit
+def forward(a, b, directions, db, **kwargs):
+    """Derivative of the solution along directions of A, each with the same `db`."""
+    f = partial(solution, **kwargs)
+    for e in directions:
+        f = partial(lambda f, e, a, b: jax.jvp(f, (a, b), (e, db))[1], f, e)
+    return f(a, b)
+
+
+@jax.jit
+def backward(a, b, ct, directions, db, **kwargs):
+    """The gradient of `<ct, x>` and its derivative, paired with directions and `db`."""
+
+    def paired(a, b):
+        return jnp.sum(jnp.real(ct * solution(a, b, **kwargs)))
+
+    e1, e2 = directions
+    gradient = jax.grad(paired, (0, 1))
+    both = [gradient(a, b), jax.jvp(gradient, (a, b), (e2, db))[1]]
+    return [jnp.sum(jnp.real(x * e1)) + jnp.sum(jnp.real(y * db)) for x, y in both]
+
+
+def mixed_derivative(a, b, directions, db, cut):
+    """The same from the oracle: b is linear, so that it is derived once at most."""
+    result = exact_derivative(a, directions, cut) @ b
+    for i in range(len(directions)):
+        others = directions[:i] + directions[i + 1 :]
+        result = result + exact_derivative(a, others, cut) @ db
+    return result
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+class TestDerivativesInBothArguments:
+    """Few columns, against differences in 50 digits."""
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_forward_derivative_is_exact(self, rng, shape, spectrum, kwargs, dtype, order):
+        a, b, db = self.arrays(rng, shape, spectrum, dtype)
+        directions = [gaussian(rng, shape, dtype) for _ in range(order)]
+        exact = mixed_derivative(a, b, directions, db, cutoff(kwargs))
+        result = forward(a, b, directions, db, **kwargs)
+        assert relative_error(result, exact) <= TOLERANCE
+
+    def test_gradient_and_its_derivative_are_exact(
+        self, rng, shape, spectrum, kwargs, dtype
+    ):
+        a, b, db = self.arrays(rng, shape, spectrum, dtype)
+        directions = [gaussian(rng, shape, dtype) for _ in range(2)]
+        ct = gaussian(rng, (shape[1], 2), dtype)
+        results = backward(a, b, ct, directions, db, **kwargs)
+        for order, result in enumerate(results, start=1):
+            exact = mixed_derivative(a, b, directions[:order], db, cutoff(kwargs))
+            size = np.linalg.norm(ct) * max(np.linalg.norm(exact), 1)
+            assert abs(result - pair(ct, exact)) <= TOLERANCE * size
+
+    def arrays(self, rng, shape, spectrum, dtype):
+        """Matrix, right-hand sides, and their direction."""
+        b, db = gaussian(rng, (shape[0], 2), dtype), gaussian(rng, (shape[0], 2), dtype)
+        return matrix(rng, shape, spectrum, dtype), b, db
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+@pytest.mark.parametrize(
+    "spectrum", [[3, 2, 1, 0.5], [3, 2, 1, 0]], ids=["full", "deficient"]
+)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_every_field_agrees_with_numpy(rng, shape, spectrum, dtype):
+    a, b = matrix(rng, shape, spectrum, dtype), gaussian(rng, (shape[0], 3), dtype)
+    double = np.result_type(dtype, np.float64)
+    exact = np.linalg.lstsq(a.astype(double), b.astype(double), rcond=1e-5)
+    found = jaxpinv.lstsq(a, b, 1e-5)
+    assert found._fields == ("solution", "residuals", "rank", "singular_values")
+    tolerance = bound(dtype, 6)
+    assert relative_error(found.solution, exact[0]) <= tolerance
+    assert found.rank == exact[2]
+    assert relative_error(found.singular_values, exact[3]) <= tolerance
+    residuals = np.sum(np.abs(b - a @ exact[0]) ** 2, axis=0)
+    difference = np.abs(np.asarray(found.residuals) - residuals)
+    assert np.max(difference) <= tolerance * np.sum(np.abs(b) ** 2)
+    if exact[1].size:
+        assert relative_error(found.residuals, exact[1]) <= bound(dtype, 60)
+    real = np.zeros(0, dtype).real.dtype
+    assert [x.dtype for x in found] == [dtype, real, np.int32, real]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "tolerance", "x", "residuals", "rank"),
+    [
+        ((5, 4), (5,), (), (4,), (), ()),
+        ((5, 4), (5, 3), (), (4, 3), (3,), ()),
+        ((4, 5), (4, 3), (), (5, 3), (3,), ()),
+        ((2, 5, 4), (5,), (), (2, 4), (2,), (2,)),
+        ((2, 5, 4), (5, 3), (), (2, 4, 3), (2, 3), (2,)),
+        ((5, 4), (2, 5, 3), (), (2, 4, 3), (2, 3), ()),
+        ((7, 1, 5, 4), (2, 5, 3), (), (7, 2, 4, 3), (7, 2, 3), (7, 1)),
+        ((5, 4), (2, 5, 3), (7, 1), (7, 2, 4, 3), (7, 2, 3), (7, 1)),
+        ((2, 4, 5), (2, 4, 1), (), (2, 5, 1), (2, 1), (2,)),
+        ((5, 4), (5,), (3,), (3, 4), (3,), (3,)),
+        ((0, 4), (0, 3), (), (4, 3), (3,), ()),
+        ((5, 0), (5, 3), (), (0, 3), (3,), ()),
+        ((5, 4), (5, 0), (), (4, 0), (0,), ()),
+        ((0, 5, 4), (5, 2), (), (0, 4, 2), (0, 2), (0,)),
+    ],
+    ids=str,
+)
+def test_batches_broadcast_and_a_vector_has_one_axis(
+    rng, a, b, tolerance, x, residuals, rank
+):
+    a, b = gaussian(rng, a), gaussian(rng, b)
+    atol = np.full(tolerance, 0.1) if tolerance else None
+    found = jax.jit(jaxpinv.lstsq)(a, b, atol=atol)
+    k = min(a.shape[-2:])
+    assert [y.shape for y in found] == [x, residuals, rank, (*rank, k)]
+    columns = b[:, None] if b.ndim == 1 else b
+    expected = jnp.matmul(jaxpinv.pinv(a, atol=atol), columns)
+    expected = expected[..., 0] if b.ndim == 1 else expected
+    assert relative_error(found.solution, np.broadcast_to(expected, x)) <= bound(
+        np.float64, 1e3
+    )
+    gradient = jax.grad(lambda a, b: jnp.sum(solution(a, b, atol=atol)), (0, 1))(a, b)
+    assert [g.shape for g in gradient] == [a.shape, b.shape]
+
+
+def test_one_matrix_for_many_right_hand_sides_is_factored_once(rng):
+    f = jax.jit(jax.vmap(partial(solution, rtol=0.1), (None, 0)))
+    text = f.lower(gaussian(rng, (5, 4)), gaussian(rng, (8, 5))).as_text()
+    [line] = [line for line in text.splitlines() if "lapack_dgesdd_ffi" in line]
+    assert "(tensor<1x5x4xf64>) -> " in line
+
+
+def test_mapped_over_either_argument_equals_a_loop(rng):
+    a, b = gaussian(rng, (3, 5, 4)), gaussian(rng, (3, 5))
+
+    def gradient(a, b):
+        return jax.grad(lambda a, b: jnp.sum(jnp.sin(solution(a, b))), (0, 1))(a, b)
+
+    for axes in [(0, 0), (0, None), (None, 0)]:
+        args = [x if axis == 0 else x[0] for x, axis in zip((a, b), axes, strict=True)]
+        mapped = jax.vmap(gradient, axes)(*args)
+        rows = [
+            [x[i] if axis == 0 else x for x, axis in zip(args, axes, strict=True)]
+            for i in range(3)
+        ]
+        looped = [gradient(*row) for row in rows]
+        for result, expected in zip(mapped, zip(*looped, strict=True), strict=True):
+            assert relative_error(result, np.stack(expected)) <= bound(np.float64, 1e3)
+
+
+def test_precision_of_both_arguments_is_promoted(rng):
+    a, b = gaussian(rng, (5, 4), np.float32), gaussian(rng, (5, 2), np.complex128)
+    with jax.numpy_dtype_promotion("standard"):
+        found = jaxpinv.lstsq(a, b)
+        expected = np.linalg.lstsq(a.astype(np.complex128), b)[0]
+        assert found.solution.dtype == np.complex128
+        assert found.residuals.dtype == np.float64
+        assert relative_error(found.solution, expected) <= bound(np.float64, 10)
+        short = jaxpinv.lstsq(jnp.asarray(a, jnp.bfloat16), jnp.ones(5, jnp.bfloat16))
+        assert {x.dtype.name for x in short} == {"bfloat16", "int32"}
+
+
+def test_ill_conditioned_systems_are_solved_to_a_small_residual(rng):
+    # The pseudo-inverse is large, and so is its rounding. The solution is not large.
+    errors = {"lstsq": [], "pinv": []}
+    for _ in range(12):
+        a = matrix(rng, (8, 8), np.logspace(0, -6, 8)).astype(np.float32)
+        b = a @ gaussian(rng, (8,), np.float32)
+        found = {"lstsq": solution(a, b, rtol=0.0), "pinv": jaxpinv.pinv(a, 0.0) @ b}
+        for name, x in found.items():
+            x = np.asarray(x, float)
+            size = np.linalg.norm(a, 2) * np.linalg.norm(x)
+            errors[name].append(np.linalg.norm(b - a.astype(float) @ x) / size)
+    assert np.median(errors["lstsq"]) <= bound(np.float32, c=1)
+    assert np.median(errors["pinv"]) > bound(np.float32, 1e2)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e25, 1e30])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_scaled_matrices_give_scaled_jvps_for_few_columns(rng, shape, scale):
+    a, e = matrix(rng, shape, [3, 2, 1, 0.5]), gaussian(rng, shape)
+    b = gaussian(rng, shape[:1])
+    dx = jax.jvp(lambda a: solution(a, b), (a,), (e,))[1]
+    scaled = [(z * scale).astype(np.float32) for z in (a, e)]
+    result = jax.jvp(lambda a: solution(a, b.astype(np.float32)), scaled[:1], scaled[1:])[1]
+    assert relative_error(np.asarray(result, float) * scale, dx) <= bound(np.float32, 36)
+
+
+class TestCost:
+    """Counts of the compiled program."""
+
+    M, N = 96, 64
+
+    def flops(self, f, *args):
+        """Floating-point operations, but for those of library calls."""
+        return jax.jit(f).lower(*args).compile().cost_analysis()["flops"]
+
+    @pytest.mark.parametrize("kwargs", [{}, {"rtol": 0.0}], ids=["default", "rtol"])
+    @pytest.mark.parametrize("shape", [(M, N), (N, M)], ids=["tall", "wide"])
+    def test_derivatives_are_products_with_vectors(self, rng, shape, kwargs):
+        a, b = gaussian(rng, shape), gaussian(rng, shape[:1])
+        _, pushforward = jax.linearize(lambda a: solution(a, b, **kwargs), a)
+        _, pullback = jax.vjp(lambda a: solution(a, b, **kwargs), a)
+        one_product = self.M * self.N**2
+        # A branch that is not taken is counted too, where a tolerance is given.
+        most = {False: 100 * self.M * self.N, True: 12 * one_product}[bool(kwargs)]
+        assert self.flops(pushforward, a) <= most
+        assert self.flops(pullback, b @ a if shape[0] == self.M else a.T @ b) <= most
+
+    def test_nothing_n_by_m_is_formed_for_a_value(self, rng):
+        a, b = gaussian(rng, (self.M, self.N)), gaussian(rng, (self.M,))
+        flops = self.flops(solution, a, b)
+        assert flops <= 20 * self.M * self.N
+        assert (
+            self.flops(lambda a, b: jaxpinv.pinv(a) @ b, a, b) > flops + self.M * self.N**2
+        )
+
+
+class TestResiduals:
+    """Squared norms that differentiate as what they are."""
+
+    @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
+    @pytest.mark.parametrize("hermitian", [False, True])
+    def test_gradient_is_that_of_the_formula(self, rng, spectrum, kwargs, hermitian):
+        a = hermitian_matrix(rng, spectrum) if hermitian else matrix(rng, (6, 4), spectrum)
+        b = gaussian(rng, (len(a), 2))
+
+        def formula(a, b):
+            part = (a + a.T) / 2 if hermitian else a
+            x = jaxpinv.pinv(a, hermitian=hermitian, **kwargs) @ b
+            return jnp.sum((b - part @ x) ** 2, axis=0)
+
+        def field(a, b):
+            return jaxpinv.lstsq(a, b, hermitian=hermitian, **kwargs).residuals
+
+        difference = np.max(np.abs(field(a, b) - formula(a, b)))
+        assert difference <= bound(np.float64, 36) * np.sum(b**2)
+        results = [jax.jacobian(f, (0, 1))(a, b) for f in (field, formula)]
+        for result, expected in zip(*results, strict=True):
+            assert np.max(np.abs(result - expected)) <= TOLERANCE
+
+
+class TestSingularValues:
+    """They differentiate as those of `jnp.linalg.svd`."""
+
+    @pytest.mark.parametrize(
+        ("shape", "hermitian"),
+        [(shape, False) for shape in SHAPES.values()] + [((4, 4), True)],
+        ids=[*SHAPES, "hermitian"],
+    )
+    @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+    def test_derivatives_are_those_of_svd(self, rng, shape, dtype, hermitian):
+        a = matrix(rng, shape, [3, 2, 1, 0.5], dtype)
+        e = gaussian(rng, shape, dtype)
+        if hermitian:
+            a, e = a @ a.conj().T, e @ e.conj().T
+        b = gaussian(rng, shape[:1], dtype)
+
+        def ours(a):
+            return jaxpinv.lstsq(a, b, 1.5, hermitian).singular_values
+
+        def theirs(a):
+            return jnp.linalg.svd(a, full_matrices=False, compute_uv=False)
+
+        for f, g in itertools.islice(self.derivatives(ours, theirs, e), 3):
+            assert relative_error(f(a), g(a)) <= bound(np.float64, 1e3)
+
+    def derivatives(self, f, g, e):
+        """Both functions and their derivatives along e."""
+        while True:
+            yield f, g
+            f, g = (partial(lambda f, a: jax.jvp(f, (a,), (e,))[1], h) for h in (f, g))
+
+    def test_they_are_batched_as_the_tolerances_are(self, rng):
+        a, b = gaussian(rng, (5, 4)), gaussian(rng, (5,))
+        rtol = np.array([0.1, np.nan])
+
+        def values(a):
+            return jaxpinv.lstsq(a, b, rtol).singular_values
+
+        s, ds = jax.jvp(values, (a,), (a,))
+        assert np.array_equal(np.isnan(s), [[False] * 4, [True] * 4])
+        assert np.array_equal(np.isnan(ds), np.isnan(s))
+        assert relative_error(ds[0], s[0]) <= bound(np.float64)
+
+    def test_an_inf_gives_nan_and_returns(self, rng):
+        a = gaussian(rng, (2, 4, 4), np.float32)
+        a[0, 0, 0] = np.inf
+        b = np.ones((4, 1), np.float32)
+        s, ds = jax.jvp(lambda a: jaxpinv.lstsq(a, b).singular_values, (a,), (a,))
+        assert np.array_equal(np.isnan(s), [[True] * 4, [False] * 4])
+        assert np.array_equal(np.isnan(ds), np.isnan(s))
+
+
+def test_a_column_that_is_not_finite_stays_alone(rng):
+    a, b = gaussian(rng, (2, 5, 4)), gaussian(rng, (2, 5, 3))
+    spoiled = b.copy()
+    spoiled[1, 2, 0] = np.inf
+    good, bad = solution(a, b), solution(a, spoiled)
+    assert not np.any(np.isfinite(bad[1, :, 0]))
+    assert np.array_equal(bad[0], good[0])
+    assert np.array_equal(bad[1, :, 1:], good[1, :, 1:])
+
+
+BATCH = PartitionSpec("batch")
+
+
+@pytest.mark.parametrize(
+    "kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"]
+)
+@pytest.mark.parametrize(
+    "specs",
+    [(BATCH, BATCH), (PartitionSpec(), BATCH), (BATCH, PartitionSpec())],
+    ids=["both", "b", "a"],
+)
+@pytest.mark.parametrize("kwargs", [{}, {"rtol": 0.3}], ids=["default", "rtol"])
+class TestSharding:
+    """Batches of one argument or both over eight devices."""
+
+    def total(self, a, b, **kwargs):
+        """A number that depends on everything that can be differentiated."""
+        x, residuals, _, s = jaxpinv.lstsq(a, b, **kwargs)
+        return jnp.sum(jnp.sin(x)) + jnp.sum(residuals) + jnp.sum(s)
+
+    def test_only_what_is_replicated_is_summed_over_devices(self, rng, kind, specs, kwargs):
+        mesh = jax.make_mesh((8,), ("batch",), axis_types=(kind,))
+        args = [
+            gaussian(rng, (16 if spec == BATCH else 1, *shape))
+            for spec, shape in zip(specs, [(5, 4), (5, 2)], strict=True)
+        ]
+        derive = jax.grad(partial(self.total, **kwargs), (0, 1))
+        reference = derive(*args)
+        with jax.set_mesh(mesh):
+            sharded = [
+                jax.device_put(x, NamedSharding(mesh, spec))
+                for x, spec in zip(args, specs, strict=True)
+            ]
+            compiled = jax.jit(derive).lower(*sharded).compile()
+            result = compiled(*sharded)
+        for x, y in zip(result, reference, strict=True):
+            assert relative_error(x, y) <= bound(np.float64, 1e3)
+        text = compiled.as_text()
+        assert "all-gather" not in text
+        assert ("all-reduce" in text) == (specs != (BATCH, BATCH))
+
+    def test_gradients_in_shard_map_are_summed_over_devices(self, rng, kind, specs, kwargs):
+        mesh = jax.make_mesh((8,), ("batch",), axis_types=(kind,))
+        args = [
+            gaussian(rng, (16 if spec == BATCH else 1, *shape))
+            for spec, shape in zip(specs, [(5, 4), (5, 2)], strict=True)
+        ]
+
+        def over_devices(a, b):
+            return jax.lax.psum(self.total(a, b, **kwargs), "batch")
+
+        mapped = jax.shard_map(
+            over_devices, mesh=mesh, in_specs=specs, out_specs=PartitionSpec()
+        )
+
+        def by_parts(a, b):
+            parts = [
+                [x[2 * i : 2 * i + 2] if len(x) > 1 else x for x in (a, b)]
+                for i in range(8)
+            ]
+            return sum(self.total(*part, **kwargs) for part in parts)
+
+        with jax.set_mesh(mesh):
+            sharded = [
+                jax.device_put(x, NamedSharding(mesh, spec))
+                for x, spec in zip(args, specs, strict=True)
+            ]
+            result = jax.jit(jax.grad(mapped, (0, 1)))(*sharded)
+        for x, y in zip(result, jax.grad(by_parts, (0, 1))(*args), strict=True):
+            assert relative_error(x, y) <= bound(np.float64, 1e3)
+
+
+class TestNullProjection:
+    """The projection on the null space."""
+
+    @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+    @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
+    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    def test_value_and_derivatives_are_exact(self, rng, shape, spectrum, kwargs, dtype):
+        a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
+        x, dx = gaussian(rng, (shape[1], 2), dtype), gaussian(rng, (shape[1], 2), dtype)
+        cut = cutoff(kwargs)
+
+        def along(f):
+            return lambda a, x: jax.jvp(f, (a, x), (e, dx))[1]
+
+        f = partial(jaxpinv.null_projection, **kwargs)
+        derivatives = [exact_derivative(a, [e] * k, cut) for k in range(3)]
+        # Of pinv(A) A, by the product rule, and of that times x.
+        q = [
+            derivatives[0] @ a,
+            derivatives[1] @ a + derivatives[0] @ e,
+            derivatives[2] @ a + 2 * derivatives[1] @ e,
+        ]
+        exact = [x - q[0] @ x, dx - q[0] @ dx - q[1] @ x, -q[2] @ x - 2 * q[1] @ dx]
+        for y in exact:
+            assert np.max(np.abs(f(a, x) - y)) <= TOLERANCE * max(1, np.max(np.abs(y)))
+            f = along(f)
+
+    def test_gradient_is_the_transpose(self, rng):
+        a, e = gaussian(rng, (3, 5)), gaussian(rng, (3, 5))
+        x, ct = gaussian(rng, (5, 2)), gaussian(rng, (5, 2))
+        _, pullback = jax.vjp(jaxpinv.null_projection, a, x)
+        pushed = jax.jvp(jaxpinv.null_projection, (a, x), (e, x))[1]
+        back = pullback(ct)
+        paired = np.sum(back[0] * e) + np.sum(back[1] * x)
+        assert abs(np.sum(ct * pushed) - paired) <= bound(np.float64, 1e3)
+
+    @pytest.mark.parametrize("shape", [(6, 7), (7, 6), (6, 6)], ids=str)
+    def test_it_does_not_lose_digits_with_the_condition(self, rng, shape):
+        # One value is zero, and the others reach down to 1e-5.
+        spectrum = [*np.logspace(0, -5, 5), 0]
+        a = matrix(rng, shape, spectrum).astype(np.float32)
+        x = gaussian(rng, (shape[1],), np.float32)
+        _, _, vh = np.linalg.svd(a.astype(float))
+        exact = x - vh[:5].T @ (vh[:5] @ x)
+        result = np.asarray(jaxpinv.null_projection(a, x, rtol=3e-6), float)
+        assert np.max(np.abs(result - exact)) <= bound(np.float32, 1e5)
+        assert np.linalg.norm(a @ result) <= bound(np.float32) * np.linalg.norm(x)
+
+    def test_nothing_is_in_the_null_space_of_full_column_rank(self, rng):
+        assert not np.any(jaxpinv.null_projection(gaussian(rng, (5, 4)), np.ones(4)))
+
+    def test_everything_is_in_that_of_zero(self):
+        assert jaxpinv.null_projection(np.zeros((2, 3)), np.arange(3.0)).tolist() == [
+            0,
+            1,
+            2,
+        ]
+
+    def test_it_is_nan_where_the_matrix_is_not_finite(self, rng):
+        for shape in [(2, 3, 5), (2, 5, 3), (2, 3, 3)]:
+            a = gaussian(rng, shape)
+            good = jaxpinv.null_projection(a, np.ones((shape[-1], 1)))
+            a[1, 0, 0] = np.nan
+            bad = jaxpinv.null_projection(a, np.ones((shape[-1], 1)))
+            assert np.array_equal(bad[0], good[0])
+            assert np.all(np.isnan(bad[1]))
+
+    def test_batches_broadcast(self, rng):
+        a = gaussian(rng, (4, 1, 3, 5))
+        assert jaxpinv.null_projection(a, np.ones((2, 5, 6))).shape == (4, 2, 5, 6)
+        assert jaxpinv.null_projection(a, np.ones(5)).shape == (4, 1, 5)
+
+    def test_no_projector_is_formed(self, rng):
+        n = 400
+        a, x = gaussian(rng, (2, n)), gaussian(rng, (n,))
+        compiled = jax.jit(jaxpinv.null_projection).lower(a, x).compile()
+        assert f"{n},{n}" not in compiled.as_text()
+
+
+class TestMatrixRank:
+    """The rank that the others report."""
+
+    @pytest.mark.parametrize("hermitian", [False, True])
+    @pytest.mark.parametrize("rank", range(5))
+    def test_agrees_with_numpy_and_with_the_others(self, rng, rank, hermitian):
+        spectrum = [3, 2, 1, 0.5][:rank] + [0] * (4 - rank)
+        a = matrix(rng, (3, 4, 4), spectrum)
+        a = a @ a.swapaxes(-1, -2) if hermitian else a
+        ranks = jaxpinv.matrix_rank(a, hermitian=hermitian)
+        assert ranks.dtype == jnp.int32
+        assert ranks.tolist() == [rank] * 3
+        assert np.linalg.matrix_rank(a, hermitian=hermitian).tolist() == [rank] * 3
+        _, others = jaxpinv.pinv(a, hermitian=hermitian, return_rank=True)
+        assert np.array_equal(ranks, others)
+        found = jaxpinv.lstsq(a, np.ones((4, 1)), hermitian=hermitian)
+        assert np.array_equal(ranks, found.rank)
+
+    def test_it_passes_through_a_gradient(self, rng):
+        a = gaussian(rng, (5, 4))
+        gradient = jax.grad(lambda a: jnp.sum(a) * jaxpinv.matrix_rank(a).astype(float))(a)
+        assert np.array_equal(gradient, np.full((5, 4), 4.0))
+
+    def test_it_is_0_where_the_matrix_is_not_finite(self):
+        assert jaxpinv.matrix_rank(np.full((2, 2), np.inf)) == 0
