@@ -17,7 +17,23 @@ def pinverse(*args, **kwargs):
         return jaxpinv.pinverse(*args, **kwargs)
 
 
-FUNCTIONS = {"pinv": jaxpinv.pinv, "pinverse": pinverse}
+def lstsq(a, *args, **kwargs):
+    """`lstsq` of a vector that fits `A`."""
+    return jaxpinv.lstsq(a, np.ones(2), *args, **kwargs)
+
+
+def null_projection(a, *args, **kwargs):
+    """`null_projection` of a vector that fits `A`."""
+    return jaxpinv.null_projection(a, np.ones(2), *args, **kwargs)
+
+
+WITH_TOLERANCES = {
+    "pinv": jaxpinv.pinv,
+    "lstsq": lstsq,
+    "null_projection": null_projection,
+    "matrix_rank": jaxpinv.matrix_rank,
+}
+FUNCTIONS = WITH_TOLERANCES | {"pinverse": pinverse}
 A = np.ones((3, 2, 2))
 
 
@@ -58,26 +74,32 @@ def test_rtol_and_rcond_together_are_refused():
         jaxpinv.pinv(A, 0.1, rcond=0.2)
 
 
-@pytest.mark.parametrize("name", ["rtol", "atol", "rcond"])
+TOLERANCES = [(f, name) for f in WITH_TOLERANCES for name in ("rtol", "atol")]
+TOLERANCES.append(("pinv", "rcond"))
+
+
+@pytest.mark.parametrize(("function", "name"), TOLERANCES)
 @pytest.mark.parametrize(
     "value",
     [1j, np.array([1j]), jnp.array(1j), "x"],
     ids=["python", "numpy", "jax", "string"],
 )
-def test_a_tolerance_that_is_not_real_is_refused(name, value):
-    with pytest.raises(TypeError, match=rf"^pinv: expected {name} to be a real number"):
-        jaxpinv.pinv(A, **{name: value})
+def test_a_tolerance_that_is_not_real_is_refused(function, name, value):
+    with pytest.raises(
+        TypeError, match=rf"^{function}: expected {name} to be a real number"
+    ):
+        FUNCTIONS[function](A, **{name: value})
 
 
-@pytest.mark.parametrize("name", ["rtol", "atol", "rcond"])
+@pytest.mark.parametrize(("function", "name"), TOLERANCES)
 @pytest.mark.parametrize(
     "value",
     [-1, -1e-3, -1e-300, [0.1, -0.1, 0.1], np.array([0.1, -0.1, 0.1]), jnp.array(-0.1)],
     ids=["int", "float", "tiny", "list", "numpy", "jax"],
 )
-def test_a_negative_tolerance_is_refused(name, value):
-    with pytest.raises(ValueError, match=rf"^pinv: expected {name} >= 0, got .*-"):
-        jaxpinv.pinv(A, **{name: value})
+def test_a_negative_tolerance_is_refused(function, name, value):
+    with pytest.raises(ValueError, match=rf"^{function}: expected {name} >= 0, got .*-"):
+        FUNCTIONS[function](A, **{name: value})
 
 
 def test_a_negative_tolerance_is_refused_under_jit_too():
@@ -101,30 +123,68 @@ def test_a_negative_traced_tolerance_cuts_only_zeros():
     assert x.tolist() == [[0.5, 0.0], [0.0, 0.0]]
 
 
+@pytest.mark.parametrize("function", WITH_TOLERANCES)
 @pytest.mark.parametrize(
     "tolerances",
     [{"rtol": np.ones(2)}, {"atol": np.ones(2)}, {"rtol": np.ones(3), "atol": np.ones(2)}],
 )
-def test_tolerances_that_do_not_broadcast_are_refused(tolerances):
+def test_tolerances_that_do_not_broadcast_are_refused(function, tolerances):
     with pytest.raises(
         ValueError,
-        match=r"^pinv: expected tolerances that broadcast .*\(3,\), got .*\(2,\)",
+        match=rf"^{function}: expected tolerances that broadcast .*\(3,\), got .*\(2,\)",
     ):
-        jaxpinv.pinv(A, **tolerances)
+        FUNCTIONS[function](A, **tolerances)
 
 
-def test_hermitian_matrices_must_be_square():
+@pytest.mark.parametrize("function", WITH_TOLERANCES)
+def test_hermitian_matrices_must_be_square(function):
     with pytest.raises(
-        ValueError, match=r"^pinv: expected square matrices.* got shape \(2, 3\)"
+        ValueError, match=rf"^{function}: expected square matrices.* got shape \(2, 3\)"
     ):
-        jaxpinv.pinv(np.ones((2, 3)), hermitian=True)
+        FUNCTIONS[function](np.ones((2, 3)), hermitian=True)
 
 
+@pytest.mark.parametrize("function", WITH_TOLERANCES)
 @pytest.mark.parametrize("kwargs", [{"rtol": -1.0}, {"hermitian": True}])
-def test_errors_come_before_anything_is_computed(kwargs, monkeypatch):
+def test_errors_come_before_anything_is_computed(function, kwargs, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("computed")
 
     monkeypatch.setattr("jaxpinv._problem.factor_p.bind", refuse)
-    with pytest.raises(ValueError, match=r"^pinv: expected"):
-        jaxpinv.pinv(np.ones((2, 3)), **kwargs)
+    with pytest.raises(ValueError, match=rf"^{function}: expected"):
+        FUNCTIONS[function](np.ones((2, 3)), **kwargs)
+
+
+COLUMNS = {
+    "lstsq": (jaxpinv.lstsq, "b", (3, 5, 4), 5),
+    "null_projection": (jaxpinv.null_projection, "x", (3, 4, 5), 5),
+}
+
+
+@pytest.mark.parametrize("function", COLUMNS)
+@pytest.mark.parametrize("shape", [(), (4,), (4, 2), (3, 4, 5), (3, 5)], ids=str)
+def test_columns_of_another_length_are_refused(function, shape):
+    f, name, a, length = COLUMNS[function]
+    hint = f"; for a batch of vectors write {name}[..., None]" if len(shape) > 1 else ""
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        f(np.ones(a), np.ones(shape))
+    assert str(error.value) == (
+        f"{function}: expected {name} to be a vector of length {length} or an array of "
+        f"matrices, shape (..., {length}, k), got shape {shape}{hint}"
+    )
+
+
+@pytest.mark.parametrize("function", COLUMNS)
+def test_columns_whose_batch_does_not_broadcast_are_refused(function):
+    f, name, a, length = COLUMNS[function]
+    with pytest.raises(ValueError, match=rf"^{function}: expected {name} .* \(3,\), got"):
+        f(np.ones(a), np.ones((2, length, 1)))
+
+
+@pytest.mark.parametrize("function", COLUMNS)
+@pytest.mark.parametrize("value", [None, "x", np.array(["x"] * 5)], ids=str)
+def test_columns_that_are_not_numeric_are_refused(function, value):
+    f, name, a, _ = COLUMNS[function]
+    message = rf"^{function}: expected {name} to be a numeric array, got "
+    with pytest.raises(TypeError, match=message):
+        f(np.ones(a), value)

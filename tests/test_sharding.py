@@ -172,3 +172,72 @@ def test_one_matrix_with_sharded_operands_has_second_derivatives(pinv, rng, mesh
     with jax.set_mesh(jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Auto,))):
         reference = jax.jit(f)(*args)
     assert relative_error(result, reference) <= bound(np.float64, 1e3)
+
+
+@pytest.mark.parametrize(
+    "kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"]
+)
+@pytest.mark.parametrize(
+    "specs",
+    [(BATCH, BATCH), (PartitionSpec(), BATCH), (BATCH, PartitionSpec())],
+    ids=["both", "b", "a"],
+)
+@pytest.mark.parametrize("kwargs", [{}, {"rtol": 0.3}], ids=["default", "rtol"])
+class TestShardedArgumentsOfLstsq:
+    """Batches of one argument or both over eight devices."""
+
+    def total(self, a, b, **kwargs):
+        """A number that depends on everything that can be differentiated."""
+        x, residuals, _, s = jaxpinv.lstsq(a, b, **kwargs)
+        return jnp.sum(jnp.sin(x)) + jnp.sum(residuals) + jnp.sum(s)
+
+    def test_only_what_is_replicated_is_summed_over_devices(self, rng, kind, specs, kwargs):
+        mesh = jax.make_mesh((8,), ("batch",), axis_types=(kind,))
+        args = [
+            gaussian(rng, (16 if spec == BATCH else 1, *shape))
+            for spec, shape in zip(specs, [(5, 4), (5, 2)], strict=True)
+        ]
+        derive = jax.grad(partial(self.total, **kwargs), (0, 1))
+        reference = derive(*args)
+        with jax.set_mesh(mesh):
+            sharded = [
+                jax.device_put(x, NamedSharding(mesh, spec))
+                for x, spec in zip(args, specs, strict=True)
+            ]
+            compiled = jax.jit(derive).lower(*sharded).compile()
+            result = compiled(*sharded)
+        for x, y in zip(result, reference, strict=True):
+            assert relative_error(x, y) <= bound(np.float64, 1e3)
+        text = compiled.as_text()
+        assert "all-gather" not in text
+        assert ("all-reduce" in text) == (specs != (BATCH, BATCH))
+
+    def test_gradients_in_shard_map_are_summed_over_devices(self, rng, kind, specs, kwargs):
+        mesh = jax.make_mesh((8,), ("batch",), axis_types=(kind,))
+        args = [
+            gaussian(rng, (16 if spec == BATCH else 1, *shape))
+            for spec, shape in zip(specs, [(5, 4), (5, 2)], strict=True)
+        ]
+
+        def over_devices(a, b):
+            return jax.lax.psum(self.total(a, b, **kwargs), "batch")
+
+        mapped = jax.shard_map(
+            over_devices, mesh=mesh, in_specs=specs, out_specs=PartitionSpec()
+        )
+
+        def by_parts(a, b):
+            parts = [
+                [x[2 * i : 2 * i + 2] if len(x) > 1 else x for x in (a, b)]
+                for i in range(8)
+            ]
+            return sum(self.total(*part, **kwargs) for part in parts)
+
+        with jax.set_mesh(mesh):
+            sharded = [
+                jax.device_put(x, NamedSharding(mesh, spec))
+                for x, spec in zip(args, specs, strict=True)
+            ]
+            result = jax.jit(jax.grad(mapped, (0, 1)))(*sharded)
+        for x, y in zip(result, jax.grad(by_parts, (0, 1))(*args), strict=True):
+            assert relative_error(x, y) <= bound(np.float64, 1e3)
