@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from tests.benchmarks import cases, compare, peers, plots, report, timing
+from tests.benchmarks import cases, compare, least_squares, peers, plots, report, timing
 from tests.benchmarks.cases import Case
 
 REFERENCE, TWIN = peers.REFERENCE, compare.TWIN
@@ -146,6 +147,29 @@ def test_the_methods_of_jax_agree_on_a_small_case(operation, hermitian):
         if peer.name in (REFERENCE, peers.JNP)
     }
     np.testing.assert_allclose(found[REFERENCE], found[peers.JNP], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("part", least_squares.PARTS)
+@pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5)], ids=str)
+def test_the_ways_to_a_least_squares_gradient_agree(part, shape):
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(shape).astype(np.float32) for _ in range(2)]
+    b = rng.standard_normal((*shape[:-1], 1)).astype(np.float32)
+    found = [
+        jax.tree.leaves(least_squares._prepare(solve, inputs, b, part)(1))
+        for solve in least_squares.METHODS.values()
+    ]
+    for [other] in found[1:]:
+        np.testing.assert_allclose(other, found[0][0], rtol=1e-3, atol=1e-3)
+
+
+def test_the_table_of_least_squares_shows_ratios():
+    ratios = {"jaxpinv.lstsq": 1.0, "jnp.linalg.lstsq": 2.5, "A/A": 1.01}
+    rows = [{"shape": [20, 6, 7], "part": "gradient", "ratios": ratios}]
+    lines = report.least_squares(rows).splitlines()
+    assert [x.strip() for x in lines[0].split("|")[3:-1]] == ["jnp.linalg.lstsq", "A/A"]
+    cells = [x.strip() for x in lines[2].split("|")[1:-1]]
+    assert cells == ["20 x 6x7", "gradient", "2.50", "1.01"]
 
 
 def test_pictures_are_drawn_from_what_json_keeps(tmp_path):

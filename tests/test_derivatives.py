@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxpinv
 from jaxpinv._derivatives import derivative
 from jaxpinv._factors import Factors
 from tests.helpers import (
@@ -73,14 +74,20 @@ def by_every_mode(pinv, a, ct, e1, e2, e3, atol):
         "reverse_over_forward": paired(against(along(f, e1), ct)(a), e2),
     }
     third = {
-        "forward_over_forward_over_reverse": paired(along(along(gradient, e1), e2)(a), e3),
-        "forward_over_reverse_over_reverse": paired(
-            along(against(gradient, e1), e2)(a), e3
-        ),
         "reverse_over_reverse_over_reverse": paired(
             against(against(gradient, e1), e2)(a), e3
         ),
     }
+    if pinv is jaxpinv.pinv:
+        # By `lstsq` each takes fifteen seconds to compile.
+        third |= {
+            "forward_over_forward_over_reverse": paired(
+                along(along(gradient, e1), e2)(a), e3
+            ),
+            "forward_over_reverse_over_reverse": paired(
+                along(against(gradient, e1), e2)(a), e3
+            ),
+        }
     return second, third
 
 

@@ -65,8 +65,8 @@ class TestJaxprs:
     def test_one_factorisation_is_traced(self, a, loss, f):
         assert names(jax.make_jaxpr(f(loss))(a)).count("factor") == 1
 
-    def test_the_backward_pass_keeps_only_the_factors(self, pinv, a):
-        _, pullback = jax.vjp(pinv, a)
+    def test_the_backward_pass_keeps_only_the_factors(self, a):
+        _, pullback = jax.vjp(jaxpinv.pinv, a)
         m, n = a.shape
         numbers = sum(x.size for x in jax.tree.leaves(pullback) if hasattr(x, "size"))
         assert numbers == m * n + n * n + 2 * n

@@ -52,14 +52,19 @@ class Case(NamedTuple):
     @property
     def size(self) -> str:
         """Name of the shape."""
-        *batch, m, n = self.shape
-        return f"{batch[0]} x {m}x{n}" if batch else f"{m}x{n}"
+        return size_name(self.shape)
 
     @property
     def label(self) -> str:
         """Name of the case."""
         kind = ["hermitian"] if self.hermitian else []
         return " ".join([self.size, self.dtype, self.rank, *kind, self.operation])
+
+
+def size_name(shape: Sequence[int]) -> str:
+    """Name of a shape."""
+    *batch, m, n = shape
+    return f"{batch[0]} x {m}x{n}" if batch else f"{m}x{n}"
 
 
 def grid(platform: str, *, quick: bool) -> list[Case]:

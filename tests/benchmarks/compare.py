@@ -18,13 +18,22 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from tests.benchmarks import accuracy, cases, costs, machine, plots, report, timing
+from tests.benchmarks import (
+    accuracy,
+    cases,
+    costs,
+    least_squares,
+    machine,
+    plots,
+    report,
+    timing,
+)
 from tests.benchmarks.cases import Case
 from tests.benchmarks.peers import REFERENCE, Peer, available
 
 #: The reference a second time: its ratio is the calibration.
 TWIN = "A/A"
-PARTS = ("accuracy", "costs", "timings")
+PARTS = ("accuracy", "costs", "lstsq", "timings")
 #: A method so slow, in seconds and in calls of the reference, is not timed in rounds.
 SLOW_CALL, SLOW_RATIO = 0.1, 4.0
 
@@ -46,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "left_out": missing,
         "accuracy": [],
         "costs": {},
+        "lstsq": [],
         "timings": [],
     }
     results |= _earlier(results["machine"], options)
@@ -54,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "costs" in options.parts:
         print("compile time, memory and import time ...")
         results["costs"] = costs.measure(options.platform, quick=options.quick)
+    if "lstsq" in options.parts:
+        print("lstsq ...")
+        results["lstsq"] = list(least_squares.measure(quick=options.quick, seconds=seconds))
     if "timings" in options.parts:
         results["timings"] = _timings(peers, options, seconds)
     results["machine"]["load_at_end"] = machine.load()
@@ -133,7 +146,11 @@ def _earlier(described: dict[str, Any], options: argparse.Namespace) -> dict[str
     earlier = json.loads(path.read_text(encoding="utf-8"))
     if any(earlier["machine"][k] != described[k] for k in ("versions", "cpu", "device")):
         return {}
-    return {part: earlier[part] for part in PARTS if part not in options.parts}
+    return {
+        part: earlier[part]
+        for part in PARTS
+        if part in earlier and part not in options.parts
+    }
 
 
 def _accuracy(peers: Sequence[Peer], options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -157,6 +174,11 @@ def _write(results: dict[str, Any], folder: Path) -> int:
             report.ratios(results["timings"]),
             report.calibration_sentence(results["calibration"]),
         ]
+    if results["lstsq"]:
+        parts.append(
+            "Gradient of `sum(lstsq(a, b).solution ** 2)`, float32, b a vector: times over "
+            "that of `jaxpinv.lstsq`.\n\n" + report.least_squares(results["lstsq"])
+        )
     if results["costs"]:
         parts.append(report.costs(results["costs"]))
     text = "\n\n".join(parts) + "\n"

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tests.benchmarks.cases import OPERATIONS
+from tests.benchmarks.cases import OPERATIONS, size_name
 from tests.benchmarks.peers import JNP, SCALE, TORCH
 
 #: Between these the same code against itself has to stay.
@@ -117,6 +117,22 @@ def costs(found: dict[str, Any]) -> str:
         text = ", ".join(f"{name} {x:.3f}" for name, x in times.items())
         parts.append(f"Import time over that of `import jax.numpy`: {text}.")
     return "\n\n".join(parts)
+
+
+def least_squares(rows: Sequence[Row]) -> str:
+    """Gradient through `lstsq` and its derivative part, next to other ways."""
+    names = list(rows[0]["ratios"])[1:]
+    return table(
+        ["shape", "part", *names],
+        (
+            [
+                size_name(row["shape"]),
+                row["part"],
+                *(f"{row['ratios'][name]:.2f}" for name in names),
+            ]
+            for row in rows
+        ),
+    )
 
 
 def _named(found: dict[str, dict[str, float]], form) -> str:
