@@ -22,9 +22,10 @@ from jaxpinv._factors import Factors, factor
 from jaxpinv._form import Slot
 
 
+@functools.lru_cache
 def _abstract_eval(impl, *avals, **params):
     """Avals of the results, with the sharding and varying axes that only `impl` knows."""
-    return jax.make_jaxpr(partial(impl, **params))(*avals).out_avals
+    return tuple(jax.make_jaxpr(partial(impl, **params))(*avals).out_avals)
 
 
 def _batch(primitive, args, axes, **params):

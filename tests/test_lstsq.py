@@ -107,6 +107,25 @@ class TestDerivativesInBothArguments:
         return matrix(rng, shape, spectrum, dtype), b, db
 
 
+@pytest.mark.parametrize("kwargs", [{}, {"atol": 0.25}], ids=["default", "more_cut"])
+def test_reverse_over_reverse_over_reverse_is_exact(rng, kwargs):
+    a, b = matrix(rng, (3, 4), [3, 2, 0.2]), gaussian(rng, (3, 1))
+    e1, e2, e3 = (gaussian(rng, a.shape) for _ in range(3))
+    ct = gaussian(rng, (4, 1))
+
+    @jax.jit
+    def third(a):
+        f = partial(solution, b=b, **kwargs)
+        for cotangent in (ct, e1, e2):
+            f = partial(lambda f, ct, a: jax.vjp(f, a)[1](ct)[0], f, cotangent)
+        return jnp.sum(f(a) * e3)
+
+    exact = exact_derivative(a, [e1, e2, e3], cutoff(kwargs)) @ b
+    # The smallest kept value, 0.2, enters with its fourth power.
+    tolerance = bound(np.float64, 15**3) * np.linalg.norm(ct) * np.linalg.norm(exact)
+    assert abs(third(a) - pair(ct, exact)) <= tolerance
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
 @pytest.mark.parametrize(
     "spectrum", [[3, 2, 1, 0.5], [3, 2, 1, 0]], ids=["full", "deficient"]
