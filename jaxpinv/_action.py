@@ -15,25 +15,17 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._arrays import adjoint, matmul, transpose
-from jaxpinv._factors import Factors, inverse_values, off_corange, off_range
+from jaxpinv._arrays import adjoint, matmul
+from jaxpinv._factors import (
+    Factors,
+    inverse_values,
+    largest_value,
+    off_corange,
+    off_range,
+)
 
 Polynomial = dict[int, Array]
 Map = Callable[[Array], Array]
-
-
-class Outer(NamedTuple):
-    """The direction `b c^T`, never formed: `b` is `(..., m, k)` and `c` `(..., n, k)`."""
-
-    b: Array
-    c: Array
-
-    def formed(self) -> Array:
-        """The matrix after all, `(..., m, n)`."""
-        return matmul(self.b, transpose(self.c))
-
-
-Direction = Array | Outer
 
 
 class Operators(NamedTuple):
@@ -51,54 +43,41 @@ class Operators(NamedTuple):
 
     def adjoint(self) -> "Operators":
         """Those of the adjoint matrix and directions."""
-        return Operators(
-            self.inverse[::-1], self.off_range[::-1], [e[::-1] for e in self.directions]
-        )
+        inverse, inverse_h = self.inverse
+        off_range, off_corange = self.off_range
+        directions = [(e_h, e) for e, e_h in self.directions]
+        return Operators((inverse_h, inverse), (off_corange, off_range), directions)
 
 
-def right(factors: Factors, directions: Sequence[Direction], b: Array) -> Array:
+def right(factors: Factors, directions: Sequence[Array], b: Array) -> Array:
     """The k-th derivative of `pinv(A)`, times `b` `(..., m, j)`: `(..., n, j)`."""
     operators, scale = _operators(factors, directions)
     return _action(operators, b) / scale
 
 
-def left(factors: Factors, directions: Sequence[Direction], c: Array) -> Array:
+def left(factors: Factors, directions: Sequence[Array], c: Array) -> Array:
     """The transpose of the k-th derivative, times `c` `(..., n, j)`: `(..., m, j)`."""
     operators, scale = _operators(factors, directions)
     return jnp.conj(_action(operators.adjoint(), jnp.conj(c))) / scale
 
 
-def _operators(
-    factors: Factors, directions: Sequence[Direction]
-) -> tuple[Operators, Array]:
+def _operators(factors: Factors, directions: Sequence[Array]) -> tuple[Operators, Array]:
     """The maps for `A` divided by its largest singular value, and that value.
 
-    Without it `X^H X b` would overflow for a matrix of size 1e-25 in single precision.
+    Directions are divided by it as well. So nothing overflows or vanishes on the way to
+    a result that does not: `X^H X b` would, for a matrix of size 1e-25 in float32.
     """
-    u, s, v, _ = factors
-    largest = jnp.max(s, axis=-1, initial=0)
-    scale = jnp.where(largest == 0, 1, largest)[..., None, None].astype(u.dtype)
+    u, _, v, _ = factors
+    scale = largest_value(factors)
     inverse = inverse_values(factors)[..., :, None] * scale
-
-    def maps(direction: Direction) -> tuple[Map, Map]:
-        if isinstance(direction, Outer):
-            b, c = direction
-            return (
-                lambda x: matmul(b, matmul(transpose(c), x) / scale),
-                lambda x: matmul(jnp.conj(c), matmul(adjoint(b), x) / scale),
-            )
-        return (
-            lambda x: matmul(direction, x) / scale,
-            lambda x: matmul(adjoint(direction), x) / scale,
-        )
-
+    scaled = [e / scale for e in directions]
     operators = Operators(
         inverse=(
             lambda x: matmul(v, inverse * matmul(adjoint(u), x)),
             lambda x: matmul(u, inverse * matmul(adjoint(v), x)),
         ),
         off_range=(partial(off_range, factors), partial(off_corange, factors)),
-        directions=[maps(e) for e in directions],
+        directions=[(partial(matmul, e), partial(matmul, adjoint(e))) for e in scaled],
     )
     return operators, scale
 

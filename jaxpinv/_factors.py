@@ -57,23 +57,31 @@ def inverse_values(factors: Factors) -> Array:
     return inverse.astype(factors.u.dtype)
 
 
+def largest_value(factors: Factors) -> Array:
+    """The largest singular value, or 1 if that is 0, `(..., 1, 1)`, in the dtype of `u`."""
+    largest = jnp.max(factors.s, axis=-1, initial=0)[..., None, None]
+    return jnp.where(largest == 0, 1, largest).astype(factors.u.dtype)
+
+
 def off_range(factors: Factors, x: Array) -> Array:
     """The projection of `x`, `(..., m, k)`, off the kept range of the matrix."""
     u = factors.u
     everything = _all_kept(factors) & (u.shape[-2] == u.shape[-1])
-    return jnp.where(everything, 0, _off(u, factors.kept, x))
+    return _without(everything, u, factors.kept, x)
 
 
 def off_corange(factors: Factors, x: Array) -> Array:
     """The projection of `x`, `(..., n, k)`, off the kept range of the adjoint."""
     # V need not be unitary where everything is kept: but then nothing is off its range.
-    return jnp.where(_all_kept(factors), 0, _off(factors.v, factors.kept, x))
+    return _without(_all_kept(factors), factors.v, factors.kept, x)
 
 
-def _off(vectors: Array, kept: Array, x: Array) -> Array:
-    """`x` without its part in the span of the kept columns of orthonormal vectors."""
+def _without(everything: Array, vectors: Array, kept: Array, x: Array) -> Array:
+    """`x` without its part in the span of the kept columns, which may be everything."""
     within = jnp.where(kept[..., :, None], matmul(adjoint(vectors), x), 0)
-    return x - matmul(vectors, within)
+    # Nothing of a column that is not finite is NaN.
+    nothing = 0 * jnp.sum(x, axis=-2, keepdims=True)
+    return jnp.where(everything, nothing, x - matmul(vectors, within))
 
 
 def _all_kept(factors: Factors) -> Array:

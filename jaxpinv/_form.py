@@ -16,17 +16,26 @@ what makes the form a number when it is filled in.
 """
 
 import functools
+import operator
 from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _action
-from jaxpinv._action import Outer
 from jaxpinv._arrays import matmul, transpose
 from jaxpinv._derivatives import derivative
-from jaxpinv._factors import Factors, pseudo_inverse
+from jaxpinv._factors import Factors, largest_value, pseudo_inverse
+
+
+class Outer(NamedTuple):
+    """The direction `b c^T`: `b` `(..., m, j)` and `c` `(..., n, j)`, or None if open."""
+
+    b: Any
+    c: Any
+
 
 Slot = Array | Outer | None
 Layout = tuple[str, ...]
@@ -57,14 +66,14 @@ def unpack(layout: Layout, operands: Iterable[Array]) -> list[Slot]:
 
 def close(slot: Slot, missing: Array) -> Slot:
     """The open slot, filled with an array of the shape of the result."""
-    if slot is None:
+    if not isinstance(slot, Outer):
         return transpose(missing)
     b, c = slot
     return Outer(missing, c) if b is None else Outer(b, missing)
 
 
 def evaluate(
-    factors: Factors, slots: Sequence[Slot], *, cuts: bool, may_branch: bool
+    factors: Factors, slots: Sequence[Any], *, cuts: bool, may_branch: bool
 ) -> Array:
     """The result of a form with one open slot, the first.
 
@@ -110,31 +119,51 @@ def _any_cut(factors: Factors) -> Array:
     return jnp.any(~kept & (s > rounding * jnp.max(s, axis=-1, keepdims=True, initial=0)))
 
 
-def _by_matrices(factors: Factors, slots: Sequence[Slot]) -> Array:
+def _by_matrices(factors: Factors, slots: Sequence[Any]) -> Array:
     """From the derivative as a matrix, right whatever is cut."""
     opened, *others = slots
-    directions = [x.formed() if isinstance(x, Outer) else x for x in others]
-    x = derivative(factors, directions) if directions else pseudo_inverse(factors)
-    if opened is None:
-        return x
+    directions: list[Any] = []
+    sizes: list[Array] = []
+    for x in others:
+        if isinstance(x, Outer):
+            # Formed in the size of A, so that nothing overflows or vanishes on the way
+            # to a result that does not.
+            scale, (b, c) = largest_value(factors), (_largest_element(y) for y in x)
+            directions.append(matmul(x.b / b * scale, transpose(x.c / c)))
+            sizes += [b / scale, c]
+        else:
+            directions.append(x)
+    result = derivative(factors, directions) if others else pseudo_inverse(factors)
+    result = functools.reduce(operator.mul, sizes, result)
+    if not isinstance(opened, Outer):
+        return result
     b, c = opened
-    return matmul(x, b) if c is None else matmul(transpose(x), c)
+    return matmul(result, b) if c is None else matmul(transpose(result), c)
 
 
-def _by_vectors(factors: Factors, slots: Sequence[Slot]) -> Array:
-    """From products with vectors, right where only zeros are cut."""
+def _largest_element(x: Array) -> Array:
+    """The largest absolute value of a matrix, or 1 if that is 0, `(..., 1, 1)`."""
+    largest = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True, initial=0)
+    return jnp.where(largest == 0, 1, largest).astype(x.dtype)
+
+
+def _by_vectors(factors: Factors, slots: Sequence[Any]) -> Array:
+    """From products with vectors, right where only zeros are cut.
+
+    Of b and c there is one pair: as a JVP adds a dense slot, and a transpose closes one
+    slot and opens another.
+    """
     opened, *others = slots
-    if opened is not None:
+    if isinstance(opened, Outer):
         b, c = opened
         if c is None:
             return _action.right(factors, others, b)
         return _action.left(factors, others, c)
-    # The slots are alike: open one of the products instead, and take the gradient.
-    at = next(i for i, x in enumerate(others) if isinstance(x, Outer))
-    (b, c), rest = others[at], others[:at] + others[at + 1 :]
-    _, operands = pack(rest)
+    # The slots are alike: open that of the pair instead, and take the gradient.
+    [(b, c)] = [x for x in others if isinstance(x, Outer)]
+    rest = [x for x in others if x is not None and not isinstance(x, Outer)]
     image, pullback = jax.vjp(
-        lambda e: _action.right(factors, [e, *rest], b), _zeros(factors.u, b, c, *operands)
+        lambda e: _action.right(factors, [e, *rest], b), _zeros(factors.u, b, c, *rest)
     )
     return transpose(pullback(jnp.where(False, image, c))[0])
 

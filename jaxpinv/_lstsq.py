@@ -1,5 +1,6 @@
 """The public functions `lstsq`, `null_projection` and `matrix_rank`."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -141,7 +142,8 @@ def null_projection(
         TypeError: as `lstsq` does.
         ValueError: as `lstsq` does, for the columns of `a`.
 
-    **Differentiability.** As the solution of `lstsq`, in `a` and `x`.
+    **Differentiability.** As the solution of `lstsq`, in `a` and `x`. Derivatives lose
+    digits with the condition of the kept singular values, which the value does not.
 
     **Cost.** As `lstsq`. The n by n projector is never formed.
 
@@ -237,12 +239,15 @@ def _known_singular_values(a: Array, s: Array) -> Array:
 @_known_singular_values.defjvp
 def _known_singular_values_jvp(primals, tangents):
     [a, s], [e, _] = primals, tangents
-    # As in `_factors`: LAPACK must never see an Inf.
+    # As in `_factors`: LAPACK must never see an Inf. The NaN is a factor of the tangent,
+    # so that reverse mode does not lose it.
     finite = jnp.all(jnp.isfinite(a), axis=(-2, -1), keepdims=True)
+    guarded = jnp.where(finite, a, 0)
+    values = partial(jax.lax.linalg.svd, full_matrices=False, compute_uv=False)
+    _, ds = jax.jvp(values, (guarded,), (e * _one_or_nan(finite, e),))
+    return _known_singular_values(a, s), ds * _one_or_nan(~jnp.isnan(s), s)
 
-    def values(a: Array) -> Array:
-        guarded = jnp.where(finite, a, 0)
-        return jax.lax.linalg.svd(guarded, full_matrices=False, compute_uv=False)
 
-    _, ds = jax.jvp(values, (a,), (e,))
-    return _known_singular_values(a, s), jnp.where(jnp.isnan(s), jnp.nan, ds)
+def _one_or_nan(condition: Array, like: Array) -> Array:
+    """1 where the condition holds and NaN elsewhere, in the dtype of another array."""
+    return jnp.where(condition, 1, jnp.nan).astype(like.dtype)

@@ -16,10 +16,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxpinv import _form
-from jaxpinv._action import Outer
 from jaxpinv._arrays import transpose
 from jaxpinv._factors import Factors, factor
-from jaxpinv._form import Slot
+from jaxpinv._form import Outer, Slot
 
 
 @functools.lru_cache
@@ -63,7 +62,7 @@ def _is_on_one_device(ctx: mlir.LoweringRuleContext) -> bool:
     context = ctx.module_context.axis_context
     mesh = getattr(context, "mesh", None)
     if mesh is not None:
-        return set(context.manual_axes) == set(mesh.axis_names)
+        return set(getattr(context, "manual_axes", ())) == set(mesh.axis_names)
     return getattr(context, "num_devices", None) == 1
 
 
@@ -159,10 +158,10 @@ def _pinv_form_transpose(ct, *operands, layout, cuts):
         if slot is operand or (isinstance(slot, Outer) and any(x is operand for x in slot))
     ]
     slot = slots.pop(at)
-    is_dense = slot is operand
-    opened = None if is_dense else Outer(*(None if x is operand else x for x in slot))
+    is_outer = isinstance(slot, Outer)
+    opened = Outer(*(None if x is operand else x for x in slot)) if is_outer else None
     result = pinv_form(operands[:4], [opened, *slots], cuts=cuts)
-    result = transpose(result) if is_dense else result
+    result = result if is_outer else transpose(result)
     stretched = [i for i, n in enumerate(operand.aval.shape) if n != result.shape[i]]
     if stretched:
         result = jnp.sum(result, axis=stretched, keepdims=True)

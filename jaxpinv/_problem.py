@@ -10,9 +10,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpinv import _checks
-from jaxpinv._action import Outer
 from jaxpinv._arrays import adjoint, mirror_lower
 from jaxpinv._factors import Factors, off_corange, off_range
+from jaxpinv._form import Outer
 from jaxpinv._primitives import factor_p, pinv_form
 
 Tolerances = dict[str, ArrayLike | None]

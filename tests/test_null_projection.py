@@ -63,6 +63,10 @@ class TestNullProjection:
     def test_nothing_is_in_the_null_space_of_full_column_rank(self, rng):
         assert not np.any(jaxpinv.null_projection(gaussian(rng, (5, 4)), np.ones(4)))
 
+    def test_a_nan_is_projected_to_nan(self, rng):
+        x = np.array([np.nan, 1.0, 2.0, 3.0])
+        assert np.all(np.isnan(jaxpinv.null_projection(gaussian(rng, (5, 4)), x)))
+
     def test_everything_is_in_that_of_zero(self):
         assert jaxpinv.null_projection(np.zeros((2, 3)), np.arange(3.0)).tolist() == [
             0,
@@ -88,7 +92,7 @@ class TestNullProjection:
         n = 400
         a, x = gaussian(rng, (2, n)), gaussian(rng, (n,))
         compiled = jax.jit(jaxpinv.null_projection).lower(a, x).compile()
-        assert f"{n},{n}" not in compiled.as_text()
+        assert f"{n},{n}" not in (compiled.as_text() or f"{n},{n}")
 
 
 class TestMatrixRank:
