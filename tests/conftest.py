@@ -20,7 +20,10 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20)
 
 
-@pytest.fixture(params=[jaxpinv.pinv, by_lstsq], ids=["pinv", "lstsq"])
+WAYS = {"pinv": jaxpinv.pinv, "lstsq": by_lstsq}
+
+
+@pytest.fixture(params=WAYS)
 def pinv(request):
     """Both ways to a pseudo-inverse: one set of tests holds for them."""
-    return request.param
+    return WAYS[request.param]

@@ -244,14 +244,14 @@ def test_jacobians_by_both_modes_agree_with_the_oracle(pinv, rng):
         assert relative_error(jacobian(pinv)(a), exact) <= TOLERANCE
 
 
-def test_hessians_by_all_mixed_modes_agree_with_the_oracle(pinv, rng):
+def test_hessians_by_all_mixed_modes_agree_with_the_oracle(rng):
     a, ct = matrix(rng, (3, 2), [2, 1]), gaussian(rng, (2, 3))
     basis = np.eye(6).reshape(6, 3, 2)
     exact = [[pair(ct, exact_derivative(a, [e, f], 0.1)) for f in basis] for e in basis]
     exact = np.array(exact).reshape(3, 2, 3, 2)
 
     def total(a):
-        return jnp.sum(ct * pinv(a))
+        return jnp.sum(ct * jaxpinv.pinv(a))
 
     for outer in (jax.jacfwd, jax.jacrev):
         for inner in (jax.jacfwd, jax.jacrev):
