@@ -1,0 +1,98 @@
+"""`lstsq`: residuals and singular values, and their derivatives."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from tests.helpers import bound, gaussian, hermitian_matrix, matrix, relative_error
+from tests.test_lstsq import CASES, DTYPES, SHAPES, TOLERANCE
+
+
+class TestResiduals:
+    """Squared norms that differentiate as what they are."""
+
+    @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
+    @pytest.mark.parametrize("hermitian", [False, True])
+    def test_gradient_is_that_of_the_formula(self, rng, spectrum, kwargs, hermitian):
+        a = hermitian_matrix(rng, spectrum) if hermitian else matrix(rng, (6, 4), spectrum)
+        b = gaussian(rng, (len(a), 2))
+
+        def formula(a, b):
+            part = (a + a.T) / 2 if hermitian else a
+            x = jaxpinv.pinv(a, hermitian=hermitian, **kwargs) @ b
+            return jnp.sum((b - part @ x) ** 2, axis=0)
+
+        def field(a, b):
+            return jaxpinv.lstsq(a, b, hermitian=hermitian, **kwargs).residuals
+
+        difference = np.max(np.abs(field(a, b) - formula(a, b)))
+        assert difference <= bound(np.float64, 36) * np.sum(b**2)
+        results = [jax.jacobian(f, (0, 1))(a, b) for f in (field, formula)]
+        for result, expected in zip(*results, strict=True):
+            assert np.max(np.abs(result - expected)) <= TOLERANCE
+
+
+class TestSingularValues:
+    """They differentiate as those of `jnp.linalg.svd`."""
+
+    @pytest.mark.parametrize(
+        ("shape", "hermitian"),
+        [(shape, False) for shape in SHAPES.values()] + [((4, 4), True)],
+        ids=[*SHAPES, "hermitian"],
+    )
+    @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+    def test_derivatives_are_those_of_svd(self, rng, shape, dtype, hermitian):
+        a = matrix(rng, shape, [3, 2, 1, 0.5], dtype)
+        e = gaussian(rng, shape, dtype)
+        if hermitian:
+            a, e = a @ a.conj().T, e @ e.conj().T
+        b = gaussian(rng, shape[:1], dtype)
+
+        def ours(a):
+            return jaxpinv.lstsq(a, b, 1.5, hermitian).singular_values
+
+        def theirs(a):
+            return jnp.linalg.svd(a, full_matrices=False, compute_uv=False)
+
+        for f, g in itertools.islice(self.derivatives(ours, theirs, e), 3):
+            assert relative_error(f(a), g(a)) <= bound(np.float64, 1e3)
+
+    def derivatives(self, f, g, e):
+        """Both functions and their derivatives along e."""
+        while True:
+            yield f, g
+            f, g = (partial(lambda f, a: jax.jvp(f, (a,), (e,))[1], h) for h in (f, g))
+
+    def test_they_are_batched_as_the_tolerances_are(self, rng):
+        a, b = gaussian(rng, (5, 4)), gaussian(rng, (5,))
+        rtol = np.array([0.1, np.nan])
+
+        def values(a):
+            return jaxpinv.lstsq(a, b, rtol).singular_values
+
+        s, ds = jax.jvp(values, (a,), (a,))
+        assert np.array_equal(np.isnan(s), [[False] * 4, [True] * 4])
+        assert np.array_equal(np.isnan(ds), np.isnan(s))
+        assert relative_error(ds[0], s[0]) <= bound(np.float64)
+
+    @pytest.mark.parametrize("rtol", [None, np.array([0.1, np.nan])], ids=["inf", "nan"])
+    def test_reverse_mode_gives_nan_where_they_are_nan(self, rng, rtol):
+        a, b = gaussian(rng, (2, 5, 4)), gaussian(rng, (5, 1))
+        if rtol is None:
+            a[1, 0, 0] = np.inf
+        gradient = jax.grad(lambda a: jnp.sum(jaxpinv.lstsq(a, b, rtol).singular_values))(a)
+        assert np.all(np.isfinite(gradient[0]))
+        assert np.all(np.isnan(gradient[1]))
+
+    def test_an_inf_gives_nan_and_returns(self, rng):
+        a = gaussian(rng, (2, 4, 4), np.float32)
+        a[0, 0, 0] = np.inf
+        b = np.ones((4, 1), np.float32)
+        s, ds = jax.jvp(lambda a: jaxpinv.lstsq(a, b).singular_values, (a,), (a,))
+        assert np.array_equal(np.isnan(s), [[True] * 4, [False] * 4])
+        assert np.array_equal(np.isnan(ds), np.isnan(s))
