@@ -239,7 +239,7 @@ def test_ill_conditioned_systems_are_solved_to_a_small_residual(rng):
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"rtol": 0.25}], ids=["default", "more_cut"])
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)], ids=["tall", "wide"])
 class TestScales:
     """In single precision, where the square of a scale is no number."""
 

@@ -62,7 +62,17 @@ def mesh(request):
         yield mesh
 
 
-@pytest.mark.parametrize("shape", [(16, 5, 3), (16, 3, 5), (16, 4, 4)], ids=str)
+@pytest.mark.parametrize(
+    ("pinv", "shape"),
+    [
+        ("pinv", (16, 5, 3)),
+        ("pinv", (16, 3, 5)),
+        ("pinv", (16, 4, 4)),
+        ("lstsq", (16, 3, 5)),
+    ],
+    ids=str,
+    indirect=["pinv"],
+)
 @pytest.mark.parametrize("f", FUNCTIONS, ids=lambda f: f.__name__)
 class TestShardedBatch:
     """Nothing leaves its device."""

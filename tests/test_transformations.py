@@ -34,7 +34,12 @@ def loss(pinv):
 def names(jaxpr):
     """Names of the primitives of a jaxpr, in order, but for those that only move data."""
     moving = {"transpose", "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "copy"}
-    return [e.primitive.name for e in jaxpr.eqns if e.primitive.name not in moving]
+    found = []
+    for equation in jaxpr.eqns:
+        inner = equation.params.get("jaxpr")
+        name = equation.primitive.name
+        found += names(inner) if inner is not None else [name]
+    return [name for name in found if name not in moving]
 
 
 class TestJaxprs:
