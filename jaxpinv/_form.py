@@ -16,7 +16,6 @@ what makes the form a number when it is filled in.
 """
 
 import functools
-import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -122,19 +121,18 @@ def _any_cut(factors: Factors) -> Array:
 def _by_matrices(factors: Factors, slots: Sequence[Any]) -> Array:
     """From the derivative as a matrix, right whatever is cut."""
     opened, *others = slots
-    directions: list[Any] = []
-    sizes: list[Array] = []
-    for x in others:
+    directions = list(others)
+    size = None
+    for i, x in enumerate(others):
         if isinstance(x, Outer):
             # Formed in the size of A, so that nothing overflows or vanishes on the way
             # to a result that does not.
             scale, (b, c) = largest_value(factors), (_largest_element(y) for y in x)
-            directions.append(matmul(x.b / b * scale, transpose(x.c / c)))
-            sizes += [b / scale, c]
-        else:
-            directions.append(x)
+            directions[i] = matmul(x.b / b * scale, transpose(x.c / c))
+            size = (b / scale, c)
     result = derivative(factors, directions) if others else pseudo_inverse(factors)
-    result = functools.reduce(operator.mul, sizes, result)
+    if size is not None:
+        result = result * size[0] * size[1]
     if not isinstance(opened, Outer):
         return result
     b, c = opened

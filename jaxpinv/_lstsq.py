@@ -72,9 +72,11 @@ def lstsq(
 
     **Cost.** One thin singular value decomposition, shared by the solution and its
     derivatives. The solution takes products of matrices with vectors, `O(m n k)`. So do
-    its derivatives, unless a tolerance is given that cuts more than rounding makes of
-    zeros: then they cost what those of `pinv` do. Nothing n by m is formed but the
-    gradient itself. Derivatives of the singular values take a decomposition of their own,
+    its derivatives, and nothing n by m is formed but the gradient itself, unless a
+    tolerance is given that cuts more than rounding makes of zeros in any matrix of the
+    batch: then they cost what those of `pinv` do. So they do wherever a tolerance is given
+    and the compiler divides the program over devices: in `jax.shard_map` each asks for
+    itself. Derivatives of the singular values take a decomposition of their own,
     which `jit` removes if they are not used.
 
     Example:
