@@ -67,7 +67,7 @@ def _operators(factors: Factors, directions: Sequence[Array]) -> tuple[Operators
     Directions are divided by it as well. So nothing overflows or vanishes on the way to
     a result that does not: `X^H X b` would, for a matrix of size 1e-25 in float32.
     """
-    u, _, v, _ = factors
+    u, _, v, *_ = factors
     scale = largest_value(factors)
     inverse = inverse_values(factors)[..., :, None] * scale
     scaled = [e / scale for e in directions]

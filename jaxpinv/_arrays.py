@@ -1,8 +1,15 @@
 """Products and adjoints of batches of matrices, as every other room uses them."""
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+# Many matrices as small as this cost less in plain arithmetic, vectorised over the batch,
+# than in a library call for each: 20000 products of 7 by 6 with 6 by 6 take 1 ms, not 10.
+TINY, MANY = 8, 32
 
 
 def matmul(x: Array, y: Array) -> Array:
@@ -11,7 +18,25 @@ def matmul(x: Array, y: Array) -> Array:
     The default precision is TF32 on GPU and bfloat16 on TPU, or whatever
     `jax.default_matmul_precision` says: neither may leak into a derivative.
     """
+    if _are_many_and_tiny(x, y):
+        terms = (x[..., :, k, None] * y[..., k, None, :] for k in range(x.shape[-1]))
+        return functools.reduce(operator.add, terms)
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def _are_many_and_tiny(x: Array, y: Array) -> bool:
+    """Whether the product of two batches is one for plain arithmetic."""
+    *batch, m, k = x.shape
+    sizes = [*batch, *y.shape[:-2]]
+    if not all(isinstance(size, int) for size in sizes):
+        return False
+    return 0 < k and max(m, k, y.shape[-1]) <= TINY and max(sizes, default=1) >= MANY
+
+
+def identity(a: Array) -> Array:
+    """The identity of as many columns as `a` has, in its batch and dtype."""
+    *batch, _, n = a.shape
+    return jnp.broadcast_to(jnp.eye(n, dtype=a.dtype), (*batch, n, n))
 
 
 def transpose(x: Array) -> Array:

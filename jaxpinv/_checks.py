@@ -29,6 +29,16 @@ def as_matrices(function: str, a: ArrayLike, *, hermitian: bool) -> Array:
     return a
 
 
+def check_method(function: str, method: object) -> None:
+    """Refuses what is not the name of a method.
+
+    Raises:
+        ValueError: if `method` is not "auto" or "svd".
+    """
+    if method not in ("auto", "svd"):
+        raise ValueError(f'{function}: expected method "auto" or "svd", got {method!r}')
+
+
 def as_tolerance(function: str, name: str, value: ArrayLike) -> Array:
     """A tolerance as an array.
 

@@ -9,6 +9,7 @@ The constant coefficient has no entry; where there is one, the code that uses it
 import functools
 import operator
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,12 +17,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._arrays import adjoint, matmul
-from jaxpinv._factors import Factors, inverse_values
+from jaxpinv._factors import Factors, inverse_values, unless_identity
 
 Polynomial = dict[int, Array]
 
 
-def derivative(factors: Factors, directions: Sequence[Array]) -> Array:
+def derivative(factors: Factors, directions: Sequence[Array], *, may_branch: bool) -> Array:
     """Value of the k-th derivative of `pinv` along k directions, `(..., n, m)`.
 
     Let `U`, `V`, `S` be the kept singular triplets of `A`. The kept part of the moved
@@ -38,16 +39,22 @@ def derivative(factors: Factors, directions: Sequence[Array]) -> Array:
 
     The first derivative is that of Noferini (SIMAX 38 (2017) 434-457), and where nothing
     but zeros is cut that of Golub and Pereyra (SIAM J. Numer. Anal. 10 (1973) 413-432,
-    eq. 4.12). It takes four products of `2 m n^2` flops.
+    eq. 4.12). It takes four products of `2 m n^2` flops, or two if `U` is the identity.
 
     Args:
         factors: those of a matrix `(..., m, n)`, `m >= n`.
         directions: k >= 1 arrays `(..., m, n)`. Batch axes broadcast; one rank for all.
+        may_branch: whether the whole batch may be asked what it has in common.
     """
-    u, _, v, _ = factors
+    u, _, v, *_ = factors
     # E V and its part in the columns of U.
     image = {1 << i: matmul(e, v) for i, e in enumerate(directions)}
-    w = {mask: matmul(adjoint(u), x) for mask, x in image.items()}
+    w = {
+        mask: unless_identity(
+            factors, partial(matmul, adjoint(u), x), lambda x=x: x, may_branch=may_branch
+        )
+        for mask, x in image.items()
+    }
     whole = (1 << len(directions)) - 1
 
     inverse = inverse_values(factors)
@@ -65,7 +72,9 @@ def derivative(factors: Factors, directions: Sequence[Array]) -> Array:
     rows = inverse[..., :, None]
     inner_h, outer_h = _adjoint(moved.inner), _adjoint(moved.outer)
     in_u = rows * inner_h[whole] + _coefficient(whole, y, (y, inner_h))
-    result = matmul(in_u, adjoint(u))
+    result = unless_identity(
+        factors, lambda: matmul(in_u, adjoint(u)), lambda: in_u, may_branch=may_branch
+    )
     if outside:
         outer_part = {whole: rows * outer_h[whole]}
         result = result + _coefficient(whole, outer_part, (y, outer_h))
@@ -152,7 +161,7 @@ def _across_the_cutoff(factors: Factors, inverse: Array) -> tuple[Array, Array]:
     Both `(..., n, n)`. `1 - ratio` is the difference of the values over the kept one: it
     is exact and not zero however close to the cutoff the two are.
     """
-    _, s, _, kept = factors
+    _, s, _, kept, _ = factors
     across = ~kept[..., :, None] & kept[..., None, :]
     rows, columns = (x.astype(inverse.dtype) for x in (s[..., :, None], s[..., None, :]))
     over_kept = inverse[..., None, :]

@@ -1,12 +1,13 @@
-"""Factorisations of a tall matrix into the residuals that value and derivatives need."""
+"""The residuals of a factorisation, and what value and derivatives need of them."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._arrays import adjoint, matmul
+from jaxpinv._arrays import TINY, adjoint, matmul
 
 
 class Factors(NamedTuple):
@@ -14,40 +15,43 @@ class Factors(NamedTuple):
 
     The contract is `A V = U diag(s)` and `pinv(A) = V diag(kept / s) U^H`. The
     columns of `U` are orthonormal. `V` is unitary or, where everything is kept, just
-    invertible: `A = Q R` gives the factors `(Q, 1, R^-1, True)`. A matrix that
-    is not finite, or has a NaN tolerance, has `s = nan` and everything kept: from there
-    value and derivatives become NaN by themselves.
+    invertible: `A = Q R` gives the factors `(Q, 1, R^-1, True)`, and a square matrix
+    `(I, 1, A^-1, True)`. A matrix that is not finite, or has a NaN tolerance, has `s = nan`
+    and everything kept: from there value and derivatives become NaN by themselves.
 
     Attributes:
         u: `(..., m, n)`.
         s: `(..., n)`, real, in any order.
         v: `(..., n, n)`.
         kept: `(..., n)`, bool. False where the cutoff sets a singular value to zero.
+        is_inverse: `(...)`, bool. Whether `U` is the identity.
     """
 
     u: Array
     s: Array
     v: Array
     kept: Array
-
-
-def factor(a: Array, rtol: Array, atol: Array, *, hermitian: bool) -> Factors:
-    """Factors of `a`, `(..., m, n)` with `m >= n`, cut by tolerances of batch shape."""
-    # LAPACK's gesdd can loop for ever on an Inf, so that it must never see one.
-    finite = jnp.all(jnp.isfinite(a), axis=(-2, -1))
-    a = jnp.where(finite[..., None, None], a, 0)
-    u, s, v = _eigh(a) if hermitian else _svd(a)
-    largest = jnp.max(s, axis=-1, initial=0)
-    cutoff = jnp.maximum(jnp.maximum(atol, rtol * largest), 0)
-    undefined = ~finite | jnp.isnan(rtol) | jnp.isnan(atol)
-    kept = (s > cutoff[..., None]) | undefined[..., None]
-    return Factors(u, jnp.where(undefined[..., None], jnp.nan, s), v, kept)
+    is_inverse: Array
 
 
 def pseudo_inverse(factors: Factors) -> Array:
     """The pseudo-inverse `V diag(kept / s) U^H`, `(..., n, m)`."""
     inverse = inverse_values(factors)
     return matmul(factors.v, inverse[..., :, None] * adjoint(factors.u))
+
+
+def unless_identity(
+    factors: Factors,
+    product: Callable[[], Array],
+    shortcut: Callable[[], Array],
+    *,
+    may_branch: bool,
+) -> Array:
+    """A product with `U`, or the same without it if every `U` is the identity."""
+    *_, m, n = factors.u.shape
+    if not may_branch or not m == n > TINY:
+        return product()
+    return jax.lax.cond(jnp.all(factors.is_inverse), shortcut, product)
 
 
 def inverse_values(factors: Factors) -> Array:
@@ -87,19 +91,3 @@ def _without(everything: Array, vectors: Array, kept: Array, x: Array) -> Array:
 def _all_kept(factors: Factors) -> Array:
     """Whether nothing is cut, `(..., 1, 1)`."""
     return jnp.all(factors.kept, axis=-1)[..., None, None]
-
-
-def _svd(a: Array) -> tuple[Array, Array, Array]:
-    """Thin singular value decomposition, as `(u, s, v)`."""
-    u, s, vh = jax.lax.linalg.svd(a, full_matrices=False)
-    return u, s, adjoint(vh)
-
-
-def _eigh(a: Array) -> tuple[Array, Array, Array]:
-    """Singular value decomposition of a Hermitian matrix, from its eigenvectors.
-
-    `A = V diag(l) V^H` is `U S V^H` with `S = |l|` and `U = V sign(l)`.
-    """
-    v, eigenvalues = jax.lax.linalg.eigh(a, lower=True, symmetrize_input=False)
-    sign = jnp.where(eigenvalues < 0, -1, 1).astype(v.dtype)
-    return v * sign[..., None, :], jnp.abs(eigenvalues), v

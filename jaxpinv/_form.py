@@ -26,7 +26,7 @@ from jax import Array
 from jaxpinv import _action
 from jaxpinv._arrays import matmul, transpose
 from jaxpinv._derivatives import derivative
-from jaxpinv._factors import Factors, largest_value, pseudo_inverse
+from jaxpinv._factors import Factors, largest_value
 
 
 class Outer(NamedTuple):
@@ -78,7 +78,8 @@ def evaluate(
 
     Args:
         factors: those of a matrix `(..., m, n)`, `m >= n`.
-        slots: all slots. Batch axes broadcast; one rank for all.
+        slots: all slots: two at least, unless the open one holds a vector. Batch axes
+            broadcast; one rank for all.
         cuts: whether more than what rounding makes of zeros may be cut. Derivatives that
             are applied to vectors, or along products of vectors, then cost as much as
             those of the matrix, but only if that is so.
@@ -87,14 +88,16 @@ def evaluate(
     """
     layout, operands = pack(slots)
     if layout[0] == "open" and "outer" not in layout:
-        return _by_matrices(factors, slots)
+        return _by_matrices(factors, slots, may_branch=may_branch)
     if not cuts or len(slots) == 1:
         return _by_vectors(factors, slots)
     if not may_branch:
-        return _by_matrices(factors, slots)
+        return _by_matrices(factors, slots, may_branch=may_branch)
     return jax.lax.cond(
         _any_cut(factors),
-        lambda factors, row: _by_matrices(factors, unpack(layout, row)),
+        lambda factors, row: _by_matrices(
+            factors, unpack(layout, row), may_branch=may_branch
+        ),
         lambda factors, row: _by_vectors(factors, unpack(layout, row)),
         factors,
         operands,
@@ -112,13 +115,13 @@ def _kind(slot: Slot) -> str:
 
 def _any_cut(factors: Factors) -> Array:
     """Whether any matrix has a singular value that is cut but larger than rounding."""
-    u, s, _, kept = factors
+    u, s, _, kept, _ = factors
     # The default cutoff, which is the backward error of a singular value decomposition.
     rounding = max(u.shape[-2:]) * jnp.finfo(s.dtype).eps
     return jnp.any(~kept & (s > rounding * jnp.max(s, axis=-1, keepdims=True, initial=0)))
 
 
-def _by_matrices(factors: Factors, slots: Sequence[Any]) -> Array:
+def _by_matrices(factors: Factors, slots: Sequence[Any], *, may_branch: bool) -> Array:
     """From the derivative as a matrix, right whatever is cut."""
     opened, *others = slots
     directions = list(others)
@@ -130,7 +133,7 @@ def _by_matrices(factors: Factors, slots: Sequence[Any]) -> Array:
             scale, (b, c) = largest_value(factors), (_largest_element(y) for y in x)
             directions[i] = matmul(x.b / b * scale, transpose(x.c / c))
             size = (b / scale, c)
-    result = derivative(factors, directions) if others else pseudo_inverse(factors)
+    result = derivative(factors, directions, may_branch=may_branch)
     if size is not None:
         result = result * size[0] * size[1]
     if not isinstance(opened, Outer):

@@ -1,6 +1,5 @@
 """The public functions `lstsq`, `null_projection` and `matrix_rank`."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,7 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpinv._arrays import matmul
-from jaxpinv._problem import Problem, factored
+from jaxpinv._problem import Method, Problem, factored
 
 
 class LstsqResult(NamedTuple):
@@ -36,6 +35,7 @@ def lstsq(
     hermitian: bool = False,
     *,
     atol: ArrayLike | None = None,
+    method: Method = "auto",
 ) -> LstsqResult:
     r"""Least-squares solution of minimum norm, `pinv(a) @ b`, without forming `pinv(a)`.
 
@@ -54,6 +54,7 @@ def lstsq(
         rtol: as in `pinv`, of the dtype that `a` and `b` have in common.
         hermitian: as in `pinv`.
         atol: as in `pinv`.
+        method: as in `pinv`.
 
     Returns:
         The solution, residuals, rank and singular values, in the order of PyTorch. Shapes
@@ -97,12 +98,17 @@ def lstsq(
     """
     tolerances = {"rtol": rtol, "atol": atol}
     problem, [columns] = factored(
-        "lstsq", a, tolerances, hermitian=hermitian, columns=("b", b, "rows")
+        "lstsq",
+        a,
+        tolerances,
+        hermitian=hermitian,
+        method=method,
+        columns=("b", b, "rows"),
     )
     x = problem.solve(columns)
     r = columns - matmul(problem.a, x)
     residuals = jnp.sum(jnp.real(jnp.conj(r) * r), axis=-2)
-    values = problem.in_batch(_singular_values(problem), 1)
+    values = problem.in_batch(_singular_values(problem, are_known=method == "svd"), 1)
     if jnp.ndim(b) == 1:
         x, residuals = x[..., 0], residuals[..., 0]
     real = jnp.finfo(problem.dtype).dtype
@@ -226,10 +232,27 @@ def _with_derivative_of_jvp(primals, tangents):
     return _with_derivative_of(*primals), tangents[1]
 
 
-def _singular_values(problem: Problem) -> Array:
+def _singular_values(problem: Problem, *, are_known: bool) -> Array:
     """All singular values, descending, differentiable as JAX differentiates its own."""
-    s = jax.lax.stop_gradient(jnp.sort(problem.factors.s, axis=-1, descending=True))
+    s = jax.lax.stop_gradient(problem.factors.s)
+    if are_known:
+        s = jnp.sort(s, axis=-1, descending=True)
+    else:
+        undefined = jnp.any(jnp.isnan(s), axis=-1, keepdims=True)
+        a, _ = _finite(jax.lax.stop_gradient(problem.a))
+        s = jnp.where(undefined, jnp.nan, _values(a))
     return _known_singular_values(problem.a, s)
+
+
+def _finite(a: Array) -> tuple[Array, Array]:
+    """Matrices, zero where not finite, for LAPACK, and whether they are, `(..., 1, 1)`."""
+    finite = jnp.all(jnp.isfinite(a), axis=(-2, -1), keepdims=True)
+    return jnp.where(finite, a, 0), finite
+
+
+def _values(a: Array) -> Array:
+    """The singular values, without vectors."""
+    return jax.lax.linalg.svd(a, full_matrices=False, compute_uv=False)
 
 
 @jax.custom_jvp
@@ -241,12 +264,9 @@ def _known_singular_values(a: Array, s: Array) -> Array:
 @_known_singular_values.defjvp
 def _known_singular_values_jvp(primals, tangents):
     [a, s], [e, _] = primals, tangents
-    # As in `_factors`: LAPACK must never see an Inf. The NaN is a factor of the tangent,
-    # so that reverse mode does not lose it.
-    finite = jnp.all(jnp.isfinite(a), axis=(-2, -1), keepdims=True)
-    guarded = jnp.where(finite, a, 0)
-    values = partial(jax.lax.linalg.svd, full_matrices=False, compute_uv=False)
-    _, ds = jax.jvp(values, (guarded,), (e * _one_or_nan(finite, e),))
+    # The NaN is a factor of the tangent, so that reverse mode does not lose it.
+    guarded, finite = _finite(a)
+    _, ds = jax.jvp(_values, (guarded,), (e * _one_or_nan(finite, e),))
     return _known_singular_values(a, s), ds * _one_or_nan(~jnp.isnan(s), s)
 
 

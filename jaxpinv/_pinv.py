@@ -6,7 +6,7 @@ from typing import Literal, overload
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._problem import factored
+from jaxpinv._problem import Method, factored
 
 
 @overload
@@ -17,6 +17,7 @@ def pinv(
     *,
     atol: ArrayLike | None = None,
     rcond: ArrayLike | None = None,
+    method: Method = "auto",
     return_rank: Literal[False] = False,
 ) -> Array: ...
 @overload
@@ -27,6 +28,7 @@ def pinv(
     *,
     atol: ArrayLike | None = None,
     rcond: ArrayLike | None = None,
+    method: Method = "auto",
     return_rank: Literal[True],
 ) -> tuple[Array, Array]: ...
 def pinv(
@@ -36,6 +38,7 @@ def pinv(
     *,
     atol: ArrayLike | None = None,
     rcond: ArrayLike | None = None,
+    method: Method = "auto",
     return_rank: bool = False,
 ) -> Array | tuple[Array, Array]:
     r"""Moore-Penrose pseudo-inverse of a matrix or of a batch of matrices.
@@ -55,6 +58,8 @@ def pinv(
             are read, and the cutoff is on the absolute values of the eigenvalues.
         atol: singular values up to `atol`, in the unit of `a`, are cut. Zero by default.
         rcond: NumPy's name for `rtol`.
+        method: "auto" takes the singular values of a matrix only where it is not proven
+            without them that none is cut. "svd" takes them always.
         return_rank: whether to return the rank as well.
 
     Returns:
@@ -103,8 +108,10 @@ def pinv(
         )
     relative = "rtol" if rcond is None else "rcond"
     tolerances = {relative: rtol if rcond is None else rcond, "atol": atol}
-    problem, _ = factored("pinv", a, tolerances, hermitian=hermitian)
-    x = problem.pinv().astype(problem.dtype)
+    problem, _ = factored(
+        "pinv", a, tolerances, hermitian=hermitian, method=method, with_pinv=True
+    )
+    x = problem.x.astype(problem.dtype)
     return (x, problem.rank()) if return_rank else x
 
 
@@ -146,5 +153,5 @@ def pinverse(input: ArrayLike, rcond: ArrayLike = 1e-15) -> Array:
         stacklevel=2,
     )
     tolerances = {"rcond": rcond, "atol": None}
-    problem, _ = factored("pinverse", input, tolerances, hermitian=False)
-    return problem.pinv().astype(problem.dtype)
+    problem, _ = factored("pinverse", input, tolerances, hermitian=False, with_pinv=True)
+    return problem.x.astype(problem.dtype)

@@ -17,7 +17,8 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxpinv import _form
 from jaxpinv._arrays import transpose
-from jaxpinv._factors import Factors, factor
+from jaxpinv._factorisation import factor
+from jaxpinv._factors import Factors
 from jaxpinv._form import Outer, Slot
 
 
@@ -66,28 +67,39 @@ def _is_on_one_device(ctx: mlir.LoweringRuleContext) -> bool:
     return getattr(context, "num_devices", None) == 1
 
 
-# factor: a (..., m, n), rtol (...), atol (...) -> u, s, v, kept
+# factor: a (..., m, n), rtol (...), atol (...) -> the factors, and pinv(a) if wanted
 #
 # The factors serve the form alone, which knows how it changes with a. The tangent that
 # rides on u is that of a, which has its shape: so that a need not be saved as well.
 
-
-def _factor_impl(a: Array, rtol: Array, atol: Array, *, hermitian: bool):
-    return tuple(factor(a, rtol, atol, hermitian=hermitian))
+_FACTORS = len(Factors._fields)
 
 
-def _factor_abstract_eval(*avals, hermitian):
-    return _abstract_eval(_factor_impl, *avals, hermitian=hermitian)
+def _factor_impl(a, rtol, atol, *, with_pinv, in_blocks=True, **params):
+    factors, x = factor(a, rtol, atol, in_blocks=in_blocks, **params)
+    return (*factors, x) if with_pinv else tuple(factors)
 
 
-def _factor_jvp(primals, tangents, *, hermitian):
-    factors = factor_p.bind(*primals, hermitian=hermitian)
-    zeros = [ad.Zero(jax.typeof(x).to_tangent_aval()) for x in factors]
-    return factors, (tangents[0], *zeros[1:])
+def _factor_abstract_eval(*avals, direct, **params):
+    # The types of the results do not depend on the way to them, and only this one serves
+    # a batch that is divided over devices.
+    return _abstract_eval(_factor_impl, *avals, direct=False, **params)
 
 
-def _factor_batching(args, axes, *, hermitian):
-    results, size = _batch(factor_p, args, axes, hermitian=hermitian)
+def _factor_jvp(primals, tangents, *, with_pinv, **params):
+    results = factor_p.bind(*primals, with_pinv=with_pinv, **params)
+    zeros = [ad.Zero(jax.typeof(x).to_tangent_aval()) for x in results]
+    e = tangents[0]
+    if type(e) is ad.Zero:
+        return results, zeros
+    if not with_pinv:
+        return results, (e, *zeros[1:])
+    dx = pinv_form(results[:_FACTORS], [None, e], cuts=True)
+    return results, (e, *zeros[1:-1], dx)
+
+
+def _factor_batching(args, axes, **params):
+    results, size = _batch(factor_p, args, axes, **params)
     mapped = [r.shape[0] == size for r in results]
     return (
         [r if is_mapped else r[0] for r, is_mapped in zip(results, mapped, strict=True)],
@@ -95,7 +107,12 @@ def _factor_batching(args, axes, *, hermitian):
     )
 
 
-_factor_lowering = mlir.lower_fun(_factor_impl, multiple_results=True)
+def _factor_lowering(ctx, *args, direct, in_blocks=False, **params):
+    # To gather the matrices that need singular values would move them between devices.
+    direct = direct and _is_on_one_device(ctx)
+    impl = partial(_factor_impl, direct=direct, in_blocks=in_blocks, **params)
+    return mlir.lower_fun(impl, multiple_results=True)(ctx, *args)
+
 
 factor_p = Primitive("factor")
 factor_p.multiple_results = True
@@ -104,9 +121,10 @@ factor_p.def_abstract_eval(_factor_abstract_eval)
 ad.primitive_jvps[factor_p] = _factor_jvp
 batching.primitive_batchers[factor_p] = _factor_batching
 mlir.register_lowering(factor_p, _factor_lowering)
+mlir.register_lowering(factor_p, partial(_factor_lowering, in_blocks=True), platform="cpu")
 
 
-# pinv_form: u, s, v, kept, and what is in the slots -> the result of the open slot
+# pinv_form: the factors, and what is in the slots -> the result of the open slot
 #
 # Linear in every slot. A tangent of a, riding on u, is one slot more. A cotangent fills
 # the open slot, and the slot of what it is transposed to is the open one then.
@@ -121,8 +139,10 @@ def pinv_form(factors: Sequence[Array], slots: Sequence[Slot], *, cuts: bool) ->
 def _pinv_form_impl(
     *operands: Array, layout: _form.Layout, cuts: bool, may_branch: bool = True
 ):
-    slots = _form.unpack(layout, operands[4:])
-    return _form.evaluate(Factors(*operands[:4]), slots, cuts=cuts, may_branch=may_branch)
+    slots = _form.unpack(layout, operands[_FACTORS:])
+    return _form.evaluate(
+        Factors(*operands[:_FACTORS]), slots, cuts=cuts, may_branch=may_branch
+    )
 
 
 def _pinv_form_abstract_eval(*avals, layout, cuts):
@@ -135,7 +155,7 @@ def _pinv_form_jvp(primals, tangents, *, layout, cuts):
     dx = [
         bind(*primals[:i], t, *primals[i + 1 :], layout=layout)
         for i, t in enumerate(tangents)
-        if i >= 4 and type(t) is not ad.Zero
+        if i >= _FACTORS and type(t) is not ad.Zero
     ]
     e = tangents[0]
     if type(e) is not ad.Zero:
@@ -150,7 +170,7 @@ def _pinv_form_transpose(ct, *operands, layout, cuts):
     if type(ct) is ad.Zero:
         return [*before, None, *after]
     operand = operands[linear]
-    opened, *others = _form.unpack(layout, operands[4:])
+    opened, *others = _form.unpack(layout, operands[_FACTORS:])
     slots = [_form.close(opened, ct), *others]
     [at] = [
         i
@@ -160,7 +180,7 @@ def _pinv_form_transpose(ct, *operands, layout, cuts):
     slot = slots.pop(at)
     is_outer = isinstance(slot, Outer)
     opened = Outer(*(None if x is operand else x for x in slot)) if is_outer else None
-    result = pinv_form(operands[:4], [opened, *slots], cuts=cuts)
+    result = pinv_form(operands[:_FACTORS], [opened, *slots], cuts=cuts)
     result = result if is_outer else transpose(result)
     stretched = [i for i, n in enumerate(operand.aval.shape) if n != result.shape[i]]
     if stretched:

@@ -15,6 +15,7 @@ from jaxpinv._factors import Factors, off_corange, off_range
 from jaxpinv._form import Outer
 from jaxpinv._primitives import factor_p, pinv_form
 
+Method = Literal["auto", "svd"]
 Tolerances = dict[str, ArrayLike | None]
 
 
@@ -24,6 +25,7 @@ class Problem(NamedTuple):
     Attributes:
         a: `(..., m, n)`, in the dtype that is computed in.
         factors: those of `a`, or of its adjoint if it is wide.
+        x: the pseudo-inverse, `(..., n, m)`, if it was asked for.
         batch: the batch shape of the factors, without axes of length one in front.
         is_wide: whether `m < n`.
         cuts: whether the tolerances may cut more than zeros.
@@ -32,15 +34,11 @@ class Problem(NamedTuple):
 
     a: Array
     factors: Factors
+    x: Array | None
     batch: tuple
     is_wide: bool
     cuts: bool
     dtype: np.dtype
-
-    def pinv(self) -> Array:
-        """The pseudo-inverse, `(..., n, m)`."""
-        x = pinv_form(self.factors, [None], cuts=self.cuts)
-        return adjoint(x) if self.is_wide else x
 
     def solve(self, b: Array) -> Array:
         """The pseudo-inverse times `b`, `(..., m, k)`."""
@@ -72,6 +70,8 @@ def factored(
     tolerances: Tolerances,
     *,
     hermitian: bool,
+    method: Method = "auto",
+    with_pinv: bool = False,
     columns: tuple[str, ArrayLike, Literal["rows", "columns"]] | None = None,
 ) -> tuple[Problem, list[Array]]:
     """The problem of a public function, and the columns that it is applied to, if any.
@@ -81,9 +81,12 @@ def factored(
         a: the matrices.
         tolerances: the relative and the absolute one, in this order, by their names.
         hermitian: whether only the lower triangle of `a` is read.
+        method: "auto" or "svd".
+        with_pinv: whether the pseudo-inverse itself is wanted.
         columns: name and value of what is multiplied, a vector or `(..., length, k)`, and
             what of the matrix its length is the number of.
     """
+    _checks.check_method(function, method)
     a = _checks.as_matrices(function, a, hermitian=hermitian)
     given = {
         name: _checks.as_tolerance(function, name, value)
@@ -111,8 +114,20 @@ def factored(
     )
     # pinv(A) = pinv(A^H)^H: past this line every matrix is tall.
     tall = a if m >= n else adjoint(a)
-    factors = Factors(*factor_p.bind(tall, rtol, atol, hermitian=bool(hermitian)))
-    return Problem(a, factors, batch, is_wide=m < n, cuts=bool(given), dtype=dtype), rest
+    results = factor_p.bind(
+        tall,
+        rtol,
+        atol,
+        hermitian=bool(hermitian),
+        direct=method == "auto",
+        with_pinv=with_pinv,
+    )
+    factors = Factors(*results[: len(Factors._fields)])
+    x = results[-1] if with_pinv else None
+    if x is not None and m < n:
+        x = adjoint(x)
+    is_wide, cuts = m < n, bool(given)
+    return Problem(a, factors, x, batch, is_wide, cuts, dtype), rest
 
 
 def _with_defaults(

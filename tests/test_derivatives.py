@@ -229,9 +229,13 @@ def test_derivatives_do_not_depend_on_the_factorisation(rng, order):
     directions = [gaussian(rng, a.shape, np.complex128) for _ in range(order)]
     q, r = np.linalg.qr(a)
     factors = Factors(
-        jnp.asarray(q), jnp.ones(4), jnp.asarray(np.linalg.inv(r)), jnp.ones(4, bool)
+        jnp.asarray(q),
+        jnp.ones(4),
+        jnp.asarray(np.linalg.inv(r)),
+        jnp.ones(4, bool),
+        jnp.zeros((), bool),
     )
-    result = derivative(factors, [jnp.asarray(e) for e in directions])
+    result = derivative(factors, [jnp.asarray(e) for e in directions], may_branch=True)
     assert relative_error(result, exact_derivative(a, directions, 0.1)) <= TOLERANCE
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxpinv._derivatives import derivative
-from jaxpinv._factors import factor, pseudo_inverse
+from jaxpinv._factorisation import factor
 from tests.helpers import gaussian
 
 BAD = [np.inf, -np.inf, np.nan]
@@ -108,8 +108,7 @@ def test_zero_matrix_has_finite_derivatives(pinv):
 def test_no_mask_hides_a_division_by_zero():
     with jax.disable_jit(), jax.debug_infs(True):
         a, zero = jnp.diag(jnp.array([2.0, 0.0])), jnp.zeros(())
-        factors = factor(a, zero, zero, hermitian=False)
-        x = pseudo_inverse(factors)
-        dx = derivative(factors, [jnp.ones((2, 2))] * 2)
+        factors, x = factor(a, zero, zero, hermitian=False, direct=False, in_blocks=False)
+        dx = derivative(factors, [jnp.ones((2, 2))] * 2, may_branch=False)
     assert np.array_equal(x, np.diag([0.5, 0]))
     assert np.all(np.isfinite(dx))

@@ -1,0 +1,186 @@
+"""Factorisations without singular values, for matrices that are proven to be uncut.
+
+Each takes a matrix `A`, `(m, n)`, or matrices in one batch axis, `(B, m, n)`, with
+`m >= n` and elements of size 1 or so, and finds `W` such that the columns of `A W = Q` are
+orthonormal. Then `pinv(A) = W Q^H`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxpinv import _certificate
+from jaxpinv._arrays import MANY, TINY, adjoint, identity, matmul, transpose
+from jaxpinv._certificate import Cutoff
+
+# Gram-Schmidt is one program for all rows: with many of them that of Cholesky is faster.
+_GRAM_SCHMIDT_ROWS = 64
+# OpenBLAS takes one thread for a triangular solve of less than 1024 elements.
+_COLUMNS = 24
+
+
+class Direct(NamedTuple):
+    """A factorisation, proven to be that of a matrix without values to cut, or not.
+
+    Attributes:
+        q: `(..., m, n)`.
+        w: `(..., n, n)`.
+        x: the pseudo-inverse, `(..., n, m)`.
+        certified: `(...)`, bool. Where it is False the rest is anything.
+    """
+
+    q: Array
+    w: Array
+    x: Array
+    certified: Array
+
+
+def method(a: Array) -> Callable[..., Direct] | None:
+    """The factorisation for matrices of that shape, or None where there is no gain."""
+    *batch, m, n = a.shape
+    if not all(isinstance(size, int) for size in batch) or not a.size:
+        return None
+    if n <= TINY and m <= _GRAM_SCHMIDT_ROWS:
+        # A vector of few matrices is too short: one 7 by 6 matrix takes 67 us, not 25.
+        return by_gram_schmidt if batch and batch[0] >= MANY else None
+    return by_lu if is_by_inversion(a.shape) else by_cholesky
+
+
+def is_by_inversion(shape: tuple) -> bool:
+    """Whether the factorisation of matrices of that shape is `(I, A^-1)`."""
+    return shape[-2] == shape[-1] > TINY
+
+
+def by_lu(a: Array, cutoff: Cutoff) -> Direct:
+    """The inverse of square matrices: `Q = I`."""
+    n = a.shape[-1]
+    lu, _, permutation = jax.lax.linalg.lu(a)
+    pivots = jnp.diagonal(lu, axis1=-2, axis2=-1)
+    possible = ~_certificate.is_hopeless(a, pivots, cutoff)
+
+    def invert(lu: Array) -> tuple[Array, Array]:
+        columns = jax.lax.broadcasted_iota(permutation.dtype, a.shape, a.ndim - 1)
+        rows = (permutation[..., :, None] == columns).astype(a.dtype)
+        y = jax.lax.linalg.triangular_solve(
+            lu, rows, left_side=True, lower=True, unit_diagonal=True
+        )
+        w = jax.lax.linalg.triangular_solve(lu, y, left_side=True, lower=False)
+        accurate = possible & _certificate.leaves_small_residual(a, w)
+        return w, _certificate.nothing_is_cut(a, w, cutoff, accurate)
+
+    w, certified = jax.lax.cond(jnp.any(possible), invert, lambda lu: (lu, possible), lu)
+    q = jnp.where(certified[..., None, None], identity(a), 0)
+    return Direct(q, w, w, certified)
+
+
+def by_cholesky(a: Array, cutoff: Cutoff) -> Direct:
+    """QR by a Cholesky factor of the Gram matrix, made orthonormal, for tall matrices.
+
+    That leaves `Q` orthonormal to eps times the condition squared, which the inverse square
+    root of its own Gram matrix mends, as a second Cholesky factor would (Yamamoto,
+    Nakatsukasa, Yanagisawa, Fukaya, ETNA 44 (2015) 306-326).
+    """
+    first = _orthonormaliser(matmul(adjoint(a), a))
+    pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
+    possible = ~_certificate.is_hopeless(a, pivots, cutoff)
+
+    def orthonormalise(first: Array) -> tuple[Array, Array, Array, Array]:
+        q = matmul(a, first)
+        second, converged = _inverse_square_root(matmul(adjoint(q), q))
+        w = matmul(first, second)
+        # Of the first Q, so that the second one need not be there for a value alone.
+        x = matmul(matmul(w, second), adjoint(q))
+        proven = _certificate.nothing_is_cut(a, w, cutoff, possible & converged)
+        return matmul(q, second), w, x, proven
+
+    def give_up(first: Array) -> tuple[Array, Array, Array, Array]:
+        return a, first, transpose(a), possible
+
+    return Direct(*jax.lax.cond(jnp.any(possible), orthonormalise, give_up, first))
+
+
+def by_gram_schmidt(a: Array, cutoff: Cutoff) -> Direct:
+    """QR by modified Gram-Schmidt, twice, for matrices of few columns."""
+    m, n = a.shape[-2:]
+    # The batch goes last, so that all arithmetic is that of long vectors. The operations
+    # that make the columns of A orthonormal make W of the columns of the identity.
+    z = jnp.transpose(jnp.concatenate([a, identity(a)], axis=1), (2, 1, 0))
+
+    def orthonormalise(_, z: Array) -> Array:
+        columns = list(z)
+        for k in range(n):
+            square = _dot(columns[k], columns[k], m)
+            columns[k] = columns[k] / jnp.sqrt(square)[None]
+            for j in range(k + 1, n):
+                overlap = _dot(columns[k], columns[j], m)
+                columns[j] = columns[j] - overlap[None] * columns[k]
+        return jnp.stack(columns)
+
+    z = jnp.transpose(jax.lax.fori_loop(0, 2, orthonormalise, z), (2, 1, 0))
+    q, w = z[:, :m], z[:, m:]
+    possible = jnp.ones_like(cutoff.rtol, bool)
+    proven = _certificate.nothing_is_cut(a, w, cutoff, possible)
+    return Direct(q, w, matmul(w, adjoint(q)), proven)
+
+
+def _dot(x: Array, y: Array, rows: int) -> Array:
+    """Scalar product of the first rows of two columns, `(rows, B)`: `(B,)`."""
+    return jnp.sum(jnp.conj(x[:rows]) * y[:rows], axis=0)
+
+
+def _orthonormaliser(gram: Array) -> Array:
+    """Upper triangular `W` with `W^H G W = I`, the inverse of a Cholesky factor.
+
+    By blocks of columns: LAPACK leaves threads behind that spin for milliseconds and slow
+    the products down that follow, unless the matrix is small. Two calls for a 64 by 64
+    matrix make the rest for a 20000 by 64 matrix take twice as long.
+    """
+    n = gram.shape[-1]
+    if n <= _COLUMNS:
+        return _inverse_of_adjoint(gram)
+    blocks = -(-n // _COLUMNS)
+    # Columns of the identity, which is orthonormal to all others, fill up the last block.
+    more = blocks * _COLUMNS - n
+    gram = jnp.pad(gram, [*[(0, 0)] * (gram.ndim - 2), (0, more), (0, more)])
+    columns = jax.lax.broadcasted_iota(jnp.int32, gram.shape, gram.ndim - 1)
+    on_diagonal = columns == jax.lax.broadcasted_iota(jnp.int32, gram.shape, gram.ndim - 2)
+    gram = jnp.where(on_diagonal & (columns >= n), 1, gram)
+    block_of = columns[..., :_COLUMNS, :] // _COLUMNS
+
+    def step(k: Array, w: Array) -> Array:
+        k = jnp.asarray(k, jnp.int32)
+        start = k * _COLUMNS
+        block = jax.lax.dynamic_slice_in_dim(w, start, _COLUMNS, axis=-1)
+        image = matmul(gram, block)
+        scale = _inverse_of_adjoint(matmul(adjoint(block), image))
+        block, image = matmul(block, scale), matmul(image, scale)
+        overlap = jnp.where(block_of > k, matmul(adjoint(image), w), 0)
+        w = w - matmul(block, overlap)
+        return jax.lax.dynamic_update_slice_in_dim(w, block, start, axis=-1)
+
+    # Made of the argument, for a loop in `shard_map` wants to begin as it ends.
+    start = jnp.where(on_diagonal, 1, 0 * gram)
+    return jax.lax.fori_loop(0, blocks, step, start)[..., :n, :n]
+
+
+def _inverse_of_adjoint(gram: Array) -> Array:
+    """The inverse of `L^H` for the lower Cholesky factor `L`."""
+    factor = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
+    return adjoint(
+        jax.lax.linalg.triangular_solve(factor, identity(gram), left_side=True, lower=True)
+    )
+
+
+def _inverse_square_root(gram: Array) -> tuple[Array, Array]:
+    """`(I + E)^(-1/2)` by its power series, and whether that has converged."""
+    one = identity(gram)
+    e = gram - one
+    square = matmul(e, e)
+    tail = 3 / 8 * one - 5 / 16 * e + 35 / 128 * square
+    # The first term left out is 63 / 256 E^5.
+    limit = (4 * jnp.finfo(gram.dtype).eps) ** 0.2
+    converged = jnp.linalg.norm(e, axis=(-2, -1)) < limit
+    return one - e / 2 + matmul(square, tail), converged
