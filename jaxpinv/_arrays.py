@@ -24,13 +24,27 @@ def matmul(x: Array, y: Array) -> Array:
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
+def is_known(shape: tuple) -> bool:
+    """Whether all sizes are numbers, and none a symbol of an exported program."""
+    return all(isinstance(size, int) for size in shape)
+
+
+def finite_or_zero(a: Array) -> tuple[Array, Array]:
+    """Matrices, zero where not finite, and whether they are, `(..., 1, 1)`.
+
+    LAPACK's gesdd can loop for ever on an Inf, so that it must never see one.
+    """
+    finite = jnp.all(jnp.isfinite(a), axis=(-2, -1), keepdims=True)
+    return jnp.where(finite, a, 0), finite
+
+
 def _are_many_and_tiny(x: Array, y: Array) -> bool:
     """Whether the product of two batches is one for plain arithmetic."""
-    *batch, m, k = x.shape
-    sizes = [*batch, *y.shape[:-2]]
-    if not all(isinstance(size, int) for size in sizes):
+    if not is_known((*x.shape, *y.shape)):
         return False
-    return 0 < k and max(m, k, y.shape[-1]) <= TINY and max(sizes, default=1) >= MANY
+    *batch, m, k = x.shape
+    many = max(*batch, *y.shape[:-2], 1, 1) >= MANY
+    return many and 0 < k and max(m, k, y.shape[-1]) <= TINY
 
 
 def identity(a: Array) -> Array:

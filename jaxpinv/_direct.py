@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _certificate
-from jaxpinv._arrays import MANY, TINY, adjoint, identity, matmul, transpose
+from jaxpinv._arrays import MANY, TINY, adjoint, identity, is_known, matmul, transpose
 from jaxpinv._certificate import Cutoff
+from jaxpinv._factors import may_be_inverse
 
 # Gram-Schmidt is one program for all rows: with many of them that of Cholesky is faster.
 _GRAM_SCHMIDT_ROWS = 64
@@ -41,22 +42,16 @@ class Direct(NamedTuple):
 def method(a: Array) -> Callable[..., Direct] | None:
     """The factorisation for matrices of that shape, or None where there is no gain."""
     *batch, m, n = a.shape
-    if not all(isinstance(size, int) for size in batch) or not a.size:
+    if not is_known(a.shape) or not a.size:
         return None
     if n <= TINY and m <= _GRAM_SCHMIDT_ROWS:
         # A vector of few matrices is too short: one 7 by 6 matrix takes 67 us, not 25.
         return by_gram_schmidt if batch and batch[0] >= MANY else None
-    return by_lu if is_by_inversion(a.shape) else by_cholesky
-
-
-def is_by_inversion(shape: tuple) -> bool:
-    """Whether the factorisation of matrices of that shape is `(I, A^-1)`."""
-    return shape[-2] == shape[-1] > TINY
+    return by_lu if may_be_inverse(a.shape) else by_cholesky
 
 
 def by_lu(a: Array, cutoff: Cutoff) -> Direct:
     """The inverse of square matrices: `Q = I`."""
-    n = a.shape[-1]
     lu, _, permutation = jax.lax.linalg.lu(a)
     pivots = jnp.diagonal(lu, axis1=-2, axis2=-1)
     possible = ~_certificate.is_hopeless(a, pivots, cutoff)

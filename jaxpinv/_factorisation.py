@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _direct
-from jaxpinv._arrays import TINY, adjoint
+from jaxpinv._arrays import TINY, adjoint, finite_or_zero
 from jaxpinv._certificate import Cutoff
-from jaxpinv._factors import Factors, pseudo_inverse
+from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
 
 # Elements of the matrices that go through at a time, so that they stay in a cache: of the
 # sizes from 2^13 to 2^20 the fastest for 100000 3 by 3 and 2000 32 by 32 matrices.
@@ -37,20 +37,20 @@ def factor(
         direct: whether to look for matrices that need no singular values.
         in_blocks: whether many matrices go through in blocks, as a cache likes it.
     """
-    finite = jnp.all(jnp.isfinite(a), axis=(-2, -1))
+    guarded, finite = finite_or_zero(a)
+    finite = finite[..., 0, 0]
     decompose = _eigh if hermitian else _svd
-    found = None
-    if direct:
-        found = _where_proven(decompose, a, Cutoff(rtol, atol), in_blocks=in_blocks)
+    cutoff = Cutoff(rtol, atol)
+    found = _where_proven(decompose, a, cutoff, in_blocks=in_blocks) if direct else None
     if found is None:
-        u, s, v = decompose(_guarded(a))
+        u, s, v = decompose(guarded)
         x, certified = None, jnp.zeros_like(finite)
     else:
         (u, s, v, x), certified = found
     undefined = ~finite | jnp.isnan(rtol) | jnp.isnan(atol)
-    kept = _kept(s, Cutoff(rtol, atol)) | (certified | undefined)[..., None]
+    kept = _kept(s, cutoff) | (certified | undefined)[..., None]
     s = jnp.where(undefined[..., None], jnp.nan, s)
-    is_inverse = certified & _direct.is_by_inversion(a.shape)
+    is_inverse = certified & may_be_inverse(a.shape)
     factors = Factors(u, s, v, kept, is_inverse)
     if x is None or undefined.shape != finite.shape:
         return factors, pseudo_inverse(factors)
@@ -85,7 +85,7 @@ def _attempt(
     method: Callable[..., _direct.Direct], a: Array, cutoff: Cutoff
 ) -> tuple[Solution, Array]:
     """Direct solutions, and where they are proven to be right."""
-    a = _guarded(a)
+    a, _ = finite_or_zero(a)
     # By a power of two, which is exact, so that no square overflows or vanishes.
     scale = _power_of_two(jnp.max(jnp.abs(a), axis=(-2, -1)))
     wide = scale[..., None, None].astype(a.dtype)
@@ -96,7 +96,7 @@ def _attempt(
 
 def _by_values(decompose: Callable, a: Array, cutoff: Cutoff) -> Solution:
     """Solutions by singular values."""
-    u, s, v = decompose(_guarded(a))
+    u, s, v = decompose(finite_or_zero(a)[0])
     factors = Factors(u, s, v, _kept(s, cutoff), jnp.zeros_like(cutoff.rtol, bool))
     return u, s, v, pseudo_inverse(factors)
 
@@ -153,12 +153,6 @@ def _the_rest(
         return start + part, tuple(map(put, found, by_values))
 
     return jax.lax.while_loop(lambda state: state[0] < count, step, (zero, found))[1]
-
-
-def _guarded(a: Array) -> Array:
-    """Matrices, zero if not finite: LAPACK's gesdd can loop for ever on an Inf."""
-    finite = jnp.all(jnp.isfinite(a), axis=(-2, -1), keepdims=True)
-    return jnp.where(finite, a, 0)
 
 
 def _kept(s: Array, cutoff: Cutoff) -> Array:

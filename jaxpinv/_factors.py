@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._arrays import TINY, adjoint, matmul
+from jaxpinv._arrays import TINY, adjoint, is_known, matmul
 
 
 class Factors(NamedTuple):
@@ -40,6 +40,11 @@ def pseudo_inverse(factors: Factors) -> Array:
     return matmul(factors.v, inverse[..., :, None] * adjoint(factors.u))
 
 
+def may_be_inverse(shape: tuple) -> bool:
+    """Whether matrices of that shape may have the factors `(I, 1, A^-1, True)`."""
+    return is_known(shape) and shape[-2] == shape[-1] > TINY
+
+
 def unless_identity(
     factors: Factors,
     product: Callable[[], Array],
@@ -48,8 +53,7 @@ def unless_identity(
     may_branch: bool,
 ) -> Array:
     """A product with `U`, or the same without it if every `U` is the identity."""
-    *_, m, n = factors.u.shape
-    if not may_branch or not m == n > TINY:
+    if not may_branch or not may_be_inverse(factors.u.shape):
         return product()
     return jax.lax.cond(jnp.all(factors.is_inverse), shortcut, product)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._arrays import matmul
+from jaxpinv._arrays import finite_or_zero, matmul
 from jaxpinv._problem import Method, Problem, factored
 
 
@@ -71,14 +71,14 @@ def lstsq(
     repeated. Where the cutoff is the default one, what it cuts counts as zero: the
     derivative may differ from that of `pinv` by the error of rounding `a`.
 
-    **Cost.** One thin singular value decomposition, shared by the solution and its
-    derivatives. The solution takes products of matrices with vectors, `O(m n k)`. So do
-    its derivatives, and nothing n by m is formed but the gradient itself, unless a
-    tolerance is given that cuts more than rounding makes of zeros in any matrix of the
-    batch: then they cost what those of `pinv` do. So they do wherever a tolerance is given
-    and the compiler divides the program over devices: in `jax.shard_map` each asks for
-    itself. Derivatives of the singular values take a decomposition of their own,
-    which `jit` removes if they are not used.
+    **Cost.** One factorisation as in `pinv`, shared by the solution and its derivatives.
+    The solution takes products of matrices with vectors, `O(m n k)`. So do its derivatives,
+    and nothing n by m is formed but the gradient itself, unless a tolerance is given that
+    cuts more than rounding makes of zeros in any matrix of the batch: then they cost what
+    those of `pinv` do. So they do wherever a tolerance is given and the compiler divides
+    the program over devices: in `jax.shard_map` each asks for itself. With `method="auto"`
+    the singular values take a decomposition of their own, and so do their derivatives:
+    `jit` removes what is not used.
 
     Example:
         >>> import jax.numpy as jnp
@@ -205,7 +205,7 @@ def matrix_rank(
 
     **Differentiability.** None: it is a whole number.
 
-    **Cost.** One thin singular value decomposition (`eigh` if `hermitian`).
+    **Cost.** One factorisation, as in `pinv`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -239,15 +239,9 @@ def _singular_values(problem: Problem, *, are_known: bool) -> Array:
         s = jnp.sort(s, axis=-1, descending=True)
     else:
         undefined = jnp.any(jnp.isnan(s), axis=-1, keepdims=True)
-        a, _ = _finite(jax.lax.stop_gradient(problem.a))
+        a, _ = finite_or_zero(jax.lax.stop_gradient(problem.a))
         s = jnp.where(undefined, jnp.nan, _values(a))
     return _known_singular_values(problem.a, s)
-
-
-def _finite(a: Array) -> tuple[Array, Array]:
-    """Matrices, zero where not finite, for LAPACK, and whether they are, `(..., 1, 1)`."""
-    finite = jnp.all(jnp.isfinite(a), axis=(-2, -1), keepdims=True)
-    return jnp.where(finite, a, 0), finite
 
 
 def _values(a: Array) -> Array:
@@ -265,7 +259,7 @@ def _known_singular_values(a: Array, s: Array) -> Array:
 def _known_singular_values_jvp(primals, tangents):
     [a, s], [e, _] = primals, tangents
     # The NaN is a factor of the tangent, so that reverse mode does not lose it.
-    guarded, finite = _finite(a)
+    guarded, finite = finite_or_zero(a)
     _, ds = jax.jvp(_values, (guarded,), (e * _one_or_nan(finite, e),))
     return _known_singular_values(a, s), ds * _one_or_nan(~jnp.isnan(s), s)
 

@@ -67,6 +67,16 @@ def _is_on_one_device(ctx: mlir.LoweringRuleContext) -> bool:
     return getattr(context, "num_devices", None) == 1
 
 
+def _names_a_mesh_axis(ctx: mlir.LoweringRuleContext) -> bool:
+    """Whether the type of an operand says over what mesh axes it is divided.
+
+    Then every intermediate array would have to say so too, even if there is one device.
+    """
+    shardings = (getattr(aval, "sharding", None) for aval in ctx.avals_in)
+    specs = (getattr(sharding, "spec", None) or () for sharding in shardings)
+    return any(axis is not None for spec in specs for axis in spec)
+
+
 # factor: a (..., m, n), rtol (...), atol (...) -> the factors, and pinv(a) if wanted
 #
 # The factors serve the form alone, which knows how it changes with a. The tangent that
@@ -109,7 +119,7 @@ def _factor_batching(args, axes, **params):
 
 def _factor_lowering(ctx, *args, direct, in_blocks=False, **params):
     # To gather the matrices that need singular values would move them between devices.
-    direct = direct and _is_on_one_device(ctx)
+    direct = direct and _is_on_one_device(ctx) and not _names_a_mesh_axis(ctx)
     impl = partial(_factor_impl, direct=direct, in_blocks=in_blocks, **params)
     return mlir.lower_fun(impl, multiple_results=True)(ctx, *args)
 

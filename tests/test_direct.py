@@ -335,3 +335,30 @@ class TestOverDevices:
                 assert not any(x in text for x in ("all-gather", "all-reduce", "permute"))
                 assert ("while" in lowered.as_text()) == is_direct
                 assert relative_error(g(b), expected) <= bound(np.float64, CONDITION**2)
+
+    @pytest.mark.parametrize("shape", [(40, 3, 3), (6, 9, 9), (6, 20, 9)], ids=str)
+    def test_an_explicit_mesh_of_one_device_is_no_exception(self, rng, shape):
+        a = random(rng, shape, np.float64)
+        mesh = jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Explicit,))
+        with jax.set_mesh(mesh):
+            b = jax.device_put(a, NamedSharding(mesh, PartitionSpec("batch")))
+            x = jax.jit(jaxpinv.pinv)(b)
+        assert relative_error(x, np.linalg.pinv(a)) <= bound(np.float64, CONDITION)
+
+
+@pytest.mark.parametrize(
+    ("spec", "constraints", "shape"),
+    [
+        ("n, n", [], (12, 12)),
+        ("m, 9", ["m >= 10"], (12, 9)),
+        ("2, m, 9", ["m >= 10"], (2, 12, 9)),
+        ("b, 12, 12", [], (3, 12, 12)),
+        ("b, 3, 3", [], (40, 3, 3)),
+    ],
+)
+def test_sizes_may_be_symbols_of_an_exported_program(rng, spec, constraints, shape):
+    sizes = export.symbolic_shape(spec, constraints=constraints)
+    f = jax.jit(jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a))))
+    exported = export.export(f)(jax.ShapeDtypeStruct(sizes, np.float64))
+    a = random(rng, shape, np.float64)
+    assert relative_error(exported.call(a), f(a)) <= bound(np.float64, CONDITION**2)

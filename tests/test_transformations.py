@@ -45,13 +45,13 @@ def names(jaxpr):
 class TestJaxprs:
     """What a transformed function is made of."""
 
-    def test_a_gradient_is_three_equations(self, a):
+    def test_a_gradient_is_two_equations(self, a):
         jaxpr = jax.make_jaxpr(lambda a, ct: jax.vjp(jaxpinv.pinv, a)[1](ct))(a, a.T)
-        assert names(jaxpr) == ["factor", "pinv_form", "pinv_form"]
+        assert names(jaxpr) == ["factor", "pinv_form"]
 
-    def test_a_tangent_is_three_equations(self, a):
+    def test_a_tangent_is_two_equations(self, a):
         jaxpr = jax.make_jaxpr(lambda a, e: jax.jvp(jaxpinv.pinv, (a,), (e,)))(a, a)
-        assert names(jaxpr) == ["factor", "pinv_form", "pinv_form"]
+        assert names(jaxpr) == ["factor", "pinv_form"]
 
     @pytest.mark.parametrize("hermitian", [False, True])
     @pytest.mark.parametrize(("pinv", "order"), ORDERS, indirect=["pinv"])
@@ -76,7 +76,8 @@ class TestJaxprs:
         _, pullback = jax.vjp(jaxpinv.pinv, a)
         m, n = a.shape
         numbers = sum(x.size for x in jax.tree.leaves(pullback) if hasattr(x, "size"))
-        assert numbers == m * n + n * n + 2 * n
+        # One more says whether U is the identity.
+        assert numbers == m * n + n * n + 2 * n + 1
 
 
 class TestVmap:
