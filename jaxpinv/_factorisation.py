@@ -9,16 +9,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _direct
-from jaxpinv._arrays import TINY, adjoint, finite_or_zero
+from jaxpinv._arrays import adjoint, finite_or_zero
 from jaxpinv._certificate import Cutoff
 from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
 
-# Elements of the matrices that go through at a time, so that they stay in a cache: of the
-# sizes from 2^13 to 2^20 the fastest for 100000 3 by 3 and 2000 32 by 32 matrices.
-_TINY_BLOCK, _BLOCK = 1 << 13, 1 << 16
-# The matrices that need singular values are gathered in parts of this share of the batch:
-# the last one is filled up with matrices that do not.
-_PARTS = 64
+# Elements of the small matrices that go through at a time, so that they stay in a cache: of
+# the sizes from 2^13 to 2^20 the fastest for 100000 3 by 3 and 20000 7 by 6 matrices.
+_BLOCK = 1 << 13
+# Up to this share of a batch singular values are taken of one matrix after the other. To
+# take those of all is as fast from there on, on two cores, which share the batch then.
+_FEW = 0.25
 
 #: `u`, `s`, `v` of `Factors`, and the pseudo-inverse.
 Solution = tuple[Array, Array, Array, Array]
@@ -71,12 +71,14 @@ def _where_proven(
         return None
     attempt = partial(_attempt, method)
     cutoff = Cutoff(*(jnp.reshape(_largest_met(x, batch), shape) for x in cutoff))
-    if in_blocks and shape:
-        found, certified = _by_blocks(attempt, flat, cutoff)
-    else:
-        found, certified = attempt(flat, cutoff)
     rest = partial(_by_values, decompose)
-    found = (_one if not shape else _the_rest)(rest, flat, cutoff, found, certified)
+    if not shape:
+        found, certified = attempt(flat, cutoff)
+        found = jax.lax.cond(certified, lambda: found, lambda: rest(flat, cutoff))
+    else:
+        in_turn = _by_blocks if method is _direct.by_gram_schmidt else _one_by_one
+        found, certified = (in_turn if in_blocks else _at_once)(attempt, flat, cutoff)
+        found = _with_the_rest(rest, flat, cutoff, found, certified)
     back = [jnp.reshape(x, (*batch, *x.shape[len(shape) :])) for x in (*found, certified)]
     return tuple(back[:-1]), back[-1]
 
@@ -101,10 +103,25 @@ def _by_values(decompose: Callable, a: Array, cutoff: Cutoff) -> Solution:
     return u, s, v, pseudo_inverse(factors)
 
 
+def _at_once(attempt: Callable, a: Array, cutoff: Cutoff) -> tuple[Solution, Array]:
+    """What `attempt` finds for all matrices."""
+    return attempt(a, cutoff)
+
+
+def _one_by_one(attempt: Callable, a: Array, cutoff: Cutoff) -> tuple[Solution, Array]:
+    """What `attempt` finds, for one matrix after the other.
+
+    LAPACK calls for many matrices share them out among the threads of jaxlib, and wait for
+    the others. In a loop they do so on such a thread themselves: when all of them wait,
+    jaxlib 0.10 waits for ever.
+    """
+    return jax.lax.map(lambda one: attempt(*one), (a, cutoff))
+
+
 def _by_blocks(attempt: Callable, a: Array, cutoff: Cutoff) -> tuple[Solution, Array]:
     """What `attempt` finds, one block of matrices after the other."""
     size, m, n = a.shape
-    lanes = min(size, max(1, (_TINY_BLOCK if n <= TINY else _BLOCK) // (m * n)))
+    lanes = min(size, max(1, _BLOCK // (m * n)))
     blocks = -(-size // lanes)
 
     def cut(x: Array) -> Array:
@@ -115,44 +132,41 @@ def _by_blocks(attempt: Callable, a: Array, cutoff: Cutoff) -> tuple[Solution, A
     return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:]))[:size], found)
 
 
-def _one(
-    rest: Callable, a: Array, cutoff: Cutoff, found: Solution, certified: Array
-) -> Solution:
-    """What was found for one matrix if it is certified, and else the rest."""
-    return jax.lax.cond(certified, lambda a: found, lambda a: rest(a, cutoff), a)
-
-
-def _the_rest(
+def _with_the_rest(
     rest: Callable, a: Array, cutoff: Cutoff, found: Solution, certified: Array
 ) -> Solution:
     """What was found for the certified matrices of a batch, and for the others the rest."""
-    part = -(-a.shape[0] // _PARTS)
     count = jnp.sum(~certified, dtype=jnp.int32)
-    # A batch of 100000 is sorted in the time of half its factorisation.
-    order = jax.lax.cond(
-        count > 0,
-        # The product with one makes it vary over devices, in `shard_map`, as `x` does.
-        lambda x: jnp.argsort(x).astype(jnp.int32) * jnp.ones_like(x, jnp.int32),
-        lambda x: jnp.zeros_like(x, jnp.int32),
-        certified,
+
+    def one_by_one(found: Solution) -> Solution:
+        # The product with one makes it vary over devices, in `shard_map`, as that does.
+        order = jnp.argsort(certified).astype(jnp.int32)
+        order = order * jnp.ones_like(certified, jnp.int32)
+
+        def step(state):
+            i, found = state
+            k = order[i]
+            one = rest(a[k], Cutoff(*(x[k] for x in cutoff)))
+            return i + 1, tuple(x.at[k].set(y) for x, y in zip(found, one, strict=True))
+
+        return jax.lax.while_loop(
+            lambda state: state[0] < count, step, (jnp.zeros_like(count), found)
+        )[1]
+
+    def all_at_once(found: Solution) -> Solution:
+        def choose(x: Array, y: Array) -> Array:
+            shape = (*certified.shape, *[1] * (x.ndim - 1))
+            return jnp.where(jnp.reshape(certified, shape), x, y)
+
+        return tuple(map(choose, found, rest(a, cutoff)))
+
+    few = count <= _FEW * a.shape[0]
+    return jax.lax.cond(
+        count == 0,
+        lambda found: found,
+        lambda found: jax.lax.cond(few, one_by_one, all_at_once, found),
+        found,
     )
-
-    zero = jnp.zeros_like(count)
-
-    def step(state):
-        start, found = state
-        chosen = jax.lax.dynamic_slice(order, (start,), (part,))
-        proven = certified[chosen]
-
-        def put(x: Array, y: Array) -> Array:
-            keep = jnp.reshape(proven, (part, *[1] * (x.ndim - 1)))
-            y = jnp.where(keep, x[chosen], y)
-            return x.at[chosen].set(y, unique_indices=True, mode="promise_in_bounds")
-
-        by_values = rest(a[chosen], Cutoff(*(x[chosen] for x in cutoff)))
-        return start + part, tuple(map(put, found, by_values))
-
-    return jax.lax.while_loop(lambda state: state[0] < count, step, (zero, found))[1]
 
 
 def _kept(s: Array, cutoff: Cutoff) -> Array:
