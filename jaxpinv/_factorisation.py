@@ -16,9 +16,9 @@ from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
 # Elements of the small matrices that go through at a time, so that they stay in a cache: of
 # the sizes from 2^13 to 2^20 the fastest for 100000 3 by 3 and 20000 7 by 6 matrices.
 _BLOCK = 1 << 13
-# Up to this share of a batch singular values are taken of one matrix after the other. To
+# Up to one in so many of a batch singular values are taken of one matrix after the other. To
 # take those of all is as fast from there on, on two cores, which share the batch then.
-_FEW = 0.25
+_ONE_IN = 4
 
 #: `u`, `s`, `v` of `Factors`, and the pseudo-inverse.
 Solution = tuple[Array, Array, Array, Array]
@@ -71,14 +71,15 @@ def _where_proven(
         return None
     attempt = partial(_attempt, method)
     cutoff = Cutoff(*(jnp.reshape(_largest_met(x, batch), shape) for x in cutoff))
-    rest = partial(_by_values, decompose)
     if not shape:
         found, certified = attempt(flat, cutoff)
-        found = jax.lax.cond(certified, lambda: found, lambda: rest(flat, cutoff))
+        found = jax.lax.cond(
+            certified, lambda: found, lambda: _solved(*_guarded(decompose, flat), cutoff)
+        )
     else:
         in_turn = _by_blocks if method is _direct.by_gram_schmidt else _one_by_one
         found, certified = (in_turn if in_blocks else _at_once)(attempt, flat, cutoff)
-        found = _with_the_rest(rest, flat, cutoff, found, certified)
+        found = _with_the_rest(decompose, flat, cutoff, found, certified)
     back = [jnp.reshape(x, (*batch, *x.shape[len(shape) :])) for x in (*found, certified)]
     return tuple(back[:-1]), back[-1]
 
@@ -96,9 +97,14 @@ def _attempt(
     return (q, s, w, x / wide), certified
 
 
-def _by_values(decompose: Callable, a: Array, cutoff: Cutoff) -> Solution:
-    """Solutions by singular values."""
-    u, s, v = decompose(finite_or_zero(a)[0])
+def _guarded(decompose: Callable, a: Array) -> tuple[Array, Array, Array]:
+    """The singular triplets, those of zero for matrices that are not finite."""
+    guarded, _ = finite_or_zero(a)
+    return decompose(guarded)
+
+
+def _solved(u: Array, s: Array, v: Array, cutoff: Cutoff) -> Solution:
+    """The solution that singular triplets give."""
     factors = Factors(u, s, v, _kept(s, cutoff), jnp.zeros_like(cutoff.rtol, bool))
     return u, s, v, pseudo_inverse(factors)
 
@@ -133,40 +139,41 @@ def _by_blocks(attempt: Callable, a: Array, cutoff: Cutoff) -> tuple[Solution, A
 
 
 def _with_the_rest(
-    rest: Callable, a: Array, cutoff: Cutoff, found: Solution, certified: Array
+    decompose: Callable, a: Array, cutoff: Cutoff, found: Solution, certified: Array
 ) -> Solution:
-    """What was found for the certified matrices of a batch, and for the others the rest."""
+    """What was found for the certified matrices of a batch, and the others by values."""
     count = jnp.sum(~certified, dtype=jnp.int32)
 
-    def one_by_one(found: Solution) -> Solution:
+    def where_certified(x: Array, y: Array) -> Array:
+        shape = (*certified.shape, *[1] * (x.ndim - 1))
+        return jnp.where(jnp.reshape(certified, shape), x, y)
+
+    def one_by_one(triplets):
         # The product with one makes it vary over devices, in `shard_map`, as that does.
         order = jnp.argsort(certified).astype(jnp.int32)
         order = order * jnp.ones_like(certified, jnp.int32)
 
         def step(state):
-            i, found = state
+            i, triplets = state
             k = order[i]
-            one = rest(a[k], Cutoff(*(x[k] for x in cutoff)))
-            return i + 1, tuple(x.at[k].set(y) for x, y in zip(found, one, strict=True))
+            one = _guarded(decompose, a[k])
+            return i + 1, tuple(x.at[k].set(y) for x, y in zip(triplets, one, strict=True))
 
-        return jax.lax.while_loop(
-            lambda state: state[0] < count, step, (jnp.zeros_like(count), found)
-        )[1]
+        state = (jnp.zeros_like(count), triplets)
+        return jax.lax.while_loop(lambda state: state[0] < count, step, state)[1]
 
-    def all_at_once(found: Solution) -> Solution:
-        def choose(x: Array, y: Array) -> Array:
-            shape = (*certified.shape, *[1] * (x.ndim - 1))
-            return jnp.where(jnp.reshape(certified, shape), x, y)
+    def all_at_once(triplets):
+        return tuple(map(where_certified, triplets, _guarded(decompose, a)))
 
-        return tuple(map(choose, found, rest(a, cutoff)))
+    def complete(found: Solution) -> Solution:
+        *triplets, x = found
+        few = count <= a.shape[0] // _ONE_IN
+        triplets = jax.lax.cond(few, one_by_one, all_at_once, tuple(triplets))
+        # For the whole batch, so that a result does not depend on the number of others.
+        *_, y = _solved(*triplets, cutoff)
+        return (*triplets, where_certified(x, y))
 
-    few = count <= _FEW * a.shape[0]
-    return jax.lax.cond(
-        count == 0,
-        lambda found: found,
-        lambda found: jax.lax.cond(few, one_by_one, all_at_once, found),
-        found,
-    )
+    return jax.lax.cond(count > 0, complete, lambda found: found, found)
 
 
 def _kept(s: Array, cutoff: Cutoff) -> Array:
