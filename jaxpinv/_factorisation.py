@@ -16,12 +16,14 @@ from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
 # Elements of the small matrices that go through at a time, so that they stay in a cache: of
 # the sizes from 2^13 to 2^20 the fastest for 100000 3 by 3 and 20000 7 by 6 matrices.
 _BLOCK = 1 << 13
-# Up to one in so many of a batch singular values are taken of one matrix after the other. To
-# take those of all is as fast from there on, on two cores, which share the batch then.
+# Up to one matrix in so many, singular values are taken of one after the other. To take
+# those of all is not much slower from there on, as the cores share the batch then.
 _ONE_IN = 4
 
-#: `u`, `s`, `v` of `Factors`, and the pseudo-inverse.
-Solution = tuple[Array, Array, Array, Array]
+#: `u`, `s`, `v` of `Factors`.
+Triplets = tuple[Array, ...]
+#: The same, and the pseudo-inverse.
+Solution = tuple[Array, ...]
 
 
 def factor(
@@ -74,7 +76,7 @@ def _where_proven(
     if not shape:
         found, certified = attempt(flat, cutoff)
         found = jax.lax.cond(
-            certified, lambda: found, lambda: _solved(*_guarded(decompose, flat), cutoff)
+            certified, lambda: found, lambda: _solved(_guarded(decompose, flat), cutoff)
         )
     else:
         in_turn = _by_blocks if method is _direct.by_gram_schmidt else _one_by_one
@@ -97,14 +99,15 @@ def _attempt(
     return (q, s, w, x / wide), certified
 
 
-def _guarded(decompose: Callable, a: Array) -> tuple[Array, Array, Array]:
+def _guarded(decompose: Callable, a: Array) -> Triplets:
     """The singular triplets, those of zero for matrices that are not finite."""
     guarded, _ = finite_or_zero(a)
     return decompose(guarded)
 
 
-def _solved(u: Array, s: Array, v: Array, cutoff: Cutoff) -> Solution:
+def _solved(triplets: Triplets, cutoff: Cutoff) -> Solution:
     """The solution that singular triplets give."""
+    u, s, v = triplets
     factors = Factors(u, s, v, _kept(s, cutoff), jnp.zeros_like(cutoff.rtol, bool))
     return u, s, v, pseudo_inverse(factors)
 
@@ -148,7 +151,7 @@ def _with_the_rest(
         shape = (*certified.shape, *[1] * (x.ndim - 1))
         return jnp.where(jnp.reshape(certified, shape), x, y)
 
-    def one_by_one(triplets):
+    def one_by_one(triplets: Triplets) -> Triplets:
         # The product with one makes it vary over devices, in `shard_map`, as that does.
         order = jnp.argsort(certified).astype(jnp.int32)
         order = order * jnp.ones_like(certified, jnp.int32)
@@ -162,7 +165,7 @@ def _with_the_rest(
         state = (jnp.zeros_like(count), triplets)
         return jax.lax.while_loop(lambda state: state[0] < count, step, state)[1]
 
-    def all_at_once(triplets):
+    def all_at_once(triplets: Triplets) -> Triplets:
         return tuple(map(where_certified, triplets, _guarded(decompose, a)))
 
     def complete(found: Solution) -> Solution:
@@ -170,7 +173,7 @@ def _with_the_rest(
         few = count <= a.shape[0] // _ONE_IN
         triplets = jax.lax.cond(few, one_by_one, all_at_once, tuple(triplets))
         # For the whole batch, so that a result does not depend on the number of others.
-        *_, y = _solved(*triplets, cutoff)
+        *_, y = _solved(triplets, cutoff)
         return (*triplets, where_certified(x, y))
 
     return jax.lax.cond(count > 0, complete, lambda found: found, found)

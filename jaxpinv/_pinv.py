@@ -119,7 +119,7 @@ def pinv(
     problem, _ = factored(
         "pinv", a, tolerances, hermitian=hermitian, method=method, with_pinv=True
     )
-    x = problem.x.astype(problem.dtype)
+    x = problem.pinv()
     return (x, problem.rank()) if return_rank else x
 
 
@@ -162,4 +162,4 @@ def pinverse(input: ArrayLike, rcond: ArrayLike = 1e-15) -> Array:
     )
     tolerances = {"rcond": rcond, "atol": None}
     problem, _ = factored("pinverse", input, tolerances, hermitian=False, with_pinv=True)
-    return problem.x.astype(problem.dtype)
+    return problem.pinv()

@@ -40,6 +40,11 @@ class Problem(NamedTuple):
     cuts: bool
     dtype: np.dtype
 
+    def pinv(self) -> Array:
+        """The pseudo-inverse in the dtype of the results."""
+        assert self.x is not None
+        return self.x.astype(self.dtype)
+
     def solve(self, b: Array) -> Array:
         """The pseudo-inverse times `b`, `(..., m, k)`."""
         if not self.is_wide:
