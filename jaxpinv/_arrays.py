@@ -44,7 +44,7 @@ def _are_many_and_tiny(x: Array, y: Array) -> bool:
         return False
     *batch, m, k = x.shape
     many = max(*batch, *y.shape[:-2], 1, 1) >= MANY
-    # Not for vectors: XLA would fuse long chains of their products, and repeat each of them.
+    # Not for vectors: XLA would fuse chains of their products and repeat each link.
     return many and 0 < k and 1 < y.shape[-1] and max(m, k, y.shape[-1]) <= TINY
 
 
