@@ -82,18 +82,18 @@ def pinv(
     that of the rank that was found. With `hermitian=True` tangents and gradients are
     Hermitian. Tolerances have derivative zero.
 
-    **Cost.** With `method="auto"` a matrix is first factored without singular values: by
-    LU if it is square, else by two Gram matrices, and by Gram-Schmidt if it is one of 32 or
-    more with at most 8 columns. If that proves that no singular value is cut it is enough:
-    three to ten times as fast. If not, in a batch for these matrices alone, one thin
-    singular value decomposition follows (`eigh` if `hermitian`). The result for a matrix
-    does not depend on the others of its batch. Matrices of a program that the compiler
-    divides over devices, and of a batch of symbolic size, all take singular values; in
-    `jax.shard_map` they need not. There is one factorisation for the value and all
+    **Cost.** With `method="auto"` a matrix is first factored without singular values, and if
+    that proves that none is cut it is enough: by LU if the matrix is square, by two Gram
+    matrices if not, and by Gram-Schmidt if it has at most 8 columns and 64 rows, or the
+    other way round, and is one of 32 or more; with fewer of that size there is no gain. A
+    matrix that is not proven takes one thin singular value decomposition (`eigh` if
+    `hermitian`), and where more than a quarter of a batch does, all of it. The result for a
+    matrix does not depend on the others of its batch. A program that the compiler divides
+    over devices, and one of symbolic sizes, takes singular values of every matrix; inside
+    `jax.shard_map` it need not. There is one factorisation for the value and all
     derivatives. A first derivative takes four products of `2 m n^2` flops, `m >= n`, or two
     if the matrices are square and all proven, and keeps `m n + n^2 + 2 n + 1` numbers. A
-    second
-    one takes the flops of some twenty such products, a third of some ninety.
+    second one takes the flops of some twenty such products, a third of some ninety.
 
     Example:
         >>> import jax.numpy as jnp

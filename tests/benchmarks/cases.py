@@ -46,7 +46,7 @@ class Case(NamedTuple):
 
     @property
     def rtol(self) -> float:
-        """The cutoff that every method is given: the default of NumPy, torch and ours."""
+        """The cutoff that every method is given: the default of torch and ours."""
         return max(self.shape[-2:]) * float(np.finfo(self.dtype).eps)
 
     @property
