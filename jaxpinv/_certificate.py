@@ -15,8 +15,8 @@ from jax import Array
 from jaxpinv._arrays import adjoint, identity, matmul
 
 # Rounding leaves `||A W - Q||_F` at eps ||A||_F ||W||_F times 0.1 sqrt(n) for LU, measured
-# on random, graded, Kahan and Vandermonde matrices for n from 9 to 500, and 0.2 for a Cholesky
-# factorisation done twice. Twice that is allowed, and never less than eight times eps.
+# on random, graded, Kahan and Vandermonde matrices for n from 9 to 500, and 0.2 for two
+# Cholesky factorisations. Twice that is allowed, and never less than eight times eps.
 _LEAST_MARGIN, _MARGIN = 8, 0.25
 # The bounds below need products of n by n matrices, and a smaller matrix is seldom so near
 # to its cutoff that they decide.

@@ -39,13 +39,13 @@ def factor(
         direct: whether to look for matrices that need no singular values.
         in_blocks: whether many matrices go through in blocks, as a cache likes it.
     """
-    guarded, finite = finite_or_zero(a)
+    a, finite = finite_or_zero(a)
     finite = finite[..., 0, 0]
     decompose = _eigh if hermitian else _svd
     cutoff = Cutoff(rtol, atol)
     found = _where_proven(decompose, a, cutoff, in_blocks=in_blocks) if direct else None
     if found is None:
-        u, s, v = decompose(guarded)
+        u, s, v = decompose(a)
         x, certified = None, jnp.zeros_like(finite)
     else:
         (u, s, v, x), certified = found
@@ -62,7 +62,7 @@ def factor(
 def _where_proven(
     decompose: Callable, a: Array, cutoff: Cutoff, *, in_blocks: bool
 ) -> tuple[Solution, Array] | None:
-    """Solutions, directly where `certified` and else by singular values, or None."""
+    """Solutions of finite `a`, directly where certified and else by values, or None."""
     *batch, m, n = a.shape
     # One matrix has no batch axis: its decomposition in a loop would not depend on the
     # counter, and the compiler would move it out of the loop.
@@ -76,7 +76,7 @@ def _where_proven(
     if not shape:
         found, certified = attempt(flat, cutoff)
         found = jax.lax.cond(
-            certified, lambda: found, lambda: _solved(_guarded(decompose, flat), cutoff)
+            certified, lambda: found, lambda: _solved(decompose(flat), cutoff)
         )
     else:
         in_turn = _by_blocks if method is _direct.by_gram_schmidt else _one_by_one
@@ -90,19 +90,12 @@ def _attempt(
     method: Callable[..., _direct.Direct], a: Array, cutoff: Cutoff
 ) -> tuple[Solution, Array]:
     """Direct solutions, and where they are proven to be right."""
-    a, _ = finite_or_zero(a)
     # By a power of two, which is exact, so that no square overflows or vanishes.
     scale = _power_of_two(jnp.max(jnp.abs(a), axis=(-2, -1)))
     wide = scale[..., None, None].astype(a.dtype)
     q, w, x, certified = method(a / wide, Cutoff(cutoff.rtol, cutoff.atol / scale))
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
     return (q, s, w, x / wide), certified
-
-
-def _guarded(decompose: Callable, a: Array) -> Triplets:
-    """The singular triplets, those of zero for matrices that are not finite."""
-    guarded, _ = finite_or_zero(a)
-    return decompose(guarded)
 
 
 def _solved(triplets: Triplets, cutoff: Cutoff) -> Solution:
@@ -159,14 +152,14 @@ def _with_the_rest(
         def step(state):
             i, triplets = state
             k = order[i]
-            one = _guarded(decompose, a[k])
+            one = decompose(a[k])
             return i + 1, tuple(x.at[k].set(y) for x, y in zip(triplets, one, strict=True))
 
         state = (jnp.zeros_like(count), triplets)
         return jax.lax.while_loop(lambda state: state[0] < count, step, state)[1]
 
     def all_at_once(triplets: Triplets) -> Triplets:
-        return tuple(map(where_certified, triplets, _guarded(decompose, a)))
+        return tuple(map(where_certified, triplets, decompose(a)))
 
     def complete(found: Solution) -> Solution:
         *triplets, x = found

@@ -82,10 +82,10 @@ def pinv(
     that of the rank that was found. With `hermitian=True` tangents and gradients are
     Hermitian. Tolerances have derivative zero.
 
-    **Cost.** With `method="auto"` a matrix is first factored without singular values, and if
-    that proves that none is cut it is enough: by LU if the matrix is square, by two Gram
-    matrices if not, and by Gram-Schmidt if it has at most 8 columns and 64 rows, or the
-    other way round, and is one of 32 or more; with fewer of that size there is no gain. A
+    **Cost.** With `method="auto"` a matrix is first factored without singular values, and
+    if that proves that none is cut it is enough: by LU if the matrix is square, by two Gram
+    matrices if not. If one side is at most 8 and the other at most 64 it is by
+    Gram-Schmidt, for batches of 32 or more: with fewer of that size there is no gain. A
     matrix that is not proven takes one thin singular value decomposition (`eigh` if
     `hermitian`), and where more than a quarter of a batch does, all of it. The result for a
     matrix does not depend on the others of its batch. A program that the compiler divides

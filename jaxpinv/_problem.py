@@ -127,12 +127,10 @@ def factored(
         direct=method == "auto",
         with_pinv=with_pinv,
     )
-    factors = Factors(*results[: len(Factors._fields)])
-    x = results[-1] if with_pinv else None
-    if x is not None and m < n:
-        x = adjoint(x)
+    *factors, x = results if with_pinv else (*results, None)
+    x = adjoint(x) if x is not None and m < n else x
     is_wide, cuts = m < n, bool(given)
-    return Problem(a, factors, x, batch, is_wide, cuts, dtype), rest
+    return Problem(a, Factors(*factors), x, batch, is_wide, cuts, dtype), rest
 
 
 def _with_defaults(
