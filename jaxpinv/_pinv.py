@@ -87,7 +87,7 @@ def pinv(
     matrices if not. If one side is at most 8 and the other at most 64 it is by
     Gram-Schmidt, for batches of 32 or more: with fewer of that size there is no gain. A
     matrix that is not proven takes one thin singular value decomposition (`eigh` if
-    `hermitian`), and where more than a quarter of a batch does, all of it. The result for a
+    `hermitian`), and where more than a half of a batch does, all of it. The result for a
     matrix does not depend on the others of its batch. A program that the compiler divides
     over devices, and one of symbolic sizes, takes singular values of every matrix; inside
     `jax.shard_map` it need not. There is one factorisation for the value and all
