@@ -17,8 +17,8 @@ from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
 # the sizes from 2^13 to 2^20 the fastest for 100000 3 by 3 and 20000 7 by 6 matrices.
 _BLOCK = 1 << 13
 # Up to one matrix in so many, singular values are taken of one after the other. With a half
-# of the batch that still takes 85 ms instead of 116 for 20000 7 by 6 matrices, 200 instead of
-# 340 for 2000 32 by 32 and 93 instead of 135 for 2000 64 by 16, on two cores.
+# of the batch that still takes 85 ms instead of 116 for 20000 7 by 6 matrices, 200 instead
+# of 340 for 2000 32 by 32 and 93 instead of 135 for 2000 64 by 16, on two cores.
 _ONE_IN = 2
 
 #: `u`, `s`, `v` of `Factors`.

@@ -10,6 +10,7 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
+from jaxpinv import _certificate
 from jaxpinv._factorisation import factor
 from tests.helpers import bound, gaussian, hermitian_matrix, matrix, relative_error
 
@@ -92,6 +93,23 @@ class TestAgreement:
         assert not np.any(singular_values_taken(a * scale))
         x, y = (np.asarray(jaxpinv.pinv(b)) for b in (a * scale, a))
         assert np.array_equal(x, y / scale)
+
+
+@pytest.mark.parametrize("shape", [(40, 5, 4), (14, 10), (40, 30)], ids=str)
+def test_columns_of_u_are_orthonormal_to_rounding(rng, shape):
+    n = shape[-1]
+    a = jnp.asarray(random(rng, shape, np.float32, list(np.geomspace(1, 1 / 200, n))))
+    zeros = jnp.zeros(shape[:-2], np.float32)
+    factors, _ = factor(a, zeros, zeros, hermitian=False, direct=True, in_blocks=True)
+    assert not np.any(singular_values_taken(a))
+    u = np.asarray(factors.u, np.float64)
+    gram = np.swapaxes(u, -1, -2) @ u
+    assert np.max(np.abs(gram - np.eye(n))) <= bound(np.float32)
+
+
+def test_a_diagonal_matrix_has_exactly_the_reciprocals():
+    d = np.arange(3.0, 15.0)
+    assert np.array_equal(jaxpinv.pinv(np.diag(d)), np.diag(1 / d))
 
 
 @all_dtypes
@@ -215,6 +233,30 @@ class TestCertificate:
         spectrum = [*np.geomspace(1, 0.5, n - 1), 0]
         a = random(rng, shape, np.float64, spectrum)
         assert np.all(singular_values_taken(a, rtol=0.0))
+
+
+class TestSharpNorms:
+    """What decides where Frobenius norms do not."""
+
+    @pytest.mark.parametrize("factor", [0.5, 0.9, 0.999, 1.05, 2])
+    def test_a_bound_is_accepted_only_above_the_spectral_norm(self, rng, factor):
+        x = gaussian(rng, (9, 8))
+        largest = np.linalg.norm(x, 2)
+        accepted = _certificate._is_below(jnp.asarray(x), jnp.asarray(factor * largest))
+        assert bool(accepted) == (factor > 1)
+
+    def test_the_schatten_norm_is_that_of_the_singular_values(self, rng):
+        x = gaussian(rng, (9, 9))
+        exact = np.sum(np.linalg.svd(x, compute_uv=False) ** 4) ** 0.25
+        norm = _certificate._schatten_norm(jnp.asarray(x))
+        assert abs(norm - exact) <= bound(np.float64) * exact
+
+    @pytest.mark.parametrize("margin", [0.98, 1.02])
+    def test_the_inverse_alone_can_refuse(self, margin):
+        a, w = jnp.eye(9), jnp.diag(jnp.array([100.0] + [1.0] * 8))
+        cutoff = _certificate.Cutoff(jnp.asarray(0.0), jnp.asarray(margin / 100))
+        zero, one = jnp.asarray(0.0), jnp.asarray(1.0)
+        assert bool(_certificate._by_products(a, w, cutoff, one, zero)) == (margin < 1)
 
 
 @pytest.mark.parametrize("shape", [(70, 3, 3), (70, 12, 12), (70, 14, 10)], ids=str)
