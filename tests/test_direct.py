@@ -19,12 +19,13 @@ SHAPES = {
     "tiny_square": (40, 3, 3),
     "tiny_tall": (40, 5, 4),
     "tiny_wide": (2, 20, 4, 6),
+    "tiny_long": (40, 70, 2),
     "square": (12, 12),
     "squares": (3, 12, 12),
     "tall": (40, 30),
     "talls": (3, 14, 10),
     "wide": (10, 14),
-    "long": (100, 3),
+    "long": (1200, 3),
 }
 DTYPES = {"float32": np.float32, "complex128": np.complex128}
 all_shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
