@@ -1,0 +1,328 @@
+"""The table of features in the README, cell by cell: each is what a call here returned.
+
+    python -m tests.benchmarks.features
+
+prints the columns of the libraries that are installed. Derivatives are compared with
+differences in 50 digits, or in double precision along a curve of constant rank: with no
+formula.
+"""
+
+import importlib
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+import jaxpinv
+from tests import helpers
+
+YES, NO, NONE = "yes", "no", "-"
+#: Of a derivative that is right. The errors of those that are not are 0.1 and more.
+EXACT = 1e-6
+SHAPE = (6, 4)
+#: Singular values that only differ, that are half zero, and that are half cut by 0.1.
+SIMPLE, ZEROS, CUT = (3.0, 2.0, 1.0, 0.5), (3.0, 2.0, 0.0, 0.0), (3.0, 2.0, 0.3, 0.2)
+#: What JAX, NumPy and lineax do with an Inf depends on their LAPACK: with OpenBLAS they do
+#: not return, and that is seen only from outside.
+MAY_HANG = ("jnp", "NumPy", "lineax")
+
+Array = Any
+Derivative = Callable[[Callable, NDArray, Sequence[NDArray]], NDArray]
+
+
+class Library:
+    """One column: a pseudo-inverse, its derivative and a least-squares solution."""
+
+    def __init__(
+        self,
+        name: str,
+        pinv: Callable[..., Array],
+        derivative: Derivative | None = None,
+        solve: Callable[..., Array] | None = None,
+        rank: Callable[[Array], Any] | None = None,
+        array: Callable[..., Array] = np.asarray,
+    ):
+        """`array` makes what the library computes with, and `pinv` takes tolerances."""
+        self.name, self.pinv, self.derivative = name, pinv, derivative
+        self.solve, self.rank, self.array = solve, rank, array
+
+
+def installed() -> Iterator[Library]:
+    """The columns that can be filled in here."""
+    for make in (_jaxpinv, _jnp, _torch, _numpy, _scipy, _tensorflow, _lineax):
+        try:
+            yield make()
+        except ImportError as error:
+            print(f"left out: {error}")
+
+
+def takes_both_tolerances(library: Library) -> str:
+    """Whether `rtol` and `atol` may be given at once."""
+    a = library.array(np.diag([1.0, 0.5, 1e-3, 1e-6]))
+    return _kept_two(partial(library.pinv, a, rtol=1e-9, atol=1e-2))
+
+
+def takes_a_tolerance_for_each_matrix(library: Library) -> str:
+    """Whether the matrices of a batch may have cutoffs of their own."""
+    a = np.stack([np.diag([1.0, 0.5, 1e-3, 1e-6])] * 2)
+    rtol = library.array(np.array([1e-2, 1e-9]))
+    try:
+        x = np.asarray(library.pinv(library.array(a), rtol=rtol))
+    except (TypeError, ValueError):
+        return NO
+    return YES if np.sum(x > 0, axis=(1, 2)).tolist() == [2, 4] else NO
+
+
+def returns_the_rank(library: Library) -> str:
+    """Whether the rank comes with the pseudo-inverse."""
+    if library.rank is None:
+        return NO
+    assert int(library.rank(library.array(np.ones((3, 2))))) == 1
+    return YES
+
+
+def first_derivative(spectrum: Sequence[float], rtol: float, library: Library) -> str:
+    """Whether the derivative is that of the truncated pseudo-inverse."""
+    rng = np.random.default_rng(0)
+    a, e = helpers.matrix(rng, SHAPE, spectrum), helpers.gaussian(rng, SHAPE)
+    cutoff = rtol * spectrum[0]
+    return _verdict(library, a, e, helpers.exact_derivative(a, [e], cutoff), rtol)
+
+
+def repeated_values(library: Library) -> str:
+    """The same where all singular values are equal."""
+    a, e = np.eye(*SHAPE), helpers.gaussian(np.random.default_rng(0), SHAPE)
+    return _verdict(library, a, e, helpers.exact_derivative(a, [e], 0.1), 1e-8)
+
+
+def zeros_cut(library: Library) -> str:
+    """The same at a matrix of rank two, along a curve of that rank."""
+    a, e, exact = _curve_of_rank_two(lambda a: np.linalg.pinv(a, rtol=1e-8))
+    return _verdict(library, a, e, exact, 1e-8)
+
+
+def least_squares(library: Library) -> str:
+    """The same of a least-squares solution."""
+    b = helpers.gaussian(np.random.default_rng(1), (SHAPE[0], 1))
+    a, e, exact = _curve_of_rank_two(lambda a: np.linalg.pinv(a, rtol=1e-8) @ b)
+    if library.solve is None or library.derivative is None:
+        return NONE
+    solve = partial(library.solve, b=library.array(b))
+    return _in_words(library.derivative(solve, a, [e]), exact)
+
+
+def second_derivative(library: Library) -> str:
+    """Median error in float32 at condition 1e4, of the size of twelve matrices."""
+    if library.derivative is None:
+        return NONE
+    errors = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        a = helpers.matrix(rng, (7, 6), np.logspace(0, -4, 6), np.float32)
+        e = helpers.gaussian(rng, (7, 6), np.float32)
+        scale = 2.0**-14
+        step = e * np.float32(scale)
+        exact = helpers.exact_derivative(a, [step, step], 1e-9) / scale**2
+        pinv = partial(library.pinv, rtol=1e-9)
+        found = library.derivative(pinv, a, [e, e])
+        errors.append(helpers.relative_error(found, exact))
+    return f"{statistics.median(errors):.0e}".replace("e-0", "e-")
+
+
+def one_not_finite(value: float, library: Library) -> str:
+    """What becomes of a matrix with such an element, and of the other one of its batch."""
+    a = helpers.gaussian(np.random.default_rng(0), (2, 4, 4), np.float32)
+    a[1] = np.eye(4)
+    a[1, 0, 0] = value
+    try:
+        x = np.asarray(library.pinv(library.array(a)))
+    except Exception:
+        return "error"
+    assert np.isfinite(x[0]).all()
+    return "NaN" if np.isnan(x[1]).all() else "zeros" if not x[1, 0].any() else "other"
+
+
+ROWS: dict[str, Callable[[Library], str]] = {
+    "`rtol` and `atol` at once": takes_both_tolerances,
+    "a tolerance for each matrix": takes_a_tolerance_for_each_matrix,
+    "returns the rank": returns_the_rank,
+    "derivative, nothing cut": partial(first_derivative, SIMPLE, 1e-8),
+    "derivative, zeros cut": zeros_cut,
+    "derivative, repeated values": repeated_values,
+    "derivative, more than zeros cut": partial(first_derivative, CUT, 0.2),
+    "error of the second derivative": second_derivative,
+    "least squares, derivative, zeros cut": least_squares,
+    "a matrix with NaN in a batch": partial(one_not_finite, np.nan),
+    "a matrix with Inf in a batch": partial(one_not_finite, np.inf),
+}
+INF = "a matrix with Inf in a batch"
+
+
+def cell(row: str, library: Library) -> str | None:
+    """What the table says there, or None where it may not be asked in this process."""
+    return None if row == INF and library.name in MAY_HANG else ROWS[row](library)
+
+
+def _verdict(library: Library, a, e, exact, rtol: float) -> str:
+    if library.derivative is None:
+        return NONE
+    return _in_words(library.derivative(partial(library.pinv, rtol=rtol), a, [e]), exact)
+
+
+def _in_words(found: NDArray, exact: NDArray) -> str:
+    error = helpers.relative_error(found, exact)
+    if not np.isfinite(error):
+        return "NaN"
+    return "exact" if error < EXACT else f"{100 * error:.0f} % off"
+
+
+def _kept_two(call: Callable[[], Array]) -> str:
+    try:
+        return YES if np.sum(np.asarray(call()) > 0) == 2 else NO
+    except TypeError:
+        return NO
+
+
+def _curve_of_rank_two(f: Callable) -> tuple[NDArray, NDArray, NDArray]:
+    """A matrix, its direction on the curve `(I + t L) A (I + t R)`, and the derivative."""
+    rng = np.random.default_rng(0)
+    a = np.zeros(SHAPE)
+    a[[0, 1], [0, 1]] = ZEROS[:2]
+    left, right = (helpers.gaussian(rng, (n, n)) for n in SHAPE)
+    identities = [np.eye(n) for n in SHAPE]
+
+    def moved(t: float) -> NDArray:
+        return (identities[0] + t * left) @ a @ (identities[1] + t * right)
+
+    step = 1e-5
+    return a, left @ a + a @ right, (f(moved(step)) - f(moved(-step))) / (2 * step)
+
+
+def _by_jax(f: Callable, a: NDArray, directions: Sequence[NDArray]) -> NDArray:
+    for e in directions:
+        f = _along(jax.jvp, f, jnp.asarray(e))
+    return np.asarray(f(jnp.asarray(a)))
+
+
+def _along(jvp: Callable, f: Callable, e: Array) -> Callable:
+    return lambda a: jvp(f, (a,), (e,))[1]
+
+
+def _jaxpinv() -> Library:
+    return Library(
+        "jaxpinv",
+        jaxpinv.pinv,
+        _by_jax,
+        lambda a, b: jaxpinv.lstsq(a, b).solution,
+        lambda a: jaxpinv.pinv(a, return_rank=True)[1],
+        jnp.asarray,
+    )
+
+
+def _jnp() -> Library:
+    def solve(a, b):
+        return jnp.linalg.lstsq(a, b)[0]
+
+    return Library("jnp", jnp.linalg.pinv, _by_jax, solve, None, jnp.asarray)
+
+
+def _numpy() -> Library:
+    return Library("NumPy", np.linalg.pinv)
+
+
+def _scipy() -> Library:
+    linalg: Any = importlib.import_module("scipy.linalg")
+    return Library("SciPy", linalg.pinv, rank=lambda a: linalg.pinv(a, return_rank=True)[1])
+
+
+def _torch() -> Library:
+    torch: Any = importlib.import_module("torch")
+
+    def derivative(f, a, directions):
+        for e in directions:
+            f = _along(torch.func.jvp, f, torch.tensor(e))
+        return f(torch.tensor(a)).numpy()
+
+    def solve(a, b):
+        return torch.linalg.lstsq(a, b, driver="gelsd").solution
+
+    return Library("torch", torch.linalg.pinv, derivative, solve, None, torch.tensor)
+
+
+def _tensorflow() -> Library:
+    tf: Any = importlib.import_module("tensorflow")
+
+    def along(f, e):
+        def directional(a):
+            with tf.GradientTape(persistent=True) as tape:
+                tape.watch(a)
+                y = f(a)
+                elements = tf.unstack(tf.reshape(y, [-1]))
+            slopes = [tf.reduce_sum(tape.gradient(x, a) * e) for x in elements]
+            return tf.reshape(tf.stack(slopes), y.shape)
+
+        return directional
+
+    def derivative(f, a, directions):
+        for e in directions:
+            f = along(f, tf.constant(e))
+        return f(tf.constant(a)).numpy()
+
+    def pinv(a, rtol=None):
+        return tf.linalg.pinv(a, rcond=rtol)
+
+    return Library(
+        "TensorFlow",
+        pinv,
+        derivative,
+        lambda a, b: tf.linalg.lstsq(a, b),
+        None,
+        tf.constant,
+    )
+
+
+def _lineax() -> Library:
+    lineax: Any = importlib.import_module("lineax")
+
+    def solution(a, b, rtol=None):
+        operator = lineax.MatrixLinearOperator(a)
+        solver = lineax.SVD(rcond=rtol)
+        return jax.vmap(
+            lambda column: lineax.linear_solve(operator, column, solver, throw=False),
+            in_axes=1,
+            out_axes=0,
+        )(b)
+
+    def pinv(a, rtol=None):
+        if a.ndim == 3:
+            axes = 0 if rtol is not None and jnp.ndim(rtol) else None
+            return jax.vmap(pinv, in_axes=(0, axes))(a, rtol)
+        return solution(a, jnp.eye(a.shape[0], dtype=a.dtype), rtol).value.T
+
+    return Library(
+        "lineax",
+        pinv,
+        _by_jax,
+        lambda a, b: solution(a, b).value.T,
+        lambda a: solution(a, jnp.eye(a.shape[0], dtype=a.dtype)).stats["rank"][0],
+        jnp.asarray,
+    )
+
+
+def main() -> None:
+    """Prints the table."""
+    jax.config.update("jax_enable_x64", True)
+    libraries = list(installed())
+    print("|", *(f"| {library.name} " for library in libraries), "|")
+    for row in ROWS:
+        cells = [cell(row, library) or "not asked" for library in libraries]
+        print(f"| {row} |", " | ".join(cells), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
