@@ -1,6 +1,7 @@
 """The README and the pages beside the examples: what they say is what happens."""
 
 import importlib
+import itertools
 import pkgutil
 import re
 import sys
@@ -15,13 +16,18 @@ import pytest
 
 import jaxpinv
 from tests import helpers
-from tests.benchmarks import features, picture
+from tests.benchmarks import features, libraries, picture
 from tests.benchmarks.accuracy import Point
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "examples" / "docs" / "pages"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LIBRARIES = (features._jaxpinv(), features._jnp(), features._numpy(), features._scipy())
+LIBRARIES = (
+    libraries.of_jaxpinv(),
+    libraries.of_jnp(),
+    libraries.of_numpy(),
+    libraries.of_scipy(),
+)
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -140,7 +146,7 @@ def way(name):
     line = re.search(rf"^    {name}  +(_\w+(?: -> _\w+)+)$", README, re.MULTILINE)
     assert line is not None
     rooms = line[1].split(" -> ")
-    return set(zip(rooms, rooms[1:], strict=False))
+    return set(itertools.pairwise(rooms))
 
 
 # Shapes that no other test has: what is compiled already calls nothing.

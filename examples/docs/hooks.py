@@ -57,8 +57,8 @@ def on_page_content(content: str, **_: Any) -> str:
 def _mathml(latex: str, display: str) -> str:
     """Mathematics as MathML."""
     convert = importlib.import_module("latex2mathml.converter").convert
-    # It has one of the two names only.
-    source = html.unescape(latex).strip().replace("{aligned}", "{align}")
+    # It does not know the environment under the name that has no numbers.
+    source = html.unescape(latex).strip().replace("{aligned}", "{align*}")
     math = convert(source, display=display)
     # What it does not know it leaves as it stands.
     if "\\" in math or "<mi>&</mi>" in math:
