@@ -58,20 +58,22 @@ def test_a_cell_says_what_a_call_returns(library, row):
         assert found == (None if said == "hangs" else said)
 
 
-# A gap of the ladder is between any two of the default cutoffs: 1e-15, 6 eps and 60 eps.
-LADDER = [5e-16, 1.2e-15, 5e-15, 1e-13]
+# The smallest singular value, between any two of the default cutoffs 1e-15, 6 eps and 60
+# eps, and the tolerances. Neither 6e-4 alone cuts 1e-3, but both together do, and 1e-15 is
+# small enough for a default `rtol` beside it to be seen.
+LADDER = {5e-16: 6e-4, 1.2e-15: 1e-15, 5e-15: 6e-4, 1e-13: 1e-15}
 MIGRATIONS = table("Moving over")[1:]
 
 
 def namespace(smallest):
-    """What the code of the table is about, with that last singular value."""
+    """What the code of the table is about, with that singular value."""
     a = np.zeros((6, 4))
     a[[3, 0, 5, 2], range(4)] = [1, -0.5, 1e-3, smallest]
     # Its eigenvalues are exact as well.
     h = np.diag([1, -0.5, 1e-3, smallest])
     names = {"jax": jax, "jnp": jnp, "numpy": np, "jaxpinv": jaxpinv, "eps": EPS}
-    # Of the two tolerances neither alone cuts 1e-3: only their sum does.
-    return names | {"a": a, "h": h, "r": 6e-4, "t": 6e-4, "norm": np.linalg.norm}
+    tolerance = LADDER[smallest]
+    return names | {"a": a, "h": h, "r": tolerance, "t": tolerance, "norm": np.linalg.norm}
 
 
 @pytest.mark.parametrize("smallest", LADDER)
