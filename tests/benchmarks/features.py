@@ -24,7 +24,7 @@ EXACT = 1e-6
 SHAPE = (6, 4)
 #: Singular values that only differ, that are half zero, and that are to be half cut.
 SIMPLE, ZEROS, CUT = (3.0, 2.0, 1.0, 0.5), (3.0, 2.0, 0.0, 0.0), (3.0, 2.0, 0.3, 0.2)
-#: These did not return from an Inf where this was measured. It takes another process to see.
+#: These did not return from an Inf where this was measured: only another process can see.
 MAY_HANG = ("jnp", "NumPy", "lineax")
 
 
