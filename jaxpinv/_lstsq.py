@@ -143,8 +143,8 @@ def null_projection(
         atol: as in `pinv`.
 
     Returns:
-        The projections, in the shape of `x` but for the batch, which broadcasts. A matrix
-        that is not finite gives NaN.
+        The projections, in the shape of `x` but for the batch, which broadcasts, and in the
+        dtype that `a` and `x` have in common. A matrix that is not finite gives NaN.
 
     Raises:
         TypeError: as `lstsq` does.
@@ -153,7 +153,7 @@ def null_projection(
     **Differentiability.** As the solution of `lstsq`, in `a` and `x`. Derivatives lose
     digits with the condition of the kept singular values, which the value does not.
 
-    **Cost.** As `lstsq`. The n by n projector is never formed.
+    **Cost.** As `lstsq`, with `method="auto"`. The n by n projector is never formed.
 
     Example:
         >>> import jax.numpy as jnp
@@ -164,7 +164,7 @@ def null_projection(
         True
 
     Source:
-        A. Liegeois, "Automatic supervisory control of the configuration and behavior of
+        A. Liégeois, "Automatic supervisory control of the configuration and behavior of
         multibody mechanisms", IEEE Trans. Syst. Man Cybern. 7 (1977) 868-871.
     """
     tolerances = {"rtol": rtol, "atol": atol}
@@ -197,7 +197,8 @@ def matrix_rank(
 
     Returns:
         The ranks, int32, of batch shape: those of `pinv` and `lstsq`, from the same
-        factorisation. A matrix that is not finite has rank 0.
+        factorisation. A matrix that is not finite has rank 0, and so has one with a NaN
+        tolerance.
 
     Raises:
         TypeError: as `pinv` does.
@@ -205,7 +206,7 @@ def matrix_rank(
 
     **Differentiability.** None: it is a whole number.
 
-    **Cost.** One factorisation, as in `pinv`.
+    **Cost.** One factorisation, as in `pinv` with `method="auto"`.
 
     Example:
         >>> import jax.numpy as jnp

@@ -72,8 +72,8 @@ def pinv(
     Raises:
         TypeError: if `a` is not numeric or a tolerance is not real.
         ValueError: if `a` has fewer than two axes, both `rtol` and `rcond` are given, a
-            tolerance is negative and not traced, shapes do not broadcast, or `hermitian`
-            matrices are not square.
+            tolerance is negative and not traced, shapes do not broadcast, `hermitian`
+            matrices are not square, or `method` is neither "auto" nor "svd".
 
     **Differentiability.** In `a`, to every order and in both modes, wherever no singular
     value sits on the cutoff. The derivative is that of the function above, also where
@@ -105,7 +105,7 @@ def pinv(
 
     Source:
         R. Penrose, "A generalized inverse for matrices", Proc. Camb. Phil. Soc. 51 (1955)
-        406-413, for the definition; V. Noferini, "A formula for the Frechet derivative of
+        406-413, for the definition; V. Noferini, "A formula for the Fréchet derivative of
         a generalized matrix function", SIAM J. Matrix Anal. Appl. 38 (2017) 434-457, for
         the derivative.
     """
@@ -124,16 +124,20 @@ def pinv(
 
 
 def pinverse(input: ArrayLike, rcond: ArrayLike = 1e-15) -> Array:
-    """Pseudo-inverse under the name and with the default cutoff of `torch.pinverse`.
+    r"""Pseudo-inverse under the name and with the default cutoff of `torch.pinverse`.
 
-    Deprecated, as it is in PyTorch: `pinverse(a, rcond)` is `pinv(a, rtol=rcond)`.
+    $$A^+ = \sum_{s_i > \mathrm{rcond}\, s_1} s_i^{-1} v_i u_i^H$$
+
+    Deprecated, as it is in PyTorch: `pinverse(a, rcond)` is `pinv(a, rtol=rcond)`, and a
+    call gives a `DeprecationWarning`.
 
     Args:
-        input: matrices, `(..., m, n)`.
-        rcond: the `rtol` of `pinv`.
+        input: matrices, `(..., m, n)`, of any numeric dtype.
+        rcond: the `rtol` of `pinv`. Its default is below the rounding of float32, where it
+            cuts next to nothing.
 
     Returns:
-        The pseudo-inverses, `(..., n, m)`.
+        The pseudo-inverses, `(..., n, m)`, in the floating dtype of `input`.
 
     Raises:
         TypeError: as `pinv` does.
