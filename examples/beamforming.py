@@ -1,0 +1,181 @@
+r"""Moves the antennas of thousands of base stations by the gradient of a pseudo-inverse.
+
+A base station of `N` antennas in a line serves `K` users at once. With the channel `H`, K
+by N, and the precoder `W = pinv(H)` every user hears its own signal alone, for `H W = I`:
+that is zero-forcing. It costs power where users are close in angle, for then `H` is nearly
+singular and `W` large. All users together get
+
+    sum over k of log2(1 + power |G_kk|^2 / (1 + power sum over j != k of |G_kj|^2))
+
+bits per second and hertz, with `G = H W` and `power = SNR / ||W||_F^2`. The antennas of a
+station can move within an aperture of ten wavelengths, at least half a wavelength apart.
+Where they are best depends on its users, and the way there is the gradient of the sum rate,
+through `jaxpinv.pinv`.
+
+The cutoff gives up what is too expensive: two users that no beam tells apart hear each
+other, and the others keep their power. In one of 32 stations two users are even at the same
+place, so that `H` has a row twice. The gradient is exact also where a cutoff cuts, which is
+checked against finite differences in double precision.
+
+Channels are sums of few plane waves: the line of sight, and scattered waves that come from
+within some degrees of it.
+
+    python examples/beamforming.py
+    python examples/beamforming.py --stations 256 --steps 40
+
+prints sum rates with antennas at three places, draws them, and exits with status 0 if all
+is as it should be. It computes in single precision.
+
+Source:
+    A. Wiesel, Y. C. Eldar, S. Shamai, "Zero-forcing precoding and generalized inverses",
+    IEEE Trans. Signal Process. 56 (2008) 4409-4418, for the precoder; L. Zhu, W. Ma,
+    B. Ning, R. Zhang, "Movable-antenna enhanced multiuser communication via antenna
+    position optimization", arXiv 2302.06978 (2024), for the channel.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from beamforming_check import gradient_errors
+from beamforming_figure import draw
+from beamforming_model import (
+    ANTENNAS,
+    APERTURE,
+    COINCIDE,
+    CUTOFF,
+    USERS,
+    Paths,
+    matched_filter,
+    paths,
+    positions,
+    served,
+    value_and_gradient,
+    zero_forcing,
+)
+from jax import Array
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+#: Of the optimiser, in logarithms of gaps.
+LEARNING_RATE = 0.1
+
+#: What rounding may do to `H W = I`. The cutoff bounds the condition by its inverse.
+LEAK_LIMIT = 10 * float(np.finfo(np.float32).eps) / CUTOFF
+
+#: Of the gradient in single precision against differences in double. Measured: 2e-5, and
+#: 0.2 for `jnp.linalg.pinv`.
+GRADIENT_LIMIT = 2e-4
+
+#: In bits per second and hertz. Measured: 3.6 with 4096 stations and 60 steps, 3.0 with
+#: 256 and 30.
+REQUIRED_GAIN = 2.0
+
+
+def optimise(theta: Array, waves: Paths, steps: int) -> tuple[Array, NDArray]:
+    """Moves the antennas of all stations uphill.
+
+    Args:
+        theta: where they start, `(stations, antennas + 1)`, as `positions` takes it.
+        waves: the channels.
+        steps: how many.
+
+    Returns:
+        Where they end, in the same form, and the mean sum rate before every step.
+    """
+    optimiser = optax.adam(LEARNING_RATE)
+
+    @jax.jit
+    def move(
+        theta: Array, state: optax.OptState, gradient: Array
+    ) -> tuple[Array, optax.OptState]:
+        change, state = optimiser.update(gradient, state)
+        return jnp.asarray(optax.apply_updates(theta, change)), state
+
+    state, history = optimiser.init(theta), []
+    settings = {"unit": "step", "leave": False}
+    with tqdm(range(steps), f"{len(theta)} stations, antennas move", **settings) as bar:
+        for _ in bar:
+            (losses, _), gradient = value_and_gradient(theta, waves, zero_forcing)
+            theta, state = move(theta, state, gradient)
+            history.append(-float(jnp.mean(losses)))
+            bar.set_postfix_str(f"{history[-1]:.2f} bit/s/Hz", refresh=False)
+    return theta, np.array(history)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the example.
+
+    Args:
+        arguments: the command line, by default that of the process.
+
+    Returns:
+        The exit status: 0 if everything was as good as required, else 1.
+    """
+    options = _parser().parse_args(arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    waves = paths(jax.random.key(0), options.stations)
+    start = jnp.zeros((options.stations, ANTENNAS + 1), jnp.float32)
+
+    errors = gradient_errors(start, waves)
+    moved, history = optimise(start, waves, options.steps)
+    dense = jnp.arange(ANTENNAS, dtype=jnp.float32) / 2
+    sparse = jnp.linspace(0, APERTURE, ANTENNAS, dtype=jnp.float32)
+    cut, best = jnp.asarray(CUTOFF, jnp.float32), jax.jit(jax.vmap(positions))(moved)
+    runs = {
+        "half a wavelength, matched filter": (dense, cut, matched_filter),
+        "half a wavelength, nothing cut": (dense, 0 * cut, zero_forcing),
+        "half a wavelength": (dense, cut, zero_forcing),
+        "evenly over the aperture": (sparse, cut, zero_forcing),
+        "moved": (best, cut, zero_forcing),
+    }
+    services = {}
+    for name, (x, rtol, precoder) in runs.items():
+        everywhere = jnp.broadcast_to(x, start[:, 1:].shape)
+        services[name] = jax.device_get(served(everywhere, waves, rtol, precoder))
+        rates = services[name].rate
+        low = np.percentile(rates, 1)
+        print(f"{name:35}{rates.mean():6.2f} bit/s/Hz, all but 1 % above {low:5.2f}")
+    for name, error in errors.items():
+        print(f"error of the gradient {name}: {error:.1e}")
+    (_, _), gradient = value_and_gradient(moved, waves, zero_forcing)
+    path = options.output / "beamforming.png"
+    draw(path, waves, services, np.asarray(best), history)
+
+    *_, dense_run, sparse_run, moved_run = services.values()
+    leak = max(np.max(run.leak[run.rank == USERS]) for run in (dense_run, moved_run))
+    print(f"largest leak to another user: {leak:.1e}")
+    limited = list(errors.values())[:-1]
+    checks = {
+        f"no leak above {LEAK_LIMIT:.0e}": leak <= LEAK_LIMIT,
+        "coinciding users cut": np.all(moved_run.rank[::COINCIDE] < USERS),
+        "finite gradient": bool(jnp.all(jnp.isfinite(gradient))),
+        f"gradient to {GRADIENT_LIMIT:.0e}": max(limited) <= GRADIENT_LIMIT,
+        f"{REQUIRED_GAIN} bit/s/Hz more than evenly spread": moved_run.rate.mean()
+        > sparse_run.rate.mean() + REQUIRED_GAIN,
+    }
+    print(f"{time.perf_counter() - began:.0f} seconds, figure in {path}")
+    for claim in (claim for claim, holds in checks.items() if not holds):
+        print(f"missed: {claim}")
+    return 0 if all(checks.values()) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Zero-forcing with antennas that move.")
+    parser.add_argument("--stations", type=int, default=4096, help="how many")
+    parser.add_argument("--steps", type=int, default=60, help="of the optimiser")
+    parser.add_argument(
+        "--output", type=Path, default=Path("figures"), help="folder for the figure"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
