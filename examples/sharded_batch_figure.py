@@ -17,21 +17,20 @@ BEFORE, AFTER = "#d1495b", "#2a9d8f"
 HEADING = {"loc": "left", "size": 12.5, "color": INK}
 
 
-def draw(
-    path: Path, runs: Mapping[str, "Run"], variances: Sequence[NDArray], devices: int
-) -> None:
+def draw(path: Path, runs: Mapping[str, "Run"], variances: Sequence[NDArray]) -> None:
     """Writes the picture as PNG.
 
     Args:
         path: where to.
         runs: what was measured, by the way to divide; the first one took all steps.
         variances: of some plans, before and after, `(n,)`.
-        devices: how many.
     """
     # A Figure without pyplot draws with Agg, wherever the script runs.
     figure = Figure(figsize=(16, 5.2), dpi=110)
     local, *_ = runs.values()
-    title = f"{len(local.plans):,} matrices, 7 by 6  ·  gradient steps on {devices} devices"
+    title = (
+        f"{len(local.plans):,} matrices, 7 by 6  ·  gradient steps without communication"
+    )
     figure.suptitle(title, x=0.03, ha="left", size=17, weight="bold", color=INK)
     sides = {"left": 0.05, "right": 0.98, "bottom": 0.13, "top": 0.8}
     grid = figure.add_gridspec(1, 3, **sides, wspace=0.22)
@@ -83,7 +82,7 @@ def _throughput(axes: Axes, runs: Mapping[str, "Run"]) -> None:
     axes.set_xticks([0, 1], ["pseudo-inverse", "gradient step"])
     axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
     axes.set_ylabel("million matrices per second", color=INK, size=11)
-    axes.set_title("Divided over the devices", **HEADING)
+    axes.set_title("Divided by hand and by the compiler", **HEADING)
     axes.legend(loc="upper right", fontsize=10.5, frameon=False)
 
 
