@@ -121,24 +121,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    waves = paths(jax.random.key(0), options.stations)
+    waves = paths(np.random.default_rng(0), options.stations)
     start = jnp.zeros((options.stations, ANTENNAS + 1), jnp.float32)
-
     errors = gradient_errors(start, waves)
     moved, history = optimise(start, waves, options.steps)
-    dense = jnp.arange(ANTENNAS, dtype=jnp.float32) / 2
-    sparse = jnp.linspace(0, APERTURE, ANTENNAS, dtype=jnp.float32)
-    cut, best = jnp.asarray(CUTOFF, jnp.float32), jax.jit(jax.vmap(positions))(moved)
+    dense = np.arange(ANTENNAS, dtype=np.float32) / 2
+    sparse = np.linspace(0, APERTURE, ANTENNAS, dtype=np.float32)
+    zero, cut = np.float32(0), np.float32(CUTOFF)
+    best = jax.device_get(jax.jit(jax.vmap(positions))(moved))
     runs = {
         "half a wavelength, matched filter": (dense, cut, matched_filter),
-        "half a wavelength, nothing cut": (dense, 0 * cut, zero_forcing),
+        "half a wavelength, nothing cut": (dense, zero, zero_forcing),
         "half a wavelength": (dense, cut, zero_forcing),
         "evenly over the aperture": (sparse, cut, zero_forcing),
         "moved": (best, cut, zero_forcing),
     }
     services = {}
     for name, (x, rtol, precoder) in runs.items():
-        everywhere = jnp.broadcast_to(x, start[:, 1:].shape)
+        everywhere = np.broadcast_to(x, best.shape)
         services[name] = jax.device_get(served(everywhere, waves, rtol, precoder))
         rates = services[name].rate
         low = np.percentile(rates, 1)
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error of the gradient {name}: {error:.1e}")
     (_, _), gradient = value_and_gradient(moved, waves, zero_forcing)
     path = options.output / "beamforming.png"
-    draw(path, waves, services, np.asarray(best), history)
+    draw(path, waves, services, best, history)
 
     *_, dense_run, sparse_run, moved_run = services.values()
     leak = max(np.max(run.leak[run.rank == USERS]) for run in (dense_run, moved_run))

@@ -19,7 +19,7 @@ USERS, ANTENNAS, APERTURE, LEAST_GAP = 4, 8, 10.0, 0.5
 
 #: Users stand within 60 degrees of broadside. Three scattered waves, 10 degrees around the
 #: line of sight, have together a tenth of its power.
-SECTOR, SCATTERED, SPREAD, RICIAN = np.pi / 3, 3, np.deg2rad(10), 10.0
+SECTOR, SCATTERED, SPREAD, RICIAN = np.pi / 3, 3, np.pi / 18, 10.0
 
 #: Power of all signals over that of noise, and every how many stations users coincide.
 SNR, COINCIDE = 100.0, 32
@@ -58,21 +58,19 @@ class Service(NamedTuple):
     leak: Array
 
 
-def paths(key: Array, stations: int) -> Paths:
-    """Random users of all stations."""
-    keys = jax.random.split(key, 4)
+def paths(rng: np.random.Generator, stations: int) -> Paths:
+    """Random users of all stations, in single precision."""
     shape = (stations, USERS, SCATTERED)
-    f32 = jnp.float32
-    sight = jax.random.uniform(keys[0], (stations, USERS, 1), f32, -SECTOR, SECTOR)
-    around = sight + SPREAD * jax.random.normal(keys[1], shape, f32)
-    phase = jax.random.uniform(keys[2], sight.shape, f32, -np.pi, np.pi)
-    direct = (RICIAN / (RICIAN + 1)) ** 0.5 * jnp.exp(1j * phase)
-    scattered = jax.random.normal(keys[3], shape, jnp.complex64)
-    scattered = scattered / (SCATTERED * (RICIAN + 1)) ** 0.5
-    sines = jnp.sin(jnp.concatenate([sight, around], axis=-1))
-    gains = jnp.concatenate([direct, scattered], axis=-1)
-    sines, gains = (x.at[::COINCIDE, 1].set(x[::COINCIDE, 0]) for x in (sines, gains))
-    return Paths(sines, gains)
+    sight = rng.uniform(-SECTOR, SECTOR, (stations, USERS, 1))
+    around = sight + SPREAD * rng.standard_normal(shape)
+    direct = RICIAN**0.5 * np.exp(1j * rng.uniform(-np.pi, np.pi, sight.shape))
+    scattered = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+    scattered = scattered / (2 * SCATTERED) ** 0.5
+    sines = np.sin(np.concatenate([sight, around], axis=-1))
+    gains = np.concatenate([direct, scattered], axis=-1) / (RICIAN + 1) ** 0.5
+    for x in (sines, gains):
+        x[::COINCIDE, 1] = x[::COINCIDE, 0]
+    return Paths(jnp.asarray(sines, jnp.float32), jnp.asarray(gains, jnp.complex64))
 
 
 def channel(x: Array, waves: Paths) -> Array:

@@ -63,7 +63,7 @@ STEP, LARGEST_STEP = 0.4, 0.8
 SHARE = 10
 
 #: Plans of which the minimum is computed, and how near the steps must come to it.
-SAMPLE, REQUIRED = 10_000, 1e-4
+SAMPLE, REQUIRED = 10_000, 1e-3
 
 #: What rounding may do to a loss: the cutoff bounds the condition.
 ROUNDING = 10 * float(np.finfo(np.float32).eps) / CUTOFF
@@ -251,7 +251,7 @@ def _divided(plans: NDArray, mesh: Mesh) -> Array:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="A million matrices on all devices.")
     parser.add_argument("--matrices", type=int, default=1_000_000, help="how many")
-    parser.add_argument("--steps", type=int, default=20, help="of gradient descent")
+    parser.add_argument("--steps", type=int, default=12, help="of gradient descent")
     parser.add_argument("--devices", type=int, help="into how many to divide a CPU")
     parser.add_argument(
         "--output", type=Path, default=Path("figures"), help="folder for the figure"

@@ -32,7 +32,7 @@ def draw(path: Path, runs: Mapping[str, "Run"], variances: Sequence[NDArray]) ->
         f"{len(local.plans):,} matrices, 7 by 6  ·  gradient steps without communication"
     )
     figure.suptitle(title, x=0.03, ha="left", size=17, weight="bold", color=INK)
-    sides = {"left": 0.05, "right": 0.98, "bottom": 0.13, "top": 0.8}
+    sides = {"left": 0.06, "right": 0.98, "bottom": 0.13, "top": 0.8}
     grid = figure.add_gridspec(1, 3, **sides, wspace=0.22)
     _losses(figure.add_subplot(grid[0]), local.history)
     _variances(figure.add_subplot(grid[1]), variances)
@@ -41,11 +41,14 @@ def draw(path: Path, runs: Mapping[str, "Run"], variances: Sequence[NDArray]) ->
 
 
 def _losses(axes: Axes, history: NDArray) -> None:
-    """The mean loss before every step."""
+    """By how much the mean loss is above the last one, before every step."""
     _style(axes)
-    axes.semilogy(history, "o-", color=AFTER, linewidth=2, markersize=5)
+    excess = history[:-1] - history[-1]
+    # What is left in the end is rounding, of either sign.
+    excess = np.where(excess > 0, excess, np.nan)
+    axes.semilogy(excess, "o-", color=AFTER, linewidth=2, markersize=5)
     axes.set_xlabel("steps", color=INK, size=11)
-    axes.set_ylabel("mean loss", color=INK, size=11)
+    axes.set_ylabel("mean loss above the last one", color=INK, size=11)
     axes.set_title("Variance and cost of change", **HEADING)
 
 
