@@ -62,7 +62,8 @@ def _distributions(axes: Axes, services: Mapping[str, Service]) -> None:
         share = 100 * np.arange(1, rates.size + 1) / rates.size
         axes.plot(rates, share, color=colour, linewidth=2, label=name)
     axes.set_xlim(left=0)
-    axes.set_ylim(0, 100)
+    axes.set_ylim(0, 155)
+    axes.set_yticks(range(0, 101, 20))
     axes.set_xlabel("sum rate [bit/s/Hz]", color=INK, size=11)
     axes.set_ylabel("stations below [%]", color=INK, size=11)
     axes.set_title("Sum rates of all stations", **HEADING)

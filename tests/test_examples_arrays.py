@@ -91,7 +91,7 @@ def test_orthogonal_users_share_the_power_without_interference():
     assert service.leak <= bound(np.float64)
 
 
-def test_a_leak_between_users_is_found():
+def test_a_leak_between_users_is_found_and_costs_those_who_hear_it():
     def leaking(h, rtol):
         w, rank = model.zero_forcing(h, rtol)
         return w.at[0, 0].add(1e-3), rank
@@ -101,6 +101,11 @@ def test_a_leak_between_users_is_found():
     )
     service = model.serve(jnp.arange(8.0) / 2, waves, jnp.asarray(0.1), leaking)
     assert service.leak == pytest.approx(1e-3, rel=1e-9)
+    # One antenna more for the first user: 1e-3 of its field is heard by all the others.
+    power = model.SNR / (1 / 2 + 2e-3 / 8 + 1e-6)
+    first = 1.001**2 * power
+    rates = np.log2(1 + np.array([first, *[power / (1 + 1e-6 * power)] * 3]))
+    assert service.rate == pytest.approx(rates.sum(), rel=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -188,11 +193,14 @@ def test_the_minimum_has_no_gradient(rng):
 
 def test_a_step_is_the_gradient_and_at_most_the_largest_step(rng):
     a0 = np.stack([matrix(rng, (7, 6), [2.0] * 6), matrix(rng, (7, 6), [2.0] * 5 + [0.1])])
-    a, losses = jax.jit(sharded_batch.step)(jnp.asarray(a0), jnp.asarray(a0))
-    x = np.linalg.pinv(a0)
-    assert np.allclose(losses, np.sum(x**2, axis=(1, 2)), rtol=1e-12)
+    away = 0.01 * rng.standard_normal(a0.shape)
+    now = a0 + away
+    a, losses = jax.jit(sharded_batch.step)(jnp.asarray(now), jnp.asarray(a0))
+    x = np.linalg.pinv(now)
+    expected = np.sum(x**2, axis=(1, 2)) + np.sum(away**2, axis=(1, 2)) / 2
+    assert np.allclose(losses, expected, rtol=1e-12)
     xt = x.transpose(0, 2, 1)
-    move = 2 * sharded_batch.STEP * xt @ x @ xt
-    assert np.allclose(a[0] - a0[0], move[0], rtol=0, atol=1e-12)
+    move = sharded_batch.STEP * (2 * xt @ x @ xt - away)
+    assert np.allclose(a[0] - now[0], move[0], rtol=0, atol=1e-12)
     short = sharded_batch.LARGEST_STEP * move[1] / np.linalg.norm(move[1])
-    assert np.allclose(a[1] - a0[1], short, rtol=0, atol=1e-12)
+    assert np.allclose(a[1] - now[1], short, rtol=0, atol=1e-12)
