@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _direct
-from jaxpinv._arrays import adjoint, finite_or_zero
+from jaxpinv._arrays import adjoint, finite_or_zero, is_known
 from jaxpinv._certificate import Cutoff
 from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
 
@@ -20,6 +20,10 @@ _BLOCK = 1 << 13
 # of the batch that still takes 85 ms instead of 116 for 20000 7 by 6 matrices, 200 instead
 # of 340 for 2000 32 by 32 and 93 instead of 135 for 2000 64 by 16, on two cores.
 _ONE_IN = 2
+
+# LAPACK calls for many matrices share them out among the threads of jaxlib before 0.12, and
+# wait for the others on such a thread themselves: when all of them wait, they do for ever.
+_MAY_WAIT_FOR_EVER = jax.__version_info__ < (0, 12)
 
 #: `u`, `s`, `v` of `Factors`.
 Triplets = tuple[Array, ...]
@@ -43,6 +47,8 @@ def factor(
     a, finite = finite_or_zero(a)
     finite = finite[..., 0, 0]
     decompose = _eigh if hermitian else _svd
+    if in_blocks and _MAY_WAIT_FOR_EVER:
+        decompose = partial(_one_at_a_time, decompose)
     cutoff = Cutoff(rtol, atol)
     found = _where_proven(decompose, a, cutoff, in_blocks=in_blocks) if direct else None
     if found is None:
@@ -87,6 +93,15 @@ def _where_proven(
     return tuple(back[:-1]), back[-1]
 
 
+def _one_at_a_time(decompose: Callable, a: Array) -> Triplets:
+    """The decompositions of a batch, one after the other."""
+    *batch, m, n = a.shape
+    if not is_known(a.shape) or math.prod(batch) <= 1:
+        return decompose(a)
+    triplets = jax.lax.map(decompose, jnp.reshape(a, (-1, m, n)))
+    return tuple(jnp.reshape(x, (*batch, *x.shape[1:])) for x in triplets)
+
+
 def _attempt(
     method: Callable[..., _direct.Direct], a: Array, cutoff: Cutoff
 ) -> tuple[Solution, Array]:
@@ -112,12 +127,7 @@ def _at_once(attempt: Callable, a: Array, cutoff: Cutoff) -> tuple[Solution, Arr
 
 
 def _one_by_one(attempt: Callable, a: Array, cutoff: Cutoff) -> tuple[Solution, Array]:
-    """What `attempt` finds, for one matrix after the other.
-
-    LAPACK calls for many matrices share them out among the threads of jaxlib, and wait for
-    the others. In a loop they do so on such a thread themselves: when all of them wait,
-    jaxlib 0.10 waits for ever.
-    """
+    """What `attempt` finds, for one matrix after the other: see `_MAY_WAIT_FOR_EVER`."""
     return jax.lax.map(lambda one: attempt(*one), (a, cutoff))
 
 

@@ -93,7 +93,8 @@ def _factor_impl(a, rtol, atol, *, with_pinv, in_blocks=True, **params):
 def _factor_abstract_eval(*avals, direct, **params):
     # The types of the results do not depend on the way to them, and only this one serves
     # a batch that is divided over devices.
-    return _abstract_eval(_factor_impl, *avals, direct=False, **params)
+    impl = partial(_abstract_eval, _factor_impl, direct=False, in_blocks=False)
+    return impl(*avals, **params)
 
 
 def _factor_jvp(primals, tangents, *, with_pinv, **params):
@@ -119,7 +120,9 @@ def _factor_batching(args, axes, **params):
 
 def _factor_lowering(ctx, *args, direct, in_blocks=False, **params):
     # To gather the matrices that need singular values would move them between devices.
-    direct = direct and _is_on_one_device(ctx) and not _names_a_mesh_axis(ctx)
+    # Nor may a loop over matrices go from one device to the next.
+    is_local = _is_on_one_device(ctx) and not _names_a_mesh_axis(ctx)
+    direct, in_blocks = direct and is_local, in_blocks and is_local
     impl = partial(_factor_impl, direct=direct, in_blocks=in_blocks, **params)
     return mlir.lower_fun(impl, multiple_results=True)(ctx, *args)
 
