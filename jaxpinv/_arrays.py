@@ -38,6 +38,12 @@ def finite_or_zero(a: Array) -> tuple[Array, Array]:
     return jnp.where(finite, a, 0), finite
 
 
+def power_of_two(x: Array) -> Array:
+    """A power of two next to each number, and 1 next to 0."""
+    rounded = jax.lax.reduce_precision(x, jnp.finfo(x.dtype).nexp, 0)
+    return jnp.where(rounded > 0, rounded, 1)
+
+
 def _are_many_and_tiny(x: Array, y: Array) -> bool:
     """Whether the product of two batches is one for plain arithmetic."""
     if not is_known((*x.shape, *y.shape)):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _direct
-from jaxpinv._arrays import adjoint, finite_or_zero, is_known
+from jaxpinv._arrays import adjoint, finite_or_zero, is_known, power_of_two
 from jaxpinv._certificate import Cutoff
 from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
 
@@ -107,7 +107,7 @@ def _attempt(
 ) -> tuple[Solution, Array]:
     """Direct solutions, and where they are proven to be right."""
     # By a power of two, which is exact, so that no square overflows or vanishes.
-    scale = _power_of_two(jnp.max(jnp.abs(a), axis=(-2, -1)))
+    scale = power_of_two(jnp.max(jnp.abs(a), axis=(-2, -1)))
     wide = scale[..., None, None].astype(a.dtype)
     q, w, x, certified = method(a / wide, Cutoff(cutoff.rtol, cutoff.atol / scale))
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
@@ -193,12 +193,6 @@ def _largest_met(tolerance: Array, batch: list) -> Array:
     more = [i for i, n in enumerate(batch) if n == 1 != tolerance.shape[i]]
     largest = jnp.max(tolerance, axis=more, keepdims=True, initial=0)
     return jnp.broadcast_to(largest, batch)
-
-
-def _power_of_two(x: Array) -> Array:
-    """A power of two next to each number, and 1 next to 0."""
-    rounded = jax.lax.reduce_precision(x, jnp.finfo(x.dtype).nexp, 0)
-    return jnp.where(rounded > 0, rounded, 1)
 
 
 def _svd(a: Array) -> tuple[Array, Array, Array]:

@@ -1,6 +1,7 @@
 """What every public function begins with: a matrix checked, promoted and factored."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -78,6 +79,7 @@ def factored(
     method: Method = "auto",
     with_pinv: bool = False,
     columns: tuple[str, ArrayLike, Literal["rows", "columns"]] | None = None,
+    factorise: Callable[[Array, Array, Array], Sequence[Array]] | None = None,
 ) -> tuple[Problem, list[Array]]:
     """The problem of a public function, and the columns that it is applied to, if any.
 
@@ -90,6 +92,8 @@ def factored(
         with_pinv: whether the pseudo-inverse itself is wanted.
         columns: name and value of what is multiplied, a vector or `(..., length, k)`, and
             what of the matrix its length is the number of.
+        factorise: what makes the factors, and the pseudo-inverse if wanted, of the tall
+            matrices, `rtol` and `atol`. `factor_p` if it is not given.
     """
     _checks.check_method(function, method)
     a = _checks.as_matrices(function, a, hermitian=hermitian)
@@ -119,14 +123,14 @@ def factored(
     )
     # pinv(A) = pinv(A^H)^H: past this line every matrix is tall.
     tall = a if m >= n else adjoint(a)
-    results = factor_p.bind(
-        tall,
-        rtol,
-        atol,
-        hermitian=bool(hermitian),
-        direct=method == "auto",
-        with_pinv=with_pinv,
-    )
+    if factorise is None:
+        factorise = partial(
+            factor_p.bind,
+            hermitian=bool(hermitian),
+            direct=method == "auto",
+            with_pinv=with_pinv,
+        )
+    results = factorise(tall, rtol, atol)
     *factors, x = results if with_pinv else (*results, None)
     x = adjoint(x) if x is not None and m < n else x
     is_wide, cuts = m < n, bool(given)

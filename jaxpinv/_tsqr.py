@@ -1,0 +1,95 @@
+"""Singular value decomposition of one tall matrix whose rows lie on many devices.
+
+Every device factors its rows, `A_i = Q_i R_i`, and a binary tree of QR factorisations of
+two triangular factors on top of each other makes one `R` of all of them (Demmel, Grigori,
+Hoemmen, Langou, SIAM J. Sci. Comput. 34 (2012) A206-A239). One device takes the singular
+values of that `R = W S V^H`, so that all agree on `V` and on the columns of `U` also where
+singular values are repeated. `W` goes back down the tree, multiplied by the blocks of its
+orthogonal factors, and `U_i = Q_i M_i`.
+"""
+
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import PartitionSpec as P
+
+from jaxpinv._arrays import adjoint, matmul, power_of_two
+
+#: A name of an axis of a mesh, or several of them.
+Axis = str | tuple[str, ...]
+
+
+def decompose(
+    a: Array, mesh: Mesh | AbstractMesh, axis: Axis
+) -> tuple[Array, Array, Array]:
+    """Thin singular value decomposition `(u, s, v)` of `a`, `(m, n)` with `m >= n`.
+
+    The rows of `a` and `u` are divided over the axis, `s` and `v` are on all devices. A
+    matrix that is not finite counts as zero and has `s = nan`.
+    """
+    return _compiled(mesh, axis)(a)
+
+
+@functools.cache
+def _compiled(mesh: Mesh | AbstractMesh, axis: Axis):
+    """The same as one program: outside of `jit` every operation would be one."""
+    by_rows = P(axis, None)
+    mapped = jax.shard_map(
+        partial(_decompose, axis=axis),
+        mesh=mesh,
+        in_specs=by_rows,
+        out_specs=(by_rows, P(), P()),
+    )
+    return jax.jit(mapped)
+
+
+def _decompose(rows: Array, *, axis: Axis) -> tuple[Array, Array, Array]:
+    """The same on one device, for its rows of the matrix."""
+    # LAPACK may loop for ever on an Inf: all devices must know of one anywhere.
+    broken = jax.lax.psum(jnp.sum(~jnp.isfinite(rows), dtype=jnp.int32), axis) > 0
+    rows = jnp.where(broken, 0, rows)
+    scale = power_of_two(jax.lax.pmax(jnp.max(jnp.abs(rows), initial=0), axis))
+    q, r = _qr(rows / scale.astype(rows.dtype))
+    index, count = jax.lax.axis_index(axis), jax.lax.axis_size(axis)
+
+    # At step k device i takes on what device i + k has gathered, if there is such a one:
+    # else it takes zeros. Those are below all rows that are there, and never their pivots.
+    tree = []
+    step = 1
+    while step < count:
+        down = [(i, i + step) for i in range(0, count - step, 2 * step)]
+        other = jax.lax.ppermute(r, axis, [(j, i) for i, j in down])
+        blocks, r = _qr(jnp.concatenate([r, other]))
+        tree.append((step, down, blocks))
+        step *= 2
+
+    w, s, v = jax.lax.cond(index == 0, _svd, _zeros_like_svd, r)
+    s, v = jax.lax.psum((s, v), axis)
+
+    for step, down, blocks in reversed(tree):
+        own, others = jnp.split(blocks, 2)
+        received = jax.lax.ppermute(matmul(others, w), axis, down)
+        w = jnp.where(index % (2 * step) == 0, matmul(own, w), received)
+    return matmul(q, w), jnp.where(broken, jnp.nan, s * scale), v
+
+
+def _qr(a: Array) -> tuple[Array, Array]:
+    """Thin QR factorisation."""
+    q, r = jax.lax.linalg.qr(a, full_matrices=False)
+    return q, r
+
+
+def _svd(r: Array) -> tuple[Array, Array, Array]:
+    """Singular value decomposition of a square matrix, as `(u, s, v)`."""
+    u, s, vh = jax.lax.linalg.svd(r, full_matrices=False)
+    return u, s, adjoint(vh)
+
+
+def _zeros_like_svd(r: Array) -> tuple[Array, Array, Array]:
+    """Zeros of the same types."""
+    zeros = 0 * r
+    return zeros, jnp.real(zeros[0]), zeros
