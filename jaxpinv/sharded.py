@@ -4,24 +4,19 @@ These are `jaxpinv.pinv` and `jaxpinv.lstsq` for a matrix that no single device 
 The factorisation is a tree of small ones, and no device ever sees the rows of another.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from jaxpinv import _checks, _placement, _tsqr
-from jaxpinv._arrays import adjoint, matmul
-from jaxpinv._certificate import Cutoff
-from jaxpinv._factors import Factors, pseudo_inverse
+from jaxpinv import _by_rows, _checks, _placement
+from jaxpinv._arrays import matmul
 from jaxpinv._lstsq import LstsqResult
 from jaxpinv._placement import Placement
-from jaxpinv._primitives import pinv_form
 from jaxpinv._problem import factored
 from jaxpinv._tsqr import Axis
 
@@ -59,24 +54,85 @@ def pinv(
 ) -> Array | tuple[Array, Array]:
     r"""Moore-Penrose pseudo-inverse of a tall matrix whose rows lie on many devices.
 
-    Args:
-    """
-    a = _checks.as_matrices("sharded.pinv", a, hermitian=False)
-    place = _placement.find("sharded.pinv", a, mesh, axis)
+    That of `jaxpinv.pinv`, with the same cutoff,
 
-    def run(place: Placement, a: Array, rtol: ArrayLike | None, atol: ArrayLike | None):
+    $$A^+ = \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} s_i^{-1} v_i u_i^H ,$$
+
+    from the singular values of the small triangular factor in $A = Q R$, to which every
+    device contributes that of its own rows.
+
+    Args:
+        a: one matrix, `(m, n)` with `m >= n`, of the dtypes of `jaxpinv.pinv`. The devices
+            of `axis` must divide `m`: append rows of zeros where they do not. A device may
+            have fewer rows than columns. What is not divided so already is moved.
+        rtol: singular values up to `rtol` times the largest one are cut. A number, traced
+            or not. If neither tolerance is given it is `m * eps` of the dtype that is
+            computed in, with the `m` of the whole matrix. If only `atol` is given it is
+            that where `atol` is zero, and zero elsewhere.
+        atol: singular values up to `atol`, in the unit of `a`, are cut. Zero by default.
+        mesh: the devices. If it is not given it is that on which `a` lies, or that of
+            `jax.set_mesh`.
+        axis: the axis of the mesh that divides the rows, or a tuple of axes. If it is not
+            given it is that of the sharding of `a`, or the only axis. In `jit` and other
+            transformations the type of `a` has no axis unless that is explicit.
+        return_rank: whether to return the rank as well.
+
+    Returns:
+        The pseudo-inverse, `(n, m)`, its columns divided over devices as the rows of `a`
+        are. With `return_rank=True` also the rank, int32. An element that is not finite,
+        on any device, gives NaN and rank 0, and so does a NaN tolerance.
+
+    Raises:
+        TypeError: if `a` is not numeric or a tolerance is not real.
+        ValueError: if `a` is not one matrix, or wide, or the devices do not divide its
+            rows; if its columns are divided; if mesh or axis are not known; if a tolerance
+            is not one number, or negative and not traced.
+
+    **Differentiability.** As `jaxpinv.pinv`: in `a`, to every order and in both modes. The
+    factorisation is done once for the value and all derivatives.
+
+    **Cost.** On each of p devices, a QR factorisation of `m / p` rows, `2 ceil(log2 p)`
+    rounds in which a device sends `n^2` numbers or none, as many QR factorisations of 2n
+    by n, and one sum of `n^2 + n` numbers over all devices. The singular values of an n by
+    n matrix are taken on one of them while the others wait. A first derivative takes the
+    products of `jaxpinv.pinv` with `m / p` rows and a sum of `n^2` numbers. No device
+    holds or sends an array of `m` rows. Several devices of one process that are threads of
+    a CPU share the threads of its LAPACK: set `OPENBLAS_NUM_THREADS=1` there.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from jax.sharding import NamedSharding, PartitionSpec
+        >>> from jaxpinv import sharded
+        >>> mesh = jax.make_mesh((1,), ("rows",))
+        >>> by_rows = NamedSharding(mesh, PartitionSpec("rows"))
+        >>> a = jax.device_put(jnp.ones((4, 2)), by_rows)
+        >>> x, rank = sharded.pinv(a, return_rank=True)
+        >>> int(rank), bool(jnp.allclose(x, 1 / 8))
+        (1, True)
+
+    Source:
+        J. Demmel, L. Grigori, M. Hoemmen, J. Langou, "Communication-optimal parallel and
+        sequential QR and LU factorizations", SIAM J. Sci. Comput. 34 (2012) A206-A239, for
+        the factorisation; as `jaxpinv.pinv` for the rest.
+    """
+    name = "sharded.pinv"
+    a = _checks.as_matrices(name, a, hermitian=False)
+    place = _placement.find(name, a, mesh, axis)
+
+    def run(place: Placement, a: Array, rtol: Array | None, atol: Array | None):
         problem, _ = factored(
-            "sharded.pinv",
+            name,
             place.put(a, place.axis, None),
             {"rtol": rtol, "atol": atol},
             hermitian=False,
             with_pinv=True,
-            factorise=partial(_factorise, place, with_pinv=True),
+            factorise=partial(_by_rows.factor, place, with_pinv=True),
         )
         return place.put(problem.pinv(), None, place.axis), problem.rank()
 
-    tolerances = _numbers("sharded.pinv", rtol, atol)
-    x, rank = place.run(run, (P(None, place.axis), P()), a, *tolerances)
+    specs = P(None, place.axis), P()
+    x, rank = place.run(run, specs, a, *_numbers(name, rtol, atol))
     return (x, rank) if return_rank else x
 
 
@@ -89,12 +145,82 @@ def lstsq(
     mesh: Mesh | AbstractMesh | None = None,
     axis: Axis | None = None,
 ) -> LstsqResult:
-    r"""Least-squares solution of minimum norm with a matrix of rows on many devices.
+    r"""Least-squares solution of minimum norm for a matrix of rows on many devices.
+
+    That of `jaxpinv.lstsq`, of all minimisers of $\|b - A_k x\|_2$ the shortest,
+
+    $$x = A^+ b = \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)}
+    s_i^{-1} v_i\, (u_i^H b) .$$
+
+    Args:
+        a: as in `sharded.pinv`.
+        b: a vector, `(m,)`, or a matrix, `(m, k)`, its rows divided over devices as those
+            of `a` are.
+        rtol: as in `sharded.pinv`, of the dtype that `a` and `b` have in common.
+        atol: as in `sharded.pinv`.
+        mesh: as in `sharded.pinv`.
+        axis: as in `sharded.pinv`.
+
+    Returns:
+        Solution, `(n,)` or `(n, k)`, residuals, `()` or `(k,)`, rank and singular values,
+        `(n,)`, as `jaxpinv.lstsq`, on all devices.
+
+    Raises:
+        TypeError: if an argument is not numeric or a tolerance is not real.
+        ValueError: as `sharded.pinv` does, and if `b` is not of `m` rows.
+
+    **Differentiability.** As `jaxpinv.lstsq`. The singular values, too, have derivatives
+    of every order: beyond the first not where they are repeated or zero.
+
+    **Cost.** As `sharded.pinv`, with products of matrices with vectors instead of its
+    products of matrices where no tolerance is given. Besides those of the factorisation
+    the devices add up `n k` numbers, or `n^2` where a tolerance is given.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from jaxpinv import sharded
+        >>> mesh = jax.make_mesh((1,), ("rows",))
+        >>> a = jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
+        >>> b = jnp.array([1.0, 2.0, 4.0])
+        >>> x, residuals, rank, _ = sharded.lstsq(a, b, mesh=mesh)
+        >>> bool(jnp.allclose(x, jnp.array([5 / 6, 1.5]), atol=1e-5)), int(rank)
+        (True, 2)
+
+    Source:
+        As `sharded.pinv` and `jaxpinv.lstsq`.
     """
-    a = _checks.as_matrices("sharded.lstsq", a, hermitian=False)
-    place = _placement.find("sharded.lstsq", a, mesh, axis)
-    b = _checks.as_columns("sharded.lstsq", "b", b, a.shape[0], ())
-    return None
+    name = "sharded.lstsq"
+    a = _checks.as_matrices(name, a, hermitian=False)
+    place = _placement.find(name, a, mesh, axis)
+    columns = _checks.as_columns(name, "b", b, a.shape[0], ())
+    if columns.ndim > 2:
+        raise ValueError(
+            f"{name}: expected b to be a vector or a matrix, got shape {columns.shape}"
+        )
+
+    def run(place: Placement, a: Array, b: Array, rtol: Array | None, atol: Array | None):
+        problem, [b] = factored(
+            name,
+            place.put(a, place.axis, None),
+            {"rtol": rtol, "atol": atol},
+            hermitian=False,
+            columns=("b", place.put(b, place.axis, None), "rows"),
+            factorise=partial(_by_rows.factor, place, with_pinv=False),
+        )
+        x = problem.solve(b)
+        r = b - matmul(problem.a, x)
+        residuals = jnp.sum(jnp.real(jnp.conj(r) * r), axis=-2)
+        values = _by_rows.singular_values(problem.a, problem.factors)
+        real = jnp.finfo(problem.dtype).dtype
+        solution = place.put(x.astype(problem.dtype))
+        return solution, residuals.astype(real), problem.rank(), values.astype(real)
+
+    found = place.run(run, (P(),) * 4, a, columns, *_numbers(name, rtol, atol))
+    solution, residuals, rank, values = found
+    if jnp.ndim(b) == 1:
+        solution, residuals = solution[:, 0], residuals[0]
+    return LstsqResult(solution, residuals, rank, values)
 
 
 def _numbers(
@@ -110,39 +236,3 @@ def _numbers(
             )
         found.append(tolerance)
     return found
-
-
-def _factorise(
-    place: Placement, a: Array, rtol: Array, atol: Array, *, with_pinv: bool
-) -> tuple[Array, ...]:
-    """The factors, and the pseudo-inverse if wanted, that change with `a` as they should."""
-    u, s, v = _tsqr.decompose(jax.lax.stop_gradient(a), *place)
-    undefined = jnp.isnan(rtol) | jnp.isnan(atol) | jnp.any(jnp.isnan(s))
-    kept = (s > Cutoff(rtol, atol).above(jnp.max(s, initial=0))) | undefined
-    s = jnp.where(undefined, jnp.nan, s)
-    factors = Factors(_with_tangent(u, a), s, v, kept, jnp.zeros_like(undefined))
-    return (*factors, _pseudo_inverse(factors)) if with_pinv else factors
-
-
-@jax.custom_jvp
-def _with_tangent(u: Array, a: Array) -> Array:
-    """`u`, on which the tangent of `a` rides, as on that of `factor`."""
-    return u
-
-
-@_with_tangent.defjvp
-def _with_tangent_jvp(primals, tangents):
-    return _with_tangent(*primals), tangents[1]
-
-
-@jax.custom_jvp
-def _pseudo_inverse(factors: Factors) -> Array:
-    """The pseudo-inverse, with the derivatives of `pinv_form`."""
-    return pseudo_inverse(factors)
-
-
-@_pseudo_inverse.defjvp
-def _pseudo_inverse_jvp(primals, tangents):
-    [factors], [directions] = primals, tangents
-    dx = pinv_form(factors, [None, directions.u], cuts=True)
-    return _pseudo_inverse(factors), dx
