@@ -64,11 +64,6 @@ def derivatives_of_lstsq(lstsq, a, b, e, rtol):
     return *found, *gradient, *hvp
 
 
-def compiled_derivatives(f, whole, by_rows):
-    """Two compiled functions, for a matrix on one device and for one of rows on eight."""
-    return jax.jit(functools.partial(f, whole)), jax.jit(functools.partial(f, by_rows))
-
-
 def pinv_by_rows(a, rtol=None, **kwargs):
     """The function under test on eight devices."""
     return sharded.pinv(a, rtol, mesh=mesh_of(8), axis="rows", **kwargs)
@@ -79,8 +74,26 @@ def lstsq_by_rows(a, b, rtol=None):
     return sharded.lstsq(a, b, rtol, mesh=mesh_of(8), axis="rows")
 
 
-PINV = compiled_derivatives(derivatives_of_pinv, jaxpinv.pinv, pinv_by_rows)
-LSTSQ = compiled_derivatives(derivatives_of_lstsq, jaxpinv.lstsq, lstsq_by_rows)
+def whole(f):
+    """A function of the package as it is for a matrix on one device."""
+    return functools.partial(f, method="svd")
+
+
+# Compiled once for all tests that want them.
+PINV = jax.jit(functools.partial(derivatives_of_pinv, pinv_by_rows))
+LSTSQ = jax.jit(functools.partial(derivatives_of_lstsq, lstsq_by_rows))
+WHOLE_PINV = jax.jit(functools.partial(derivatives_of_pinv, whole(jaxpinv.pinv)))
+WHOLE_LSTSQ = jax.jit(functools.partial(derivatives_of_lstsq, whole(jaxpinv.lstsq)))
+
+
+@functools.cache
+def program(f, m, dtype, k, has_rtol):
+    """Either of the functions of rows, compiled."""
+    a, e, ct = put_arguments(*(np.zeros(s, dtype) for s in [(m, N), (m, N), (N, m)]))
+    b = put(np.zeros((m, k)[:k], dtype))
+    rtol = 0.0 if has_rtol else None
+    args = (a, e, ct, rtol) if f is PINV else (a, b, e, rtol)
+    return f.lower(*args).compile()
 
 
 def arguments_of_pinv(rng, a):
@@ -99,23 +112,24 @@ def put_arguments(a, e, ct):
 def test_pinv_and_its_derivatives_are_those_of_the_whole_matrix(rng, dtype, case):
     spectrum, rtol = SPECTRA[case]
     args = arguments_of_pinv(rng, matrix(rng, (M, N), spectrum, dtype))
-    whole, by_rows = PINV
+    by_rows = program(PINV, M, dtype, 1, True)
     found = by_rows(*put_arguments(*args), rtol)
-    for x, y in zip(found, whole(*args, rtol), strict=True):
+    for x, y in zip(found, WHOLE_PINV(*args, rtol), strict=True):
         assert relative_error(x, y) <= bound(dtype, 1e3)
     assert found[0].sharding.spec == BY_COLUMNS
     assert found[3].sharding.spec[0] == "rows"
 
 
-@pytest.mark.parametrize("rtol", [None, 0.25], ids=["default", "cut"])
-@pytest.mark.parametrize("k", [1, 2], ids=["vector", "matrix"])
-def test_lstsq_and_its_derivatives_are_those_of_the_whole_matrix(rng, rtol, k):
+@pytest.mark.parametrize(
+    ("k", "rtol"), [(1, None), (2, 0.25)], ids=["vector and default", "matrix and cut"]
+)
+def test_lstsq_and_its_derivatives_are_those_of_the_whole_matrix(rng, k, rtol):
     a = matrix(rng, (M, N), [3, 2, 0.6, 0.4])
     b = gaussian(rng, (M, k)[:k])
     e = gaussian(rng, a.shape)
-    whole, by_rows = LSTSQ
+    by_rows = program(LSTSQ, M, np.float64, k, rtol is not None)
     found = by_rows(put(a), put(b), put(e), rtol)
-    reference = whole(a, b, e, rtol)
+    reference = WHOLE_LSTSQ(a, b, e, rtol)
     assert int(found[2]) == (4 if rtol is None else 2)
     for x, y in zip(found, reference, strict=True):
         assert relative_error(x, y) <= bound(np.float64, 1e3)
@@ -159,11 +173,14 @@ def test_any_number_of_devices_may_have_fewer_rows_than_columns(rng, count):
 def test_one_element_that_is_not_finite_makes_the_result_nan_on_all_devices(rng, element):
     a, e, ct = arguments_of_pinv(rng, gaussian(rng, (M, N)))
     a[M // 2, 1] = element
-    x, rank, gradient, hvp = PINV[1](*put_arguments(a, e, ct), 0.0)
+    x, rank, gradient, hvp = program(PINV, M, np.float64, 1, True)(
+        *put_arguments(a, e, ct), 0.0
+    )
     assert int(rank) == 0
     assert all(np.all(np.isnan(y)) for y in (x, gradient, hvp))
-    b = gaussian(rng, (M, 1))
-    solution, residuals, rank, values, *_ = LSTSQ[1](put(a), put(b), put(e), None)
+    by_rows = program(LSTSQ, M, np.float64, 1, False)
+    found = by_rows(put(a), put(gaussian(rng, (M,))), put(e), None)
+    solution, residuals, rank, values, *_ = found
     assert int(rank) == 0
     assert all(np.all(np.isnan(y)) for y in (solution, residuals, values))
 
@@ -197,7 +214,7 @@ def test_a_mesh_with_explicit_sharding_needs_no_axis_in_a_gradient(rng):
     found = f(*placed, 0.0)
     assert jax.typeof(found[0]).sharding.spec == BY_COLUMNS
     assert jax.typeof(found[2]).sharding.spec[0] == "rows"
-    for x, y in zip(found, PINV[0](*args, 0.0), strict=True):
+    for x, y in zip(found, WHOLE_PINV(*args, 0.0), strict=True):
         assert relative_error(x, y) <= bound(np.float64, 1e3)
 
 
@@ -220,17 +237,11 @@ def sizes(text):
     return [math.prod(int(n) for n in shape.split(",") if n) for shape in shapes]
 
 
-@pytest.mark.parametrize("function", ["pinv", "lstsq"])
-def test_devices_send_what_does_not_depend_on_the_rows_and_hold_their_own(rng, function):
+@pytest.mark.parametrize("f", [PINV, LSTSQ], ids=["pinv", "lstsq"])
+def test_devices_send_what_does_not_depend_on_the_rows_and_hold_their_own(f):
     found = []
     for m in (M, 100 * M):
-        a = np.zeros((m, N))
-        if function == "pinv":
-            args = *put_arguments(a, a, a.T), 0.0
-            text = PINV[1].lower(*args).compile().as_text()
-        else:
-            args = put(a), put(a[:, :1]), put(a), None
-            text = LSTSQ[1].lower(*args).compile().as_text()
+        text = program(f, m, np.float64, 1, f is PINV).as_text()
         found.append([(kind, sizes(result)) for result, kind in COLLECTIVE.findall(text)])
         assert max(sizes(text)) <= max(m // 8, 2 * N) * N
     few, many = found
