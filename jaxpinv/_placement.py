@@ -19,12 +19,17 @@ class Placement(NamedTuple):
     mesh: Mesh | AbstractMesh
     axis: Axis
 
+    @property
+    def is_explicit(self) -> bool:
+        """Whether types of arrays say how they are divided over the mesh."""
+        return AxisType.Explicit in self.mesh.axis_types
+
     def run(self, f: Callable, specs: Any, *arrays: Any) -> Any:
         """What `f` makes of the placement and arrays, its work divided by the compiler.
 
         Where types say how arrays are divided, those of the results say it by `specs`.
         """
-        if AxisType.Explicit not in self.mesh.axis_types:
+        if not self.is_explicit:
             return f(self, *arrays)
 
         def in_auto_mode(*arrays: Any) -> Any:
@@ -35,7 +40,10 @@ class Placement(NamedTuple):
 
     def put(self, x: Array, *spec: Axis | None) -> Array:
         """`x`, and its cotangent in reverse mode, divided over the mesh in that way."""
-        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, P(*spec)))
+        sharding = NamedSharding(self.mesh, P(*spec))
+        if self.is_explicit:
+            return jax.sharding.reshard(x, sharding)
+        return jax.lax.with_sharding_constraint(x, sharding)
 
 
 def find(

@@ -119,11 +119,12 @@ def pinv(
     name = "sharded.pinv"
     a = _checks.as_matrices(name, a, hermitian=False)
     place = _placement.find(name, a, mesh, axis)
+    a = place.put(a, place.axis, None)
 
     def run(place: Placement, a: Array, rtol: Array | None, atol: Array | None):
         problem, _ = factored(
             name,
-            place.put(a, place.axis, None),
+            a,
             {"rtol": rtol, "atol": atol},
             hermitian=False,
             with_pinv=True,
@@ -199,13 +200,15 @@ def lstsq(
             f"{name}: expected b to be a vector or a matrix, got shape {columns.shape}"
         )
 
+    a, columns = (place.put(x, place.axis, None) for x in (a, columns))
+
     def run(place: Placement, a: Array, b: Array, rtol: Array | None, atol: Array | None):
         problem, [b] = factored(
             name,
-            place.put(a, place.axis, None),
+            a,
             {"rtol": rtol, "atol": atol},
             hermitian=False,
-            columns=("b", place.put(b, place.axis, None), "rows"),
+            columns=("b", b, "rows"),
             factorise=partial(_by_rows.factor, place, with_pinv=False),
         )
         x = problem.solve(b)

@@ -14,7 +14,7 @@ import jaxpinv
 from jaxpinv import sharded
 from tests.helpers import bound, exact_derivative, gaussian, matrix, relative_error
 
-M, N = 72, 4
+M, N = 720, 4
 BY_ROWS = PartitionSpec("rows")
 BY_COLUMNS = PartitionSpec(None, "rows")
 SPECTRA = {
@@ -52,7 +52,10 @@ def derivatives_of_pinv(pinv, a, e, ct, rtol):
 
 
 def derivatives_of_lstsq(lstsq, a, b, e, rtol):
-    """All fields, gradients in both arguments, and their derivative along `e` of `a`."""
+    """All fields, gradients in both arguments, and their derivative along `e` of `a`.
+
+    The last one only where nothing is cut, or the tests would compile for too long.
+    """
 
     def total(a, b):
         found = lstsq(a, b, rtol)
@@ -60,6 +63,9 @@ def derivatives_of_lstsq(lstsq, a, b, e, rtol):
         return sum(jnp.sum(jnp.sin(x)) for x in fields), found
 
     derive = jax.grad(total, (0, 1), has_aux=True)
+    if rtol is not None:
+        gradient, found = derive(a, b)
+        return *found, *gradient
     gradient, hvp, found = jax.jvp(lambda a: derive(a, b), (a,), (e,), has_aux=True)
     return *found, *gradient, *hvp
 
@@ -87,10 +93,10 @@ WHOLE_LSTSQ = jax.jit(functools.partial(derivatives_of_lstsq, whole(jaxpinv.lsts
 
 
 @functools.cache
-def program(f, m, dtype, k, has_rtol):
+def program(f, dtype, k, has_rtol):
     """Either of the functions of rows, compiled."""
-    a, e, ct = put_arguments(*(np.zeros(s, dtype) for s in [(m, N), (m, N), (N, m)]))
-    b = put(np.zeros((m, k)[:k], dtype))
+    a, e, ct = put_arguments(*(np.zeros(s, dtype) for s in [(M, N), (M, N), (N, M)]))
+    b = put(np.zeros((M, k)[:k], dtype))
     rtol = 0.0 if has_rtol else None
     args = (a, e, ct, rtol) if f is PINV else (a, b, e, rtol)
     return f.lower(*args).compile()
@@ -112,12 +118,12 @@ def put_arguments(a, e, ct):
 def test_pinv_and_its_derivatives_are_those_of_the_whole_matrix(rng, dtype, case):
     spectrum, rtol = SPECTRA[case]
     args = arguments_of_pinv(rng, matrix(rng, (M, N), spectrum, dtype))
-    by_rows = program(PINV, M, dtype, 1, True)
+    by_rows = program(PINV, dtype, 1, True)
     found = by_rows(*put_arguments(*args), rtol)
     for x, y in zip(found, WHOLE_PINV(*args, rtol), strict=True):
         assert relative_error(x, y) <= bound(dtype, 1e3)
-    assert found[0].sharding.spec == BY_COLUMNS
-    assert found[3].sharding.spec[0] == "rows"
+    for y, spec in (found[0], BY_COLUMNS), (found[2], BY_ROWS), (found[3], BY_ROWS):
+        assert y.sharding.is_equivalent_to(NamedSharding(mesh_of(8), spec), 2)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +133,7 @@ def test_lstsq_and_its_derivatives_are_those_of_the_whole_matrix(rng, k, rtol):
     a = matrix(rng, (M, N), [3, 2, 0.6, 0.4])
     b = gaussian(rng, (M, k)[:k])
     e = gaussian(rng, a.shape)
-    by_rows = program(LSTSQ, M, np.float64, k, rtol is not None)
+    by_rows = program(LSTSQ, np.float64, k, rtol is not None)
     found = by_rows(put(a), put(b), put(e), rtol)
     reference = WHOLE_LSTSQ(a, b, e, rtol)
     assert int(found[2]) == (4 if rtol is None else 2)
@@ -144,7 +150,7 @@ def test_the_default_cutoff_counts_the_rows_of_all_devices(rng):
     assert int(pinv_by_rows(put(a), return_rank=True)[1]) == 4
 
 
-@pytest.mark.parametrize("count", [1, 3, 5, 6])
+@pytest.mark.parametrize("count", [1, 3, 6])
 def test_any_number_of_devices_may_have_fewer_rows_than_columns(rng, count):
     m, n = -(-5 // count) * count, 5
     a = matrix(rng, (m, n), [3, 2, 1, 0, 0])
@@ -173,12 +179,12 @@ def test_any_number_of_devices_may_have_fewer_rows_than_columns(rng, count):
 def test_one_element_that_is_not_finite_makes_the_result_nan_on_all_devices(rng, element):
     a, e, ct = arguments_of_pinv(rng, gaussian(rng, (M, N)))
     a[M // 2, 1] = element
-    x, rank, gradient, hvp = program(PINV, M, np.float64, 1, True)(
+    x, rank, gradient, hvp = program(PINV, np.float64, 1, True)(
         *put_arguments(a, e, ct), 0.0
     )
     assert int(rank) == 0
     assert all(np.all(np.isnan(y)) for y in (x, gradient, hvp))
-    by_rows = program(LSTSQ, M, np.float64, 1, False)
+    by_rows = program(LSTSQ, np.float64, 1, False)
     found = by_rows(put(a), put(gaussian(rng, (M,))), put(e), None)
     solution, residuals, rank, values, *_ = found
     assert int(rank) == 0
@@ -195,13 +201,14 @@ def test_a_matrix_of_any_size_loses_no_digit_in_single_precision(rng, scale):
     assert relative_error(x, reference) <= bound(np.float32, 6)
 
 
-@pytest.mark.parametrize("axis", ["x", ("x", "y")], ids=str)
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize(
+    ("axis", "kind"), [("x", AxisType.Explicit), (("x", "y"), AxisType.Auto)], ids=str
+)
 def test_axes_of_a_mesh_of_two_are_found_in_the_sharding(rng, axis, kind):
     mesh = jax.make_mesh((2, 4), ("x", "y"), axis_types=(kind,) * 2)
     a = gaussian(rng, (16, 3))
     x = sharded.pinv(put(a, PartitionSpec(axis), mesh))
-    assert x.sharding.spec[1] == axis
+    assert x.sharding.shard_shape(x.shape) == (3, 16 // (2 if axis == "x" else 8))
     assert relative_error(x, np.linalg.pinv(a)) <= bound(np.float64, 10)
 
 
@@ -216,6 +223,14 @@ def test_a_mesh_with_explicit_sharding_needs_no_axis_in_a_gradient(rng):
     assert jax.typeof(found[2]).sharding.spec[0] == "rows"
     for x, y in zip(found, WHOLE_PINV(*args, 0.0), strict=True):
         assert relative_error(x, y) <= bound(np.float64, 1e3)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_an_array_that_is_not_on_the_mesh_is_put_there(rng, kind):
+    a = gaussian(rng, (16, 3))
+    x = sharded.pinv(jnp.asarray(a), mesh=mesh_of(8, kind))
+    assert x.sharding.shard_shape(x.shape) == (3, 2)
+    assert relative_error(x, np.linalg.pinv(a)) <= bound(np.float64, 10)
 
 
 def test_the_context_has_the_mesh_and_its_only_axis(rng):
@@ -238,19 +253,15 @@ def sizes(text):
 
 
 @pytest.mark.parametrize("f", [PINV, LSTSQ], ids=["pinv", "lstsq"])
-def test_devices_send_what_does_not_depend_on_the_rows_and_hold_their_own(f):
-    found = []
-    for m in (M, 100 * M):
-        text = program(f, m, np.float64, 1, f is PINV).as_text()
-        found.append([(kind, sizes(result)) for result, kind in COLLECTIVE.findall(text)])
-        assert max(sizes(text)) <= max(m // 8, 2 * N) * N
-    few, many = found
-    assert sorted(few) == sorted(many)
-    kinds = [kind for kind, _ in few]
+def test_devices_send_small_matrices_and_hold_no_more_than_their_rows(f):
+    text = program(f, np.float64, 1, f is PINV).as_text()
+    found = [(kind, max(sizes(result))) for result, kind in COLLECTIVE.findall(text)]
+    kinds = [kind for kind, _ in found]
     # Up the tree and down.
     assert kinds.count("collective-permute") == 6
     assert set(kinds) == {"collective-permute", "all-reduce"}
-    assert max(max(size) for _, size in few) <= N * N
+    assert max(size for _, size in found) == N * N < M // 8
+    assert max(sizes(text)) == M // 8 * N
 
 
 A = np.ones((M, N))
@@ -258,8 +269,8 @@ TWO_AXES = {"mesh": lambda: jax.make_mesh((2, 4), ("x", "y"), (AxisType.Auto,) *
 ERRORS = {
     "vector": (np.ones(3), {}, "expected a matrix .*, got shape .3,."),
     "batch": (np.ones((2, M, N)), {}, "expected one matrix"),
-    "wide": (A.T, {}, "at least as many rows as columns, got shape .4, 72."),
-    "uneven": (A[1:], {}, "that the 8 devices of axis 'rows' divide, got shape .71, 4."),
+    "wide": (A.T, {}, "at least as many rows as columns, got shape .4, 720."),
+    "uneven": (A[1:], {}, "that the 8 devices of axis 'rows' divide, got shape .719, 4."),
     "axis": (A, {"axis": "batch"}, "one of .'rows',., got 'batch'"),
     "mesh": (A, {"mesh": lambda: None}, "expected a mesh, or a matrix that lies on one"),
     "two axes": (A, TWO_AXES, "name of the axis that divides the rows"),

@@ -203,7 +203,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     device = Machine(*(getattr(args, name) for name in Machine._fields))
     print()
-    print(table_on_paper(*args.paper, device))
+    m, n, p = args.paper
+    print(table_on_paper(m, n, p, device))
 
 
 if __name__ == "__main__":
