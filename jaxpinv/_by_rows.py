@@ -71,7 +71,7 @@ def _triplets(a: Array, u: Array, s: Array, v: Array) -> tuple[Array, Array, Arr
 def _triplets_jvp(primals, tangents):
     u, s, v = triplets = _triplets(*primals)
     # The NaN is a factor of the tangent, so that reverse mode does not lose it.
-    e = tangents[0] * jnp.where(jnp.isnan(s[0]), jnp.nan, 1).astype(u.dtype)
+    e = tangents[0] * jnp.where(jnp.any(jnp.isnan(s)), jnp.nan, 1).astype(u.dtype)
     image = matmul(e, v)
     w = matmul(adjoint(u), image)
     diagonal = jnp.eye(s.shape[0], dtype=bool)

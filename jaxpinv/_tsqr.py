@@ -92,4 +92,4 @@ def _svd(r: Array) -> tuple[Array, Array, Array]:
 def _zeros_like_svd(r: Array) -> tuple[Array, Array, Array]:
     """Zeros of the same types."""
     zeros = 0 * r
-    return zeros, jnp.real(zeros[0]), zeros
+    return zeros, jnp.real(jnp.diagonal(zeros)), zeros
