@@ -40,7 +40,10 @@ def finite_or_zero(a: Array) -> tuple[Array, Array]:
 
 def power_of_two(x: Array) -> Array:
     """A power of two next to each number, and 1 next to 0."""
-    rounded = jax.lax.reduce_precision(x, jnp.finfo(x.dtype).nexp, 0)
+    limits = jnp.finfo(x.dtype)
+    rounded = jax.lax.reduce_precision(x, limits.nexp, 0)
+    # XLA multiplies by the reciprocal instead of dividing: it must not be denormal.
+    rounded = jnp.minimum(rounded, 2.0 ** (limits.maxexp - 2))
     return jnp.where(rounded > 0, rounded, 1)
 
 

@@ -46,7 +46,7 @@ def factor(
     """
     a, finite = finite_or_zero(a)
     finite = finite[..., 0, 0]
-    decompose = _eigh if hermitian else _svd
+    decompose = partial(_scaled, _eigh if hermitian else _svd)
     if in_blocks and _MAY_WAIT_FOR_EVER:
         decompose = partial(_one_at_a_time, decompose)
     cutoff = Cutoff(rtol, atol)
@@ -56,7 +56,9 @@ def factor(
         x, certified = None, jnp.zeros_like(finite)
     else:
         (u, s, v, x), certified = found
-    undefined = ~finite | jnp.isnan(rtol) | jnp.isnan(atol)
+    # A largest value beyond all numbers would cut all others, and make a zero of the result.
+    overflows = jnp.any(jnp.isinf(s), axis=-1)
+    undefined = ~finite | overflows | jnp.isnan(rtol) | jnp.isnan(atol)
     kept = _kept(s, cutoff) | (certified | undefined)[..., None]
     s = jnp.where(undefined[..., None], jnp.nan, s)
     is_inverse = certified & may_be_inverse(a.shape)
@@ -106,9 +108,7 @@ def _attempt(
     method: Callable[..., _direct.Direct], a: Array, cutoff: Cutoff
 ) -> tuple[Solution, Array]:
     """Direct solutions, and where they are proven to be right."""
-    # By a power of two, which is exact, so that no square overflows or vanishes.
-    scale = power_of_two(jnp.max(jnp.abs(a), axis=(-2, -1)))
-    wide = scale[..., None, None].astype(a.dtype)
+    scale, wide = _scale(a)
     q, w, x, certified = method(a / wide, Cutoff(cutoff.rtol, cutoff.atol / scale))
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
     return (q, s, w, x / wide), certified
@@ -193,6 +193,26 @@ def _largest_met(tolerance: Array, batch: list) -> Array:
     more = [i for i, n in enumerate(batch) if n == 1 != tolerance.shape[i]]
     largest = jnp.max(tolerance, axis=more, keepdims=True, initial=0)
     return jnp.broadcast_to(largest, batch)
+
+
+def _scale(a: Array) -> tuple[Array, Array]:
+    """A number of the size of each matrix, `(...)`, and the same as `(..., 1, 1)`.
+
+    It is a power of two, to divide by which is exact: no square overflows or vanishes then.
+    """
+    scale = power_of_two(jnp.max(jnp.abs(a), axis=(-2, -1), initial=0))
+    return scale, scale[..., None, None].astype(a.dtype)
+
+
+def _scaled(decompose: Callable, a: Array) -> Triplets:
+    """Singular triplets of matrices of any size.
+
+    LAPACK scales by itself, but to no avail where denormal numbers count as zero: then it
+    makes NaN of them.
+    """
+    scale, wide = _scale(a)
+    u, s, v = decompose(a / wide)
+    return u, s * scale[..., None], v
 
 
 def _svd(a: Array) -> tuple[Array, Array, Array]:

@@ -132,10 +132,14 @@ def _by_matrices(factors: Factors, slots: Sequence[Any], *, may_branch: bool) ->
             # to a result that does not.
             scale, (b, c) = largest_value(factors), (_largest_element(y) for y in x)
             directions[i] = matmul(x.b / b * scale, transpose(x.c / c))
-            size = (b / scale, c)
+            size = ((b / scale).real, c.real)
     result = derivative(factors, directions, may_branch=may_branch)
     if size is not None:
-        result = result * size[0] * size[1]
+        # In the order in which no product leaves the range unless the last one does.
+        small, large = jnp.minimum(*size), jnp.maximum(*size)
+        is_large = _largest_element(result).real >= 1
+        first, second = jnp.where(is_large, small, large), jnp.where(is_large, large, small)
+        result = result * first.astype(result.dtype) * second.astype(result.dtype)
     if not isinstance(opened, Outer):
         return result
     b, c = opened

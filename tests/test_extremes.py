@@ -1,0 +1,65 @@
+"""The largest and the smallest numbers of a precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from tests.helpers import bound, gaussian, matrix, relative_error
+
+
+def test_a_norm_beyond_all_numbers_gives_nan_and_rank_0():
+    a = np.full((5, 3), 3e38, np.float32)
+    x, rank = jaxpinv.pinv(a, return_rank=True)
+    assert np.all(np.isnan(x))
+    assert rank == 0
+    found = jaxpinv.lstsq(a, np.ones(5, np.float32))
+    assert np.all(np.isnan(found.solution))
+
+
+@pytest.mark.parametrize("method", ["auto", "svd"])
+@pytest.mark.parametrize("shape", [(12, 12), (40, 3, 2)], ids=str)
+def test_the_largest_numbers_have_a_pseudo_inverse(method, shape):
+    *batch, m, n = shape
+    a = np.broadcast_to(np.eye(m, n, dtype=np.float32) * np.float32(3e38), shape)
+    x = np.asarray(jaxpinv.pinv(a, method=method), np.float64)
+    exact = np.broadcast_to(np.eye(n, m) / 3e38, (*batch, n, m))
+    # What is denormal has few digits, or is zero.
+    assert np.max(np.abs(x - exact)) <= np.finfo(np.float32).tiny
+
+
+@pytest.mark.parametrize(
+    ("of_a", "of_b", "of_ct"),
+    [(1e-15, 1e15, 1e-15), (1e15, 1e-15, 1e15)],
+    ids=["overflows", "vanishes"],
+)
+def test_gradients_of_a_solution_stay_in_the_range(rng, of_a, of_b, of_ct):
+    a = matrix(rng, (6, 4), [3, 2, 0.3, 0.2])
+    b, ct = gaussian(rng, (6, 2)), gaussian(rng, (4, 2))
+
+    def gradient(a, b, ct, atol):
+        return jax.grad(lambda a: jnp.sum(ct * jaxpinv.lstsq(a, b, atol=atol).solution))(a)
+
+    scaled = [
+        np.asarray(x * scale, np.float32)
+        for x, scale in ((a, of_a), (b, of_b), (ct, of_ct), (0.25, of_a))
+    ]
+    exact = gradient(a, b, ct, 0.25) * (of_b / of_a) * (of_ct / of_a)
+    assert 1e-31 < np.max(np.abs(exact)) < 1e32
+    found = np.asarray(gradient(*scaled), np.float64)
+    assert relative_error(found, exact) <= bound(np.float32, (3 / 0.05) ** 2)
+
+
+@pytest.mark.parametrize("hermitian", [False, True])
+def test_a_matrix_of_denormals_is_finite_in_a_batch(hermitian):
+    a = np.tile(np.diag([1.0, 2.0]), (40, 1, 1))
+    a[7] = 2.2e-308 * np.array([[-0.27, -0.37], [-0.37, 0.1]])
+    assert np.all(np.isfinite(jaxpinv.pinv(a, hermitian=hermitian)))
+
+
+def test_a_tall_matrix_of_denormals_is_finite_in_a_batch():
+    a = np.ones((40, 3, 2))
+    a[:, 0] = 2
+    a[7] = 2.2e-308 * np.array([[-0.27, -0.37], [-0.96, 0.1], [0.43, -0.11]])
+    assert np.all(np.isfinite(jaxpinv.pinv(a)))
