@@ -1,0 +1,72 @@
+"""Draws what shutters make of a photograph, how they were learned, and what they are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+INK, OPEN, EXACT, USUAL = "#22313f", "#7f8c8d", "#2a9d8f", "#d1495b"
+HEADING = {"loc": "left", "size": 12, "color": INK}
+
+
+def draw(
+    path: Path,
+    pictures: Mapping[str, NDArray],
+    errors: Mapping[str, NDArray],
+    shutters: Mapping[str, NDArray],
+) -> None:
+    """Writes the picture as PNG.
+
+    Args:
+        path: where to.
+        pictures: grey pictures by title, with lines as columns.
+        errors: of the "exact" gradient and the "usual" one, `(starts, steps + 1)`.
+        shutters: the share of light in every slot, `(slots,)`, by name.
+    """
+    # A Figure without pyplot draws with Agg, wherever the script runs.
+    figure = Figure(figsize=(13, 6.6), dpi=110, layout="constrained")
+    title = "A shutter learned through a truncated pseudo-inverse"
+    figure.suptitle(title, x=0.02, ha="left", size=16, weight="bold", color=INK)
+    above, below = figure.subfigures(2, height_ratios=(1, 1.25))
+    shade = {"cmap": "gray", "vmin": -0.5, "vmax": 0.5, "interpolation": "nearest"}
+    panels = above.subplots(
+        1, len(pictures), width_ratios=[len(p) for p in pictures.values()]
+    )
+    for axes, (name, picture) in zip(panels, pictures.items(), strict=True):
+        axes.imshow(picture.T, **shade)
+        axes.set_title(name, **HEADING)
+        axes.set_axis_off()
+
+    left, right = below.subplots(1, 2)
+    colours = {"exact": EXACT, "usual": USUAL}
+    for name, curves in errors.items():
+        for start, curve in enumerate(curves):
+            label = f"{name} gradient" if start == 0 else None
+            left.plot(curve, color=colours[name], linewidth=1.4, label=label)
+    left.set_xlabel("step", color=INK)
+    left.set_ylabel("expected error, training lines", color=INK)
+    left.set_title("One error, two gradients, several starts", **HEADING)
+    left.legend(frameon=False)
+    _style(left)
+
+    width = 0.8 / len(shutters)
+    for place, (name, shutter) in enumerate(shutters.items()):
+        x = np.arange(len(shutter)) + (place - (len(shutters) - 1) / 2) * width
+        right.bar(x, shutter, width, color=colours.get(name, OPEN), label=name)
+    right.set_xlabel("slot of time", color=INK)
+    right.set_ylabel("share of light", color=INK)
+    right.set_title("The shutter from the first start", **HEADING)
+    right.set_ylim(0, 1.25)
+    right.legend(frameon=False, ncols=len(shutters), loc="upper left")
+    _style(right)
+    figure.savefig(path)
+
+
+def _style(axes: Axes) -> None:
+    axes.grid(color="#e5e9ec", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK, labelsize=10)
