@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from matplotlib import cbook
 from matplotlib.image import imread
@@ -32,13 +33,13 @@ def photograph() -> Array:
 def blur(shutter: Array) -> Array:
     """What lens and shutter make of a line, `(SLOTS + PIXELS + 7, PIXELS)`."""
     # Four pixels beyond both ends catch what the lens spreads.
-    spread = jnp.arange(-4, PIXELS + 4)
-    distance = (spread[:, None] - jnp.arange(PIXELS)[None, :]) / LENS
-    lens = jnp.exp(-(distance**2) / 2) / (LENS * jnp.sqrt(2 * jnp.pi))
-    slot = jnp.arange(SLOTS + len(spread) - 1)[:, None] - jnp.arange(len(spread))[None, :]
+    spread = np.arange(-4, PIXELS + 4)
+    distance = (spread[:, None] - np.arange(PIXELS)) / LENS
+    lens = np.exp(-(distance**2) / 2) / (LENS * np.sqrt(2 * np.pi))
+    slot = np.arange(SLOTS + len(spread) - 1)[:, None] - np.arange(len(spread))
     within = (slot >= 0) & (slot < SLOTS)
-    motion = jnp.where(within, shutter[jnp.clip(slot, 0, SLOTS - 1)], 0)
-    return motion @ lens / SLOTS
+    motion = jnp.where(within, shutter[np.clip(slot, 0, SLOTS - 1)], 0)
+    return motion @ jnp.asarray(lens, motion.dtype) / SLOTS
 
 
 def restoration(pinv: Pinv, a: Array) -> Array:
