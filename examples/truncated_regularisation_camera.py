@@ -23,8 +23,8 @@ Pinv = Callable[..., Array]
 
 def photograph() -> Array:
     """A portrait of Grace Hopper, `(PIXELS, PIXELS)`: lines as columns, of mean zero."""
-    with cbook.get_sample_data("grace_hopper.jpg") as file:
-        grey = imread(file, format="jpg")[:512, :512].mean(axis=-1) / 255
+    file = cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    grey = imread(str(file))[:512, :512].mean(axis=-1) / 255
     block = 512 // PIXELS
     small = grey.reshape(PIXELS, block, PIXELS, block).mean(axis=(1, 3))
     return jnp.asarray(small.T - small.mean())

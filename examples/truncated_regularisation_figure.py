@@ -30,7 +30,8 @@ def draw(
     figure = Figure(figsize=(13, 6.6), dpi=110, layout="constrained")
     title = "A shutter learned through a truncated pseudo-inverse"
     figure.suptitle(title, x=0.02, ha="left", size=16, weight="bold", color=INK)
-    above, below = figure.subfigures(2, height_ratios=(1, 1.25))
+    grid = figure.add_gridspec(2, 1, height_ratios=(1, 1.25))
+    above, below = (figure.add_subfigure(grid[row, 0]) for row in range(2))
     shade = {"cmap": "gray", "vmin": -0.5, "vmax": 0.5, "interpolation": "nearest"}
     panels = above.subplots(
         1, len(pictures), width_ratios=[len(p) for p in pictures.values()]
