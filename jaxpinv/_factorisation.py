@@ -56,7 +56,7 @@ def factor(
         x, certified = None, jnp.zeros_like(finite)
     else:
         (u, s, v, x), certified = found
-    # A largest value beyond all numbers would cut all others, and make a zero of the result.
+    # A largest value beyond all numbers would cut all others: the result would be zero.
     overflows = jnp.any(jnp.isinf(s), axis=-1)
     undefined = ~finite | overflows | jnp.isnan(rtol) | jnp.isnan(atol)
     kept = _kept(s, cutoff) | (certified | undefined)[..., None]
