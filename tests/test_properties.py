@@ -176,3 +176,201 @@ def test_the_solution_is_the_pseudo_inverse_times_the_right_side(p, method):
     error = in_units(p, found.solution, -1) - x @ b
     size = sizes(known)[0] * np.linalg.norm(b, axis=(1, 2))
     assert_small(p, error, known.is_telling, size, known.condition)
+
+
+@given(problems(is_not_empty), methods)
+def test_derivatives_of_the_penrose_equations_hold_where_zeros_are_cut(p, method):
+    known = reference(p, results(p, method).rank)
+    # Along such a direction the rank stays what it is.
+    rng = np.random.default_rng(p.recipe.seed)
+    m, n = p.configuration.shape[-2:]
+    left, right = rng.standard_normal((m, m)), rng.standard_normal((n, n))
+    right = left.T if p.configuration.hermitian else right
+    e = left @ known.kept + known.kept @ right
+    e = np.reshape(e * 2.0**p.recipe.exponent, p.a.shape).astype(p.a.dtype)
+    found = results(p._replace(e=e), method)
+    a, x = known.kept, in_units(p, found.x, -1)
+    e, dx = in_units(p, e, 1), in_units(p, found.dx, -1)
+    where = known.is_telling & (known.smallest - known.gap <= bound(p.a.dtype) * known.size)
+    event(f"telling: {np.mean(where):.1f}")
+    along = np.linalg.norm(e, axis=(1, 2))
+    size, condition = sizes(known)[1] * along, known.condition
+    xa, ax = x @ a, a @ x
+    assert_small(p, dx @ ax + x @ e @ x + xa @ dx - dx, where, size, condition)
+    range_, corange = e @ x + a @ dx, dx @ a + x @ e
+    assert_small(p, range_ - adjoint(range_), where, known.size * size, condition)
+    assert_small(p, corange - adjoint(corange), where, known.size * size, condition)
+    whole = e @ xa + a @ dx @ a + ax @ e - e
+    assert_small(p, whole, where, along, condition**2)
+
+
+@given(problems(lambda c: is_not_empty(c) and c.given), methods)
+def test_the_pseudo_inverse_of_the_pseudo_inverse_is_the_kept_part(p, method):
+    found = results(p, method)
+    known = reference(p, found.rank)
+    # The adjoint has the shape of the matrix, whose program there is.
+    back = adjoint(found.x)
+    value = np.full(p.atol.shape, 0.0) + np.reshape(0.5 / known.size, p.atol.shape)
+    atol = (value * 2.0**-p.recipe.exponent).astype(p.atol.dtype)
+    unit = p.recipe._replace(exponent=-p.recipe.exponent)
+    q = Problem(p.configuration, unit, back, p.b, p.ct, p.e, np.zeros_like(atol), atol)
+    again = adjoint(in_units(p, results(q, method).x, 1))
+    loss = known.condition**2
+    where = known.is_telling & (loss * p.configuration.eps < 1e-3)
+    event(f"telling: {np.mean(where):.1f}")
+    assert_small(p, again - known.kept, where, known.size, loss)
+
+
+@given(problems(is_not_empty), methods)
+def test_unitary_factors_change_places(p, method):
+    rng = np.random.default_rng(p.recipe.seed)
+    m, n = p.configuration.shape[-2:]
+    left, right = unitary(rng, m, m, p.a.dtype), unitary(rng, n, n, p.a.dtype)
+    right = adjoint(left) if p.configuration.hermitian else right
+    turned = (left @ p.a.astype(left.dtype) @ right).astype(p.a.dtype)
+    if p.configuration.hermitian:
+        turned = (turned + adjoint(turned)) / 2
+    found, other = results(p, method), results(p._replace(a=turned), method)
+    known = reference(p, found.rank)
+    same = found.rank.ravel() == other.rank.ravel()
+    assert np.all(same | (known.ranks[0] < known.ranks[1]))
+    x, y = in_units(p, found.x, -1), in_units(p, other.x, -1)
+    error = adjoint(right) @ x @ adjoint(left) - y
+    assert_small(p, error, same & known.is_telling, sizes(known)[0], 2 * known.condition)
+
+
+@given(problems(is_not_empty, scaled=False), methods, st.integers(-20, 20))
+def test_powers_of_two_scale_exactly(p, method, exponent):
+    found = results(p, method)
+    scale = p.rtol.dtype.type(2.0) ** exponent
+    with np.errstate(over="ignore"):
+        q = p._replace(a=p.a * scale, e=p.e * scale, atol=p.atol * scale)
+    scaled = results(q, method)
+    assert np.array_equal(found.rank, scaled.rank)
+    assert np.array_equal(found.x, scaled.x * scale)
+    assert np.array_equal(found.dx, scaled.dx * scale)
+    assert np.array_equal(found.gradient, scaled.gradient * scale**2)
+    assert np.array_equal(found.solution, scaled.solution * scale)
+
+
+def has_adjoint(configuration: Configuration) -> bool:
+    """Whether the adjoints have another shape that there is a program for."""
+    *batch, m, n = configuration.shape
+    turned = configuration._replace(shape=(*batch, n, m))
+    return m != n and turned in strategies.CONFIGURATIONS
+
+
+@given(problems(lambda c: is_not_empty(c) and has_adjoint(c)), methods)
+def test_the_adjoint_has_the_adjoint_pseudo_inverse(p, method):
+    *batch, m, n = p.configuration.shape
+    turned = p.configuration._replace(shape=(*batch, n, m))
+    q = problem(turned, p.recipe)._replace(a=adjoint(p.a), rtol=p.rtol, atol=p.atol)
+    found, other = results(p, method), results(q, method)
+    assert np.array_equal(found.rank, other.rank)
+    known = reference(p, found.rank)
+    error = in_units(p, found.x, -1) - adjoint(in_units(p, other.x, -1))
+    # Both come from the same factors: the condition does not enter.
+    assert_small(p, error, np.isfinite(known.condition), sizes(known)[0], np.ones_like(known.gap))
+
+
+@given(problems(is_not_empty))
+def test_rank_and_nullity_add_up_to_the_number_of_columns(p):
+    found = results(p)
+    known = reference(p, found.rank)
+    n = p.configuration.shape[-1]
+    batch = p.configuration.shape[:-2]
+    x = np.broadcast_to(np.eye(n, dtype=p.a.dtype), (*batch, n, n))
+    q = in_units(p, projection(p, x), 0)
+    nullity = np.trace(q, axis1=1, axis2=2)[:, None, None]
+    rank, one = found.rank.ravel()[:, None, None], np.ones_like(known.condition)
+    where = np.isfinite(known.condition)
+    assert_small(p, rank + nullity - n, where, one * n, one)
+    assert_small(p, q @ q - q, where, one * n, one)
+    assert_small(p, q - adjoint(q), where, one * n, one)
+    assert_small(p, known.kept @ q, known.is_telling, known.size, known.condition)
+
+
+@given(problems(lambda c: is_not_empty(c) and c.real == np.float32), methods)
+def test_the_derivative_is_that_of_numpy_in_double_precision(p, method):
+    found = results(p, method)
+    known = reference(p, found.rank)
+    a, e = known.a, in_units(p, p.e, 1)
+    ranks = found.rank.ravel()[:, None]
+
+    def truncated(t):
+        """The pseudo-inverse of that rank, moved by `t` of the gap."""
+        u, s, vh = np.linalg.svd(a + t * step * e, full_matrices=False)
+        kept = np.arange(s.shape[1]) < ranks
+        inverse = np.where(kept, 1 / np.where(kept, s, 1), 0)
+        return adjoint(vh) @ (inverse[..., None] * adjoint(u))
+
+    size = np.linalg.norm(e, axis=(1, 2))
+    step = (known.gap / np.where(size > 0, size, 1))[:, None, None]
+    h = 1e-3
+    difference = truncated(-2 * h) - 8 * truncated(-h) + 8 * truncated(h) - truncated(2 * h)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exact = difference / (12 * h * step)
+    error = in_units(p, found.dx, -1) - exact
+    size = size * sizes(known)[1]
+    where = known.is_telling & (size > 0)
+    assert_small(p, error, where, size, known.condition)
+
+
+def is_batch(configuration: Configuration) -> bool:
+    """Whether there are two matrices at least."""
+    return is_not_empty(configuration) and np.prod(configuration.shape[:-2]) > 1
+
+
+@given(
+    problems(is_batch), methods, st.sampled_from([np.nan, np.inf, -np.inf]), st.data()
+)
+def test_what_is_not_finite_stays_in_its_own_matrix(p, method, bad, data):
+    *batch, m, n = p.configuration.shape
+    at = tuple(data.draw(st.integers(0, size - 1)) for size in batch)
+    i, j = data.draw(st.integers(0, m - 1)), data.draw(st.integers(0, n - 1))
+    i, j = max(i, j), min(i, j)
+    i = min(i, m - 1)
+    spoiled = p.a.copy()
+    spoiled[(*at, i, j)] = bad
+    spoiled[(*at, 0, 0)] = bad
+    found, other = results(p, method), results(p._replace(a=spoiled), method)
+    for before, after in zip(found, other, strict=True):
+        mates = np.ones(batch, bool)
+        mates[at] = False
+        assert np.array_equal(before[mates], after[mates])
+    assert other.rank[at] == 0
+    for x in (other.x, other.dx, other.gradient, other.solution):
+        assert np.all(np.isnan(x[at]))
+
+
+@given(problems(lambda c: is_not_empty(c) and c.given), methods, st.data())
+def test_a_nan_tolerance_gives_nan(p, method, data):
+    name = data.draw(st.sampled_from(["rtol", "atol"]))
+    tolerance = np.full_like(p.rtol, np.nan)
+    found = results(p._replace(**{name: tolerance}), method)
+    assert not np.any(found.rank)
+    assert all(np.all(np.isnan(x)) for x in (found.x, found.dx, found.gradient))
+
+
+@given(problems(lambda c: is_not_empty(c) and c.given), methods, st.data())
+def test_a_tolerance_above_all_values_gives_exact_zeros(p, method, data):
+    name, value = data.draw(
+        st.sampled_from([("rtol", 1.0), ("rtol", 7.0), ("rtol", np.inf), ("atol", np.inf)])
+    )
+    found = results(p._replace(**{name: np.full_like(p.rtol, value)}), method)
+    for x in found:
+        assert np.array_equal(x, np.zeros_like(x))
+
+
+@given(problems(lambda c: is_not_empty(c) and c.hermitian), methods)
+def test_above_the_diagonal_of_a_hermitian_matrix_nothing_is_read(p, method):
+    lower = np.tri(p.a.shape[-1], dtype=bool)
+    other = results(p._replace(a=np.where(lower, p.a, p.a.dtype.type(np.nan))), method)
+    for x, y in zip(results(p, method), other, strict=True):
+        assert np.array_equal(x, y)
+
+
+@given(problems(lambda c: is_not_empty(c) and c.hermitian), methods)
+def test_gradients_of_a_hermitian_matrix_are_exactly_hermitian(p, method):
+    gradient = results(p, method).gradient
+    assert np.array_equal(gradient, adjoint(gradient))
