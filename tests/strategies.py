@@ -17,23 +17,23 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
 from tests import helpers
 
 EXAMPLES = 40
-QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 _common = partial(
-    settings.register_profile, deadline=None, database=None, suppress_health_check=QUIET
+    settings.register_profile,
+    deadline=None,
+    database=None,
+    # To explain a failure takes longer than to find it.
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 _common("default", max_examples=EXAMPLES, derandomize=True)
-_common(
-    "large",
-    max_examples=int(os.environ.get("JAXPINV_EXAMPLES", "10000")),
-    derandomize=False,
-)
+_common("large", max_examples=int(os.environ.get("JAXPINV_EXAMPLES", "10000")))
 PROFILE = os.environ.get("JAXPINV_PROPERTIES", "default")
 settings.load_profile(PROFILE)
 IS_LARGE = PROFILE == "large"
