@@ -72,7 +72,7 @@ class Reference(NamedTuple):
         a: the matrices, `(B, m, n)`.
         kept: their kept part, of that rank.
         smallest: the smallest kept singular value, or 1 if there is none, `(B,)`.
-        gap: the difference to the next one, if there is any.
+        gap: the difference to the next one, if there is any; else both are 1.
         size: the Frobenius norm, the measure of the backward error of a factorisation.
         condition: that over the gap, 1 for rank 0, or infinite if there is no gap.
         is_telling: whether the condition leaves digits, and the tolerances are numbers.
@@ -99,8 +99,8 @@ def reference(p: Problem, rank: np.ndarray) -> Reference:
     kept = (u * kept_values[:, None]) @ vh
     smallest = np.where(rank > 0, s[rows, rank - 1], 1)
     gap = np.where(rank > 0, smallest - s[rows, rank], 1)
-    tie = gap <= 0
-    gap = np.where(tie, smallest, gap)
+    tie = gap <= 1e-30 * size
+    smallest, gap = np.where(tie, 1, smallest), np.where(tie, 1, gap)
     condition = np.where(tie, np.inf, np.where(rank > 0, size / gap, 1))
     is_telling = condition * p.configuration.eps < 1e-3
     scale = 2.0**p.recipe.exponent

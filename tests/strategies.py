@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike
 
 from tests import helpers
 
-EXAMPLES = 40
+EXAMPLES = 30
 _common = partial(
     settings.register_profile,
     deadline=None,

@@ -3,7 +3,9 @@
 import numpy as np
 from hypothesis import event, given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
+import jaxpinv
 from tests import strategies
 from tests.checks import (
     adjoint,
@@ -17,7 +19,7 @@ from tests.checks import (
     sizes,
 )
 from tests.helpers import unitary
-from tests.strategies import Configuration, Problem, problem, problems
+from tests.strategies import Configuration, Problem, Recipe, problem, problems
 
 methods = st.sampled_from(["auto", "svd"])
 
@@ -211,3 +213,56 @@ def test_above_the_diagonal_of_a_hermitian_matrix_nothing_is_read(p, method):
     other = results(p._replace(a=np.where(lower, p.a, p.a.dtype.type(np.nan))), method)
     for x, y in zip(results(p, method), other, strict=True):
         assert np.array_equal(x, y)
+
+
+square = Configuration((9, 9), np.complex128, given=False)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["full", "integer", "permutation", "repeated"]),
+        min_size=2,
+        max_size=2,
+    ),
+    st.integers(0, 2**16),
+    methods,
+)
+def test_pseudo_inverses_of_kronecker_products_are_those_products(kinds, seed, method):
+    # NumPy inverts the factors, and the library their product.
+    small = [square._replace(shape=(3, 3)) for _ in kinds]
+    factors = [
+        problem(c, Recipe((kind,), seed + i, 0, 0, ("zero",), 0)).a
+        for i, (c, kind) in enumerate(zip(small, kinds, strict=True))
+    ]
+    p = problem(square, Recipe(("zero",), seed, 0, 0, ("zero",), 0))
+    p = p._replace(a=np.kron(*factors))
+    found = results(p, method)
+    known = reference(p, found.rank)
+    exact = np.kron(*(np.linalg.pinv(x, rcond=1e-10) for x in factors))
+    error = (found.x - exact)[None]
+    ranks = [np.linalg.matrix_rank(x, tol=1e-10) for x in factors]
+    assert found.rank == np.prod(ranks)
+    assert_small(p, error, known.is_telling, sizes(known)[0], 2 * known.condition)
+
+
+KINDS_OF_INPUT = {
+    "fortran": np.asfortranarray,
+    "transposed": lambda a: np.ascontiguousarray(a.T).T,
+    "negative_strides": lambda a: np.ascontiguousarray(a[::-1, ::-1])[::-1, ::-1],
+    "strided": lambda a: np.repeat(np.repeat(a, 2, axis=0), 3, axis=1)[::2, ::3],
+    "broadcast": lambda a: np.broadcast_to(a, (2, *a.shape))[1],
+    "read_only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+    "lists": lambda a: a.tolist(),
+    "tuples": lambda a: tuple(map(tuple, a.tolist())),
+}
+
+
+@given(
+    hnp.arrays(np.float64, (4, 3), elements=st.integers(-8, 8).map(float)),
+    st.sampled_from(list(KINDS_OF_INPUT)),
+)
+def test_the_memory_layout_of_the_input_does_not_matter(a, kind):
+    x, rank = jaxpinv.pinv(a, return_rank=True)
+    y, other = jaxpinv.pinv(KINDS_OF_INPUT[kind](a), return_rank=True)
+    assert rank == other
+    assert np.array_equal(x, y)

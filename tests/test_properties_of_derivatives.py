@@ -86,6 +86,11 @@ def test_the_derivative_is_that_of_numpy_in_double_precision(p, method):
 
 
 @given(problems(lambda c: is_not_empty(c) and c.hermitian), methods)
-def test_gradients_of_a_hermitian_matrix_are_exactly_hermitian(p, method):
-    gradient = results(p, method).gradient
-    assert np.array_equal(gradient, adjoint(gradient))
+def test_gradients_of_a_hermitian_matrix_are_hermitian(p, method):
+    found = results(p, method)
+    known = reference(p, found.rank)
+    gradient = in_units(p, found.gradient, -2)
+    size = sizes(known)[1] * np.linalg.norm(in_units(p, p.ct, 0), axis=(1, 2))
+    # Not bit for bit: the compiler may compute both halves of it apart.
+    one = np.ones_like(size)
+    assert_small(p, gradient - adjoint(gradient), known.is_telling, size, one)
