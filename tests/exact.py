@@ -234,10 +234,12 @@ def error(
     known = exact(name, SHAPES[shape], dtype)
     rtol = known.a.dtype.type(known.cutoff())
     x, dx, rank = function(known.a, known.e, rtol, method)
+    x = np.asarray(x, np.float64)
     unit = float(np.finfo(known.a.dtype).eps) * known.condition
     value = np.linalg.norm(x - known.x, 2) / np.linalg.norm(known.x, 2) / unit
     derivative = float("nan")
     if dx is not None:
-        derivative = np.linalg.norm(dx - known.dx, 2) / known.derivative_size() / unit
+        error_of_dx = np.asarray(dx, np.float64) - known.dx
+        derivative = np.linalg.norm(error_of_dx, 2) / known.derivative_size() / unit
     head = (name, shape, str(known.a.dtype), method, int(rank))
     return Error(*head, float(value), float(derivative))
