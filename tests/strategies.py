@@ -17,13 +17,13 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, example, settings
 from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
 from tests import helpers
 
-EXAMPLES = 30
+EXAMPLES = 20
 _common = partial(
     settings.register_profile,
     deadline=None,
@@ -175,6 +175,23 @@ def problems(draw, where=lambda configuration: True, scaled: bool = True) -> Pro
     limit = 24 if configuration.real == np.float32 else 320
     exponents = st.integers(-limit, limit) if scaled else st.just(0)
     return problem(configuration, draw(recipes(exponents)))
+
+
+def in_every_configuration(*others):
+    """Decorator: what each configuration is tried on first, whatever hypothesis draws.
+
+    Nothing is cut of one of these matrices, and all but one value of the other.
+    """
+
+    def decorate(test):
+        for cutoff in ("zero", "between"):
+            recipe = Recipe(("full",), 1, 0, 0, (cutoff,), 0)
+            for configuration in CONFIGURATIONS:
+                if np.prod(configuration.shape):
+                    test = example(problem(configuration, recipe), *others)(test)
+        return test
+
+    return decorate
 
 
 def problem(configuration: Configuration, recipe: Recipe) -> Problem:

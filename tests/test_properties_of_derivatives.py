@@ -15,12 +15,13 @@ from tests.checks import (
     sizes,
 )
 from tests.helpers import bound
-from tests.strategies import problems
+from tests.strategies import in_every_configuration, problems
 
 methods = st.sampled_from(["auto", "svd"])
 
 
 @given(problems(is_not_empty), methods)
+@in_every_configuration("auto")
 def test_the_gradient_is_the_transpose_of_the_derivative(p, method):
     found = results(p, method)
     known = reference(p, found.rank)
@@ -34,6 +35,7 @@ def test_the_gradient_is_the_transpose_of_the_derivative(p, method):
 
 
 @given(problems(is_not_empty), methods)
+@in_every_configuration("auto")
 def test_derivatives_of_the_penrose_equations_hold_where_zeros_are_cut(p, method):
     known = reference(p, results(p, method).rank)
     # Along such a direction the rank stays what it is.
