@@ -98,8 +98,8 @@ def test_the_pseudo_inverse_of_the_pseudo_inverse_is_the_kept_part(p, method):
     known = reference(p, found.rank)
     # The adjoint has the shape of the matrix, whose program there is.
     back = adjoint(found.x)
-    value = np.full(p.atol.shape, 0.0) + np.reshape(0.5 / known.size, p.atol.shape)
-    atol = (value * 2.0**-p.recipe.exponent).astype(p.atol.dtype)
+    half = 0.5 / np.where(known.size > 0, known.size, 1) * 2.0**-p.recipe.exponent
+    atol = np.reshape(half, p.atol.shape).astype(p.atol.dtype)
     unit = p.recipe._replace(exponent=-p.recipe.exponent)
     q = Problem(p.configuration, unit, back, p.b, p.ct, p.e, np.zeros_like(atol), atol)
     again = adjoint(in_units(p, results(q, method).x, 1))
