@@ -33,7 +33,12 @@ _common = partial(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 _common("default", max_examples=EXAMPLES, derandomize=True)
-_common("large", max_examples=int(os.environ.get("JAXPINV_EXAMPLES", "10000")))
+_common(
+    "large",
+    max_examples=int(os.environ.get("JAXPINV_EXAMPLES", "10000")),
+    # Else hypothesis repeats itself where it takes the machine for one of a CI.
+    derandomize=False,
+)
 PROFILE = os.environ.get("JAXPINV_PROPERTIES", "default")
 settings.load_profile(PROFILE)
 IS_LARGE = PROFILE == "large"
