@@ -80,7 +80,7 @@ def pinv(
     values that are not zero are cut; repeated singular values and zero matrices are no
     exceptions. Where the rank changes the pseudo-inverse jumps, and the derivative is
     that of the rank that was found. With `hermitian=True` tangents and gradients are
-    Hermitian. Tolerances have derivative zero.
+    Hermitian, to rounding. Tolerances have derivative zero.
 
     **Cost.** With `method="auto"` a matrix is first factored without singular values, and
     if that proves that none is cut it is enough: by LU if the matrix is square, by two Gram
