@@ -1,0 +1,34 @@
+"""Many Python threads: the results are the serial ones, and nothing waits for ever."""
+
+import pytest
+
+from tests import stress
+
+# Of a part that takes seconds. One that waits for ever fails, in a process of its own.
+TIMEOUT = 300
+
+
+@pytest.mark.parametrize(
+    ("asynchronous", "shapes", "names"),
+    [(True, "few", ["pinv auto", "lstsq svd"]), (False, "one", ["lstsq auto", "pinv svd"])],
+    ids=["asynchronous", "synchronous"],
+)
+def test_threads_get_bit_for_bit_the_serial_results(asynchronous, shapes, names):
+    found = stress.run(
+        "threads",
+        TIMEOUT,
+        calls=8,
+        shapes=shapes,
+        names=names,
+        asynchronous=asynchronous,
+        seconds=0,
+    )
+    assert found["differing"] == 0
+    assert found["calls"] == stress.THREADS * (8 + found["programs"])
+
+
+def test_decompositions_that_may_run_at_once_do_not_wait_for_each_other_for_ever():
+    # Two that do so wait for ever on jaxlib 0.10 with two cores.
+    stress.run(
+        "decompositions", TIMEOUT, calls=30, copies=8, shape=(100, 32, 32), seconds=0
+    )
