@@ -1,0 +1,99 @@
+"""What stays in memory: nothing of the arrays, and no more with every call."""
+
+import gc
+import weakref
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxpinv
+from jaxpinv import _primitives
+
+# Shapes that no other test needs, so that they are compiled here.
+A = np.random.default_rng(0).standard_normal((6, 5))
+
+
+def loss(a):
+    """A number that takes both primitives."""
+    return jnp.sum(jaxpinv.lstsq(a, a[:, :1]).solution)
+
+
+def test_no_cache_keeps_arguments_residuals_or_results_alive():
+    a = jnp.asarray(A)
+    value, pullback = jax.vjp(loss, a)
+    [gradient] = pullback(jnp.ones_like(value))
+    arrays = [a, value, gradient, *jax.tree.leaves(pullback)]
+    references = [weakref.ref(x) for x in arrays if isinstance(x, jax.Array)]
+    assert len(references) > 4
+    del a, value, gradient, pullback, arrays
+    gc.collect()
+    assert [r for r in references if r() is not None] == []
+
+
+def test_calls_leave_no_array_behind_without_the_garbage_collector():
+    derive = jax.grad(loss)
+    derive(A)
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(jax.live_arrays())
+        for _ in range(5):
+            jax.block_until_ready(derive(A))
+        assert len(jax.live_arrays()) == before
+    finally:
+        gc.enable()
+
+
+def test_calls_leave_no_python_object_behind():
+    derive = jax.jit(jax.grad(loss))
+
+    def objects():
+        gc.collect()
+        return len(gc.get_objects())
+
+    for _ in range(3):
+        jax.block_until_ready(derive(A))
+    before = objects()
+    for _ in range(300):
+        jax.block_until_ready(derive(A))
+    # A list of one entry more for every call would be 300.
+    assert objects() - before < 30
+
+
+def test_the_cache_of_types_is_bounded():
+    cache = _primitives._abstract_eval.cache_info
+    limit = cache().maxsize
+    assert limit is not None
+    before = cache().misses
+    for m in range(1, limit + 3):
+        jax.eval_shape(jaxpinv.pinv, jax.ShapeDtypeStruct((3, m, 1), np.float64))
+    assert cache().misses - before > limit
+    assert cache().currsize <= limit
+
+
+def test_eager_calls_of_new_shapes_make_no_new_compiled_function():
+    """What `_eager` keeps depends on parameters, of which there are few, not on shapes."""
+    before = len(jit_functions())
+    jaxpinv.pinv(A)
+    once = len(jit_functions())
+    for n in (3, 4):
+        jaxpinv.pinv(A[:, :n])
+    assert len(jit_functions()) == once
+    assert once - before <= 1
+
+
+def jit_functions():
+    """The compiled functions that are made of a primitive of ours."""
+    gc.collect()
+    kept = [x for x in gc.get_objects() if isinstance(x, partial)]
+    ours = [_primitives.factor_p, _primitives.pinv_form_p]
+    return [x for x in kept if getattr(x.func, "__self__", None) in ours]
+
+
+def test_the_backward_pass_of_lstsq_keeps_the_factors_and_the_columns():
+    (m, n), b = A.shape, np.ones((A.shape[0], 1))
+    _, pullback = jax.vjp(lambda a, b: jaxpinv.lstsq(a, b).solution, A, b)
+    numbers = sum(x.size for x in jax.tree.leaves(pullback) if hasattr(x, "size"))
+    assert numbers == m * n + n * n + 2 * n + 1 + m
