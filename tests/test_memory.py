@@ -47,19 +47,19 @@ def test_calls_leave_no_array_behind_without_the_garbage_collector():
 
 
 def test_calls_leave_no_python_object_behind():
-    derive = jax.jit(jax.grad(loss))
+    derive = jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))
 
     def objects():
         gc.collect()
         return len(gc.get_objects())
 
-    for _ in range(3):
-        jax.block_until_ready(derive(A))
+    for _ in range(20):
+        derive(A)
     before = objects()
-    for _ in range(300):
-        jax.block_until_ready(derive(A))
-    # A list of one entry more for every call would be 300.
-    assert objects() - before < 30
+    for _ in range(50):
+        derive(A)
+    # One for every call would be 50.
+    assert objects() - before < 25
 
 
 def test_the_cache_of_types_is_bounded():

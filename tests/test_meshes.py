@@ -11,7 +11,7 @@ from tests.helpers import bound, gaussian, relative_error
 from tests.test_sharding import collectives
 
 BOTH, ONE = PartitionSpec(("x", "y")), PartitionSpec("x")
-SIZE, DEVICES = 16, 8
+SIZE, DEVICES = 64, 8
 
 
 def everything(a, b, ct):
