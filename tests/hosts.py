@@ -79,7 +79,7 @@ def train(size: int) -> tuple[Compiled, tuple[jax.Array, ...]]:
     a, rtol = sharded[0], sharded[2]
     # Tolerances that no process can look at as a whole, and one that each has in full.
     check(jaxpinv.pinv(a, rtol), np.linalg.pinv(data[0], data[2]))
-    everywhere = distribute(np.float64(0.3), mesh, WHOLE)
+    everywhere = distribute(np.array(0.3), mesh, WHOLE)
     check(jaxpinv.matrix_rank(a, everywhere), np.linalg.matrix_rank(data[0], rtol=0.3))
     print(f"trained {STEPS} steps on {jax.device_count()} devices", flush=True)
     return compiled, (moved, *sharded)
