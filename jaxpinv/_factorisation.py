@@ -47,12 +47,11 @@ def factor(
     a, finite = finite_or_zero(a)
     finite = finite[..., 0, 0]
     decompose = partial(_scaled, _eigh if hermitian else _svd)
-    if in_blocks and _MAY_WAIT_FOR_EVER:
-        decompose = partial(_one_at_a_time, decompose)
     cutoff = Cutoff(rtol, atol)
     found = _where_proven(decompose, a, cutoff, in_blocks=in_blocks) if direct else None
     if found is None:
-        u, s, v = decompose(a)
+        singly = in_blocks and _MAY_WAIT_FOR_EVER
+        u, s, v = (partial(_one_at_a_time, decompose) if singly else decompose)(a)
         x, certified = None, jnp.zeros_like(finite)
     else:
         (u, s, v, x), certified = found
@@ -90,7 +89,8 @@ def _where_proven(
     else:
         in_turn = _by_blocks if method is _direct.by_gram_schmidt else _one_by_one
         found, certified = (in_turn if in_blocks else _at_once)(attempt, flat, cutoff)
-        found = _with_the_rest(decompose, flat, cutoff, found, certified)
+        singly = in_blocks and _MAY_WAIT_FOR_EVER
+        found = _with_the_rest(decompose, flat, cutoff, found, certified, singly=singly)
     back = [jnp.reshape(x, (*batch, *x.shape[len(shape) :])) for x in (*found, certified)]
     return tuple(back[:-1]), back[-1]
 
@@ -146,7 +146,13 @@ def _by_blocks(attempt: Callable, a: Array, cutoff: Cutoff) -> tuple[Solution, A
 
 
 def _with_the_rest(
-    decompose: Callable, a: Array, cutoff: Cutoff, found: Solution, certified: Array
+    decompose: Callable,
+    a: Array,
+    cutoff: Cutoff,
+    found: Solution,
+    certified: Array,
+    *,
+    singly: bool,
 ) -> Solution:
     """What was found for the certified matrices of a batch, and the others by values."""
     count = jnp.sum(~certified, dtype=jnp.int32)
@@ -174,8 +180,11 @@ def _with_the_rest(
 
     def complete(found: Solution) -> Solution:
         *triplets, x = found
-        few = count <= a.shape[0] // _ONE_IN
-        triplets = jax.lax.cond(few, one_by_one, all_at_once, tuple(triplets))
+        if singly:
+            triplets = one_by_one(tuple(triplets))
+        else:
+            few = count <= a.shape[0] // _ONE_IN
+            triplets = jax.lax.cond(few, one_by_one, all_at_once, tuple(triplets))
         # For the whole batch, so that a result does not depend on the number of others.
         *_, y = _solved(triplets, cutoff)
         return (*triplets, where_certified(x, y))
