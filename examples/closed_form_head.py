@@ -7,9 +7,9 @@ solution of least norm with slack beside the features,
 
     pinv([Z, r I]) Y
 
-where r = 0 leaves `pinv(Z) Y`. It needs no iteration. The features come from a small convolutional net. Adam moves its
-weights by the gradient of what the head then says about ten further pictures of each
-digit: through `jaxpinv.lstsq`, a batch of tasks in one `vmap`, inside `jit`.
+where r = 0 leaves `pinv(Z) Y`. It needs no iteration. The features come from a small
+convolutional net. Adam moves its weights by the gradient of what the head then says about
+ten further pictures of each digit: through `jaxpinv.lstsq`, a batch of tasks in one `vmap`, inside `jit`.
 
 The net learns from the digits 0 to 5, turned and mirrored at random, and is judged by tasks
 of the digits 6 to 9. Pictures have 8 by 8 pixels, anywhere in a field of 12 by 12. The same
