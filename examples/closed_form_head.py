@@ -9,7 +9,8 @@ solution of least norm with slack beside the features,
 
 where r = 0 leaves `pinv(Z) Y`. It needs no iteration. The features come from a small
 convolutional net. Adam moves its weights by the gradient of what the head then says about
-ten further pictures of each digit: through `jaxpinv.lstsq`, a batch of tasks in one `vmap`, inside `jit`.
+ten further pictures of each digit: through `jaxpinv.lstsq`, a batch of tasks in one
+`vmap`, inside `jit`.
 
 The net learns from the digits 0 to 5, turned and mirrored at random, and is judged by tasks
 of the digits 6 to 9. Pictures have 8 by 8 pixels, anywhere in a field of 12 by 12. The same
@@ -168,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Features for a closed-form head.")
     parser.add_argument("--seeds", type=int, default=3, help="how many nets of each kind")
     parser.add_argument("--steps", type=int, default=150, help="of the optimiser")
-    parser.add_argument("--tasks", type=int, default=200, help="to judge by")
+    parser.add_argument("--tasks", type=int, default=100, help="to judge by")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="folder")
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)

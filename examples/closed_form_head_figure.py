@@ -65,7 +65,7 @@ def draw(
     axes.axhline(1 / len(names), color=FADED, lw=1, ls="--")
     axes.set(ylim=(0, 1), ylabel="named rightly")
     axes.tick_params(axis="x", labelsize=9)
-    axes.set_title("The same head on four kinds of features, guessing dashed", **HEADING)
+    axes.set_title("The same head on four features, chance dashed", **HEADING)
     for axes in figure.axes[1:]:
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)

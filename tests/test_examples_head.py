@@ -80,7 +80,7 @@ def test_scores_are_those_of_ridge_regression(ridge):
     digits = jnp.asarray(np.random.default_rng(0).random((4, 15, 8, 8), np.float32))
     shots, queries = drawn.task(jax.random.key(2), digits, 1)
     said = np.asarray(example.scores((), ridge, shots, queries))
-    z, others = np.reshape(shots, (20, 144)), np.reshape(queries, (40, 144))
+    z, others = (np.asarray(x, float).reshape(-1, 144) for x in (shots, queries))
     names = np.repeat(np.eye(4), 5, axis=0)
     weight = ridge**2 * np.mean(np.sum(z**2, axis=1))
     expected = others @ z.T @ np.linalg.solve(z @ z.T + weight * np.eye(20), names)
