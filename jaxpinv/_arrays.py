@@ -10,7 +10,7 @@ from jax import Array
 # Many matrices as small as this cost less in plain arithmetic, vectorised over the batch,
 # than in a library call for each: 20000 products of 7 by 6 with 6 by 6 take 1 ms, not 10.
 TINY, MANY = 8, 32
-# Complex arithmetic does so only up to here: Hessian-vector products of 20000 complex 6 by 7
+# Complex arithmetic does so up to here: Hessian-vector products of 20000 complex 6 by 7
 # matrices take 704 ms in it and 268 by the library, those of 4000 8 by 8 ones 130 and 64.
 _TINY_COMPLEX = 4
 

@@ -56,7 +56,7 @@ def factor(
     else:
         (u, s, v, x), certified = found
     # A largest value beyond all numbers would cut all others: the result would be zero.
-    overflows = jnp.any(jnp.isinf(s), axis=-1)
+    overflows = ~jnp.all(jnp.isfinite(s), axis=-1)
     undefined = ~finite | overflows | jnp.isnan(rtol) | jnp.isnan(atol)
     kept = _kept(s, cutoff) | (certified | undefined)[..., None]
     s = jnp.where(undefined[..., None], jnp.nan, s)
@@ -98,7 +98,7 @@ def _where_proven(
 def _one_at_a_time(decompose: Callable, a: Array) -> Triplets:
     """The decompositions of a batch, one after the other."""
     *batch, m, n = a.shape
-    if not is_known(a.shape) or math.prod(batch) <= 1:
+    if not is_known(a.shape) or not a.size or math.prod(batch) == 1:
         return decompose(a)
     triplets = jax.lax.map(decompose, jnp.reshape(a, (-1, m, n)))
     return tuple(jnp.reshape(x, (*batch, *x.shape[1:])) for x in triplets)

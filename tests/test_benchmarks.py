@@ -10,7 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from tests.benchmarks import cases, compare, least_squares, peers, plots, report, timing
+from tests.benchmarks import (
+    cases,
+    compare,
+    least_squares,
+    peers,
+    plots,
+    report,
+    stages,
+    timing,
+)
 from tests.benchmarks.cases import Case
 
 REFERENCE, TWIN = peers.REFERENCE, compare.TWIN
@@ -192,3 +201,21 @@ def test_importing_the_benchmarks_needs_no_optional_package():
     )
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=root)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names"),
+    [
+        ((12, 12), ["product", "LU", "inverse of LU", "proof"]),
+        ((14, 9), ["product", "orthonormaliser", "inverse square root", "proof"]),
+    ],
+    ids=["square", "tall"],
+)
+def test_stages_of_a_certified_matrix_are_timed(rng, shape, names):
+    a = jax.numpy.asarray(rng.standard_normal(shape))
+    calls = stages.parts(a)
+    f, x = calls["proof"]
+    assert f(*x)
+    times = stages.milliseconds(calls, repeats=1)
+    assert list(times) == names
+    assert min(times.values()) > 0
