@@ -26,8 +26,8 @@ def test_the_gradient_is_the_transpose_of_the_derivative(p, method):
     found = results(p, method)
     known = reference(p, found.rank)
     e, ct = in_units(p, p.e, 1), in_units(p, p.ct, 0)
-    pushed = np.sum(ct * in_units(p, found.dx, -1), axis=(1, 2)).real
-    back = np.sum(in_units(p, found.gradient, -2) * e, axis=(1, 2)).real
+    pushed = np.real(np.sum(ct * in_units(p, found.dx, -1), axis=(1, 2)))
+    back = np.real(np.sum(in_units(p, found.gradient, -2) * e, axis=(1, 2)))
     size = sizes(known)[1] * direction(p, p.e) * np.linalg.norm(ct, axis=(1, 2))
     # Both come from the same factors: the condition does not enter.
     error, one = (pushed - back)[:, None, None], np.ones_like(size)
