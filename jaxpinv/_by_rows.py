@@ -11,6 +11,7 @@ from jax import Array
 from jaxpinv import _tsqr
 from jaxpinv._arrays import adjoint, matmul
 from jaxpinv._certificate import Cutoff
+from jaxpinv._factorisation import factors_of
 from jaxpinv._factors import Factors, pseudo_inverse
 from jaxpinv._placement import Placement
 from jaxpinv._primitives import pinv_form
@@ -24,10 +25,10 @@ def factor(
     They stand for those of the primitive `factor`, of one matrix and of two numbers.
     """
     u, s, v = _tsqr.decompose(jax.lax.stop_gradient(a), place.mesh, place.axis)
-    undefined = jnp.isnan(rtol) | jnp.isnan(atol) | jnp.any(jnp.isnan(s))
-    kept = (s > Cutoff(rtol, atol).above(jnp.max(s, initial=0))) | undefined
-    s = jnp.where(undefined, jnp.nan, s)
-    factors = Factors(_with_tangent(u, a), s, v, kept, jnp.zeros_like(undefined))
+    # Where the matrix is not finite, neither are the values.
+    finite, certified = jnp.ones_like(rtol, bool), jnp.zeros_like(rtol, bool)
+    triplets = (_with_tangent(u, a), s, v)
+    factors = factors_of(triplets, Cutoff(rtol, atol), finite, certified)
     return (*factors, _pseudo_inverse(factors)) if with_pinv else factors
 
 

@@ -6,6 +6,7 @@ orthonormal. Then `pinv(A) = W Q^H`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -46,8 +47,11 @@ class Direct(NamedTuple):
     certified: Array
 
 
-def method(a: Array) -> Callable[..., Direct] | None:
-    """The factorisation for matrices of that shape, or None where there is no gain."""
+def method(a: Array, *, few_columns: bool) -> Callable[..., Direct] | None:
+    """The factorisation for matrices of that shape, or None where there is no gain.
+
+    With `few_columns` small matrices are inverted by few columns at a time.
+    """
     *batch, m, n = a.shape
     if not is_known(a.shape) or not a.size:
         return None
@@ -55,17 +59,19 @@ def method(a: Array) -> Callable[..., Direct] | None:
         return by_gram_schmidt
     if n <= TINY and m <= _ROWS:
         return None
-    return by_lu if may_be_inverse(a.shape) else by_cholesky
+    if not may_be_inverse(a.shape):
+        return by_cholesky
+    return partial(by_lu, few_columns=few_columns and n <= _SMALL)
 
 
-def by_lu(a: Array, cutoff: Cutoff) -> Direct:
+def by_lu(a: Array, cutoff: Cutoff, *, few_columns: bool) -> Direct:
     """The inverse of square matrices: `Q = I`."""
     lu, pivots, _ = jax.lax.linalg.lu(a)
     diagonal = jnp.diagonal(lu, axis1=-2, axis2=-1)
     possible = ~_certificate.is_hopeless(a, diagonal, cutoff)
 
     def invert(lu: Array) -> tuple[Array, Array]:
-        w = _inverse_of_lu(lu, pivots)
+        w = inverse_of_lu(lu, pivots, few_columns=few_columns)
         accurate = possible & _certificate.leaves_small_residual(a, w)
         return w, _certificate.nothing_is_cut(a, w, cutoff, accurate)
 
@@ -129,11 +135,11 @@ def _dot(x: Array, y: Array, rows: int) -> Array:
     return jnp.sum(jnp.conj(x[:rows]) * y[:rows], axis=0)
 
 
-def _inverse_of_lu(lu: Array, pivots: Array) -> Array:
+def inverse_of_lu(lu: Array, pivots: Array, *, few_columns: bool) -> Array:
     """The inverse of the square matrix that has these LU factors, by blocks of columns."""
     n = lu.shape[-1]
     permutation = jax.lax.linalg.lu_pivots_to_permutation(pivots, n)
-    width = min(n, max(1, (_ONE_THREAD - 1) // n)) if n <= _SMALL else n
+    width = min(n, max(1, (_ONE_THREAD - 1) // n)) if few_columns else n
 
     def columns(start: Array) -> Array:
         shape = (*lu.shape[:-1], width)

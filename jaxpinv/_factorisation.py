@@ -55,16 +55,27 @@ def factor(
         x, certified = None, jnp.zeros_like(finite)
     else:
         (u, s, v, x), certified = found
+    factors = factors_of((u, s, v), cutoff, finite, certified)
+    undefined = jnp.isnan(factors.s[..., :1])
+    if x is None or undefined.shape[:-1] != finite.shape:
+        return factors, pseudo_inverse(factors)
+    return factors, jnp.where(undefined[..., None], jnp.nan, x)
+
+
+def factors_of(
+    triplets: Triplets, cutoff: Cutoff, finite: Array, certified: Array
+) -> Factors:
+    """The factors that triplets and a cutoff make, where the matrix was finite, `(...)`.
+
+    Of certified matrices everything is kept, and the triplets need not be singular ones.
+    """
+    u, s, v = triplets
     # A largest value beyond all numbers would cut all others: the result would be zero.
     overflows = ~jnp.all(jnp.isfinite(s), axis=-1)
-    undefined = ~finite | overflows | jnp.isnan(rtol) | jnp.isnan(atol)
+    undefined = ~finite | overflows | jnp.isnan(cutoff.rtol) | jnp.isnan(cutoff.atol)
     kept = _kept(s, cutoff) | (certified | undefined)[..., None]
     s = jnp.where(undefined[..., None], jnp.nan, s)
-    is_inverse = certified & may_be_inverse(a.shape)
-    factors = Factors(u, s, v, kept, is_inverse)
-    if x is None or undefined.shape != finite.shape:
-        return factors, pseudo_inverse(factors)
-    return factors, jnp.where(undefined[..., None, None], jnp.nan, x)
+    return Factors(u, s, v, kept, certified & may_be_inverse(u.shape))
 
 
 def _where_proven(
@@ -76,7 +87,7 @@ def _where_proven(
     # counter, and the compiler would move it out of the loop.
     shape = () if math.prod(batch) == 1 else (math.prod(batch),)
     flat = jnp.reshape(a, (*shape, m, n))
-    method = _direct.method(flat)
+    method = _direct.method(flat, few_columns=in_blocks)
     if method is None:
         return None
     attempt = partial(_attempt, method)

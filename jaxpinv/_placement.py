@@ -1,5 +1,6 @@
 """Where a matrix of rows on many devices lies: the mesh, and its axis over the rows."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -83,9 +84,7 @@ def find(
             f"{function}: expected an axis of the mesh, one of {mesh.axis_names}, "
             f"got {axis!r}"
         )
-    devices = 1
-    for name in names:
-        devices *= mesh.shape[name]
+    devices = math.prod(mesh.shape[name] for name in names)
     if m % devices:
         raise ValueError(
             f"{function}: expected a number of rows that the {devices} devices of axis "

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxpinv
+from jaxpinv import sharded
 from tests.helpers import bound, gaussian, matrix, relative_error
 
 
@@ -16,6 +17,13 @@ def test_a_norm_beyond_all_numbers_gives_nan_and_rank_0():
     assert rank == 0
     found = jaxpinv.lstsq(a, np.ones(5, np.float32))
     assert np.all(np.isnan(found.solution))
+
+
+def test_a_norm_beyond_all_numbers_gives_nan_where_rows_are_divided_too():
+    mesh = jax.make_mesh((2,), ("rows",), devices=jax.devices()[:2])
+    x, rank = sharded.pinv(np.full((6, 2), 3e38, np.float32), mesh=mesh, return_rank=True)
+    assert np.all(np.isnan(x))
+    assert rank == 0
 
 
 @pytest.mark.parametrize("method", ["auto", "svd"])

@@ -7,6 +7,7 @@ direct way; "by values" is the pseudo-inverse by singular values.
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -64,7 +65,10 @@ def parts(a: Array) -> dict[str, Call]:
         return {
             "product": product,
             "LU": (lambda a: jax.lax.linalg.lu(a)[:2], (a,)),
-            "inverse of LU": (_direct._inverse_of_lu, (lu, pivots)),
+            "inverse of LU": (
+                partial(_direct.inverse_of_lu, few_columns=False),
+                (lu, pivots),
+            ),
             "proof": (proof, (a, jnp.linalg.inv(a))),
         }
     gram = matmul(adjoint(a), a)
