@@ -16,14 +16,15 @@ from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
 # Elements of the small matrices that go through at a time, so that they stay in a cache: of
 # the sizes from 2^13 to 2^20 the fastest for 100000 3 by 3 and 20000 7 by 6 matrices.
 _BLOCK = 1 << 13
-# Up to one matrix in so many, singular values are taken of one after the other. With a half
-# of the batch that still takes 85 ms instead of 116 for 20000 7 by 6 matrices, 200 instead
-# of 340 for 2000 32 by 32 and 93 instead of 135 for 2000 64 by 16, on two cores.
-_ONE_IN = 2
+# Where blocks gain nothing, matrices without a proof are at least not all decomposed when
+# few of them are.
+_SHARES = 8
 
 # LAPACK calls for many matrices share them out among the threads of jaxlib before 0.12, and
 # wait for the others on such a thread themselves: when all of them wait, they do for ever.
+# Calls of so many flops, as jaxlib counts them, it leaves to one thread.
 _MAY_WAIT_FOR_EVER = jax.__version_info__ < (0, 12)
+_ON_ONE_THREAD = 200_000
 
 #: `u`, `s`, `v` of `Factors`.
 Triplets = tuple[Array, ...]
@@ -50,8 +51,7 @@ def factor(
     cutoff = Cutoff(rtol, atol)
     found = _where_proven(decompose, a, cutoff, in_blocks=in_blocks) if direct else None
     if found is None:
-        singly = in_blocks and _MAY_WAIT_FOR_EVER
-        u, s, v = (partial(_one_at_a_time, decompose) if singly else decompose)(a)
+        u, s, v = _decomposed(decompose, a, in_blocks=in_blocks)
         x, certified = None, jnp.zeros_like(finite)
     else:
         (u, s, v, x), certified = found
@@ -93,36 +93,42 @@ def _where_proven(
     attempt = partial(_attempt, method)
     cutoff = Cutoff(*(jnp.reshape(_largest_met(x, batch), shape) for x in cutoff))
     if not shape:
-        found, certified = attempt(flat, cutoff)
+        *found, certified = attempt(flat, *cutoff)
         found = jax.lax.cond(
-            certified, lambda: found, lambda: _solved(decompose(flat), cutoff)
+            certified, lambda: tuple(found), lambda: _solved(decompose(flat), cutoff)
         )
     else:
-        in_turn = _by_blocks if method is _direct.by_gram_schmidt else _one_by_one
-        found, certified = (in_turn if in_blocks else _at_once)(attempt, flat, cutoff)
-        singly = in_blocks and _MAY_WAIT_FOR_EVER
-        found = _with_the_rest(decompose, flat, cutoff, found, certified, singly=singly)
+        size = flat.shape[0]
+        lanes, rest = size, -(-size // _SHARES)
+        if in_blocks:
+            of_cache = max(1, _BLOCK // (m * n))
+            rest = min(of_cache, _decompositions_at_a_time(flat))
+            calls_lapack = method is not _direct.by_gram_schmidt
+            lanes = min(of_cache, _at_a_time(flat, n**3)) if calls_lapack else of_cache
+        *found, certified = _by_blocks(attempt, lanes, flat, *cutoff)
+        found = _with_the_rest(decompose, rest, flat, cutoff, tuple(found), certified)
     back = [jnp.reshape(x, (*batch, *x.shape[len(shape) :])) for x in (*found, certified)]
     return tuple(back[:-1]), back[-1]
 
 
-def _one_at_a_time(decompose: Callable, a: Array) -> Triplets:
-    """The decompositions of a batch, one after the other."""
+def _decomposed(decompose: Callable, a: Array, *, in_blocks: bool) -> Triplets:
+    """The decompositions of a batch, in as many calls as are safe."""
     *batch, m, n = a.shape
-    if not is_known(a.shape) or not a.size or math.prod(batch) == 1:
+    if not in_blocks or not is_known(a.shape) or not a.size or math.prod(batch) == 1:
         return decompose(a)
-    triplets = jax.lax.map(decompose, jnp.reshape(a, (-1, m, n)))
+    flat = jnp.reshape(a, (-1, m, n))
+    triplets = _by_blocks(decompose, _decompositions_at_a_time(flat), flat)
     return tuple(jnp.reshape(x, (*batch, *x.shape[1:])) for x in triplets)
 
 
 def _attempt(
-    method: Callable[..., _direct.Direct], a: Array, cutoff: Cutoff
-) -> tuple[Solution, Array]:
+    method: Callable[..., _direct.Direct], a: Array, rtol: Array, atol: Array
+) -> tuple[Array, ...]:
     """Direct solutions, and where they are proven to be right."""
     scale, wide = _scale(a)
-    q, w, x, certified = method(a / wide, Cutoff(cutoff.rtol, cutoff.atol / scale))
+    q, w, x, certified = method(a / wide, Cutoff(rtol, atol / scale))
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
-    return (q, s, w, x / wide), certified
+    return q, s, w, x / wide, certified
 
 
 def _solved(triplets: Triplets, cutoff: Cutoff) -> Solution:
@@ -132,73 +138,68 @@ def _solved(triplets: Triplets, cutoff: Cutoff) -> Solution:
     return u, s, v, pseudo_inverse(factors)
 
 
-def _at_once(attempt: Callable, a: Array, cutoff: Cutoff) -> tuple[Solution, Array]:
-    """What `attempt` finds for all matrices."""
-    return attempt(a, cutoff)
+def _at_a_time(a: Array, flops: int) -> int:
+    """How many matrices LAPACK may be given in one call, of so many flops for each."""
+    flops *= 3 if jnp.iscomplexobj(a) else 1
+    return max(1, _ON_ONE_THREAD // flops) if _MAY_WAIT_FOR_EVER else a.shape[0]
 
 
-def _one_by_one(attempt: Callable, a: Array, cutoff: Cutoff) -> tuple[Solution, Array]:
-    """What `attempt` finds, for one matrix after the other: see `_MAY_WAIT_FOR_EVER`."""
-    return jax.lax.map(lambda one: attempt(*one), (a, cutoff))
+def _decompositions_at_a_time(a: Array) -> int:
+    """The same for singular values and vectors."""
+    m, n = a.shape[-2:]
+    return _at_a_time(a, 10 * m * n * n)
 
 
-def _by_blocks(attempt: Callable, a: Array, cutoff: Cutoff) -> tuple[Solution, Array]:
-    """What `attempt` finds, one block of matrices after the other."""
-    size, m, n = a.shape
-    lanes = min(size, max(1, _BLOCK // (m * n)))
+def _by_blocks(f: Callable, lanes: int, *operands: Array) -> tuple[Array, ...]:
+    """What `f` makes of arrays of one batch axis, one block of matrices after the other."""
+    size = operands[0].shape[0]
+    if lanes >= size:
+        return f(*operands)
     blocks = -(-size // lanes)
 
     def cut(x: Array) -> Array:
         padding = [(0, blocks * lanes - size), *[(0, 0)] * (x.ndim - 1)]
         return jnp.reshape(jnp.pad(x, padding), (blocks, lanes, *x.shape[1:]))
 
-    found = jax.lax.map(lambda block: attempt(*block), (cut(a), Cutoff(*map(cut, cutoff))))
-    return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:]))[:size], found)
+    found = jax.lax.map(lambda block: f(*block), tuple(map(cut, operands)))
+    return tuple(jnp.reshape(x, (-1, *x.shape[2:]))[:size] for x in found)
 
 
 def _with_the_rest(
     decompose: Callable,
+    lanes: int,
     a: Array,
     cutoff: Cutoff,
     found: Solution,
     certified: Array,
-    *,
-    singly: bool,
 ) -> Solution:
-    """What was found for the certified matrices of a batch, and the others by values."""
+    """What was found for the certified matrices, and the others by values, in blocks."""
+    size = a.shape[0]
+    lanes = min(size, lanes)
     count = jnp.sum(~certified, dtype=jnp.int32)
 
-    def where_certified(x: Array, y: Array) -> Array:
-        shape = (*certified.shape, *[1] * (x.ndim - 1))
-        return jnp.where(jnp.reshape(certified, shape), x, y)
-
-    def one_by_one(triplets: Triplets) -> Triplets:
+    def complete(found: Solution) -> Solution:
+        *triplets, x = found
         # The product with one makes it vary over devices, in `shard_map`, as that does.
         order = jnp.argsort(certified).astype(jnp.int32)
         order = order * jnp.ones_like(certified, jnp.int32)
 
         def step(state):
-            i, triplets = state
-            k = order[i]
-            one = decompose(a[k])
-            return i + 1, tuple(x.at[k].set(y) for x, y in zip(triplets, one, strict=True))
+            begin, triplets = state
+            places = jnp.minimum(begin, size - lanes) + jnp.arange(lanes, dtype=jnp.int32)
+            # Certified ones fill up the last block, and are dropped.
+            k = jnp.where(places < count, order[places], size)
+            some = decompose(a.at[k].get(mode="clip"))
+            placed = (
+                x.at[k].set(y, mode="drop") for x, y in zip(triplets, some, strict=True)
+            )
+            return begin + lanes, tuple(placed)
 
-        state = (jnp.zeros_like(count), triplets)
-        return jax.lax.while_loop(lambda state: state[0] < count, step, state)[1]
-
-    def all_at_once(triplets: Triplets) -> Triplets:
-        return tuple(map(where_certified, triplets, decompose(a)))
-
-    def complete(found: Solution) -> Solution:
-        *triplets, x = found
-        if singly:
-            triplets = one_by_one(tuple(triplets))
-        else:
-            few = count <= a.shape[0] // _ONE_IN
-            triplets = jax.lax.cond(few, one_by_one, all_at_once, tuple(triplets))
+        state = (jnp.zeros_like(count), tuple(triplets))
+        _, triplets = jax.lax.while_loop(lambda state: state[0] < count, step, state)
         # For the whole batch, so that a result does not depend on the number of others.
         *_, y = _solved(triplets, cutoff)
-        return (*triplets, where_certified(x, y))
+        return (*triplets, jnp.where(certified[:, None, None], x, y))
 
     return jax.lax.cond(count > 0, complete, lambda found: found, found)
 
