@@ -139,7 +139,8 @@ def inverse_of_lu(lu: Array, pivots: Array, *, few_columns: bool) -> Array:
     """The inverse of the square matrix that has these LU factors, by blocks of columns."""
     n = lu.shape[-1]
     permutation = jax.lax.linalg.lu_pivots_to_permutation(pivots, n)
-    width = min(n, max(1, (_ONE_THREAD - 1) // n)) if few_columns else n
+    blocks = -(-n // max(1, (_ONE_THREAD - 1) // n)) if few_columns else 1
+    width = -(-n // blocks)
 
     def columns(start: Array) -> Array:
         shape = (*lu.shape[:-1], width)
@@ -150,11 +151,11 @@ def inverse_of_lu(lu: Array, pivots: Array, *, few_columns: bool) -> Array:
         )
         return jax.lax.linalg.triangular_solve(lu, y, left_side=True, lower=False)
 
-    if width >= n:
+    if blocks == 1:
         return columns(jnp.zeros((), permutation.dtype))
     starts = jnp.arange(0, n, width, permutation.dtype)
-    blocks = jnp.moveaxis(jax.lax.map(columns, starts), 0, -2)
-    return jnp.reshape(blocks, (*lu.shape[:-1], -1))[..., :n]
+    found = jnp.moveaxis(jax.lax.map(columns, starts), 0, -2)
+    return jnp.reshape(found, (*lu.shape[:-1], -1))[..., :n]
 
 
 def _orthonormaliser(gram: Array) -> Array:

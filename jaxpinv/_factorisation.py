@@ -179,27 +179,24 @@ def _with_the_rest(
     count = jnp.sum(~certified, dtype=jnp.int32)
 
     def complete(found: Solution) -> Solution:
-        *triplets, x = found
         # The product with one makes it vary over devices, in `shard_map`, as that does.
         order = jnp.argsort(certified).astype(jnp.int32)
         order = order * jnp.ones_like(certified, jnp.int32)
 
         def step(state):
-            begin, triplets = state
+            begin, found = state
             places = jnp.minimum(begin, size - lanes) + jnp.arange(lanes, dtype=jnp.int32)
             # Certified ones fill up the last block, and are dropped.
             k = jnp.where(places < count, order[places], size)
-            some = decompose(a.at[k].get(mode="clip"))
+            block, *tolerances = (x.at[k].get(mode="clip") for x in (a, *cutoff))
+            some = _solved(decompose(block), Cutoff(*tolerances))
             placed = (
-                x.at[k].set(y, mode="drop") for x, y in zip(triplets, some, strict=True)
+                x.at[k].set(y, mode="drop") for x, y in zip(found, some, strict=True)
             )
             return begin + lanes, tuple(placed)
 
-        state = (jnp.zeros_like(count), tuple(triplets))
-        _, triplets = jax.lax.while_loop(lambda state: state[0] < count, step, state)
-        # For the whole batch, so that a result does not depend on the number of others.
-        *_, y = _solved(triplets, cutoff)
-        return (*triplets, jnp.where(certified[:, None, None], x, y))
+        state = (jnp.zeros_like(count), found)
+        return jax.lax.while_loop(lambda state: state[0] < count, step, state)[1]
 
     return jax.lax.cond(count > 0, complete, lambda found: found, found)
 
