@@ -23,8 +23,22 @@ def matmul(x: Array, y: Array) -> Array:
     """
     if _are_many_and_tiny(x, y):
         terms = (x[..., :, k, None] * y[..., k, None, :] for k in range(x.shape[-1]))
-        return functools.reduce(operator.add, terms)
+        return _computed_once(functools.reduce(operator.add, terms))
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def _computed_once(x: Array) -> Array:
+    """`x`, which on a CPU is not fused into what uses it.
+
+    XLA would merge a chain of products there and compute each link anew for every element
+    of the next. It looks through `optimization_barrier`, but not through a branch.
+    """
+
+    def behind_a_branch(x: Array) -> Array:
+        never = jax.lax.optimization_barrier(jnp.asarray(False))
+        return jax.lax.cond(never, operator.neg, lambda x: x, x)
+
+    return jax.lax.platform_dependent(x, cpu=behind_a_branch, default=lambda x: x)
 
 
 def is_known(shape: tuple) -> bool:
