@@ -55,6 +55,18 @@ def finite_or_zero(a: Array) -> tuple[Array, Array]:
     return jnp.where(finite, a, 0), finite
 
 
+def in_units(a: Array) -> tuple[Array, Array, Array]:
+    """Matrices over their scale, zero where not finite; the scale; and which are finite.
+
+    The scale, `(...)`, is a power of two of the size of the elements: to divide by it is
+    exact, and no square overflows or vanishes. LAPACK scales by itself, but to no avail
+    where denormal numbers count as zero.
+    """
+    guarded, finite = finite_or_zero(a)
+    scale = power_of_two(jnp.max(jnp.abs(guarded), axis=(-2, -1), initial=0))
+    return guarded / scale[..., None, None].astype(a.dtype), scale, finite[..., 0, 0]
+
+
 def power_of_two(x: Array) -> Array:
     """A power of two next to each number, and 1 next to 0."""
     limits = jnp.finfo(x.dtype)

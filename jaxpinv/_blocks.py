@@ -74,15 +74,14 @@ def replace(
     count = jnp.sum(chosen, dtype=jnp.int32)
 
     def complete(found: tuple[Array, ...]) -> tuple[Array, ...]:
-        # The product with one makes it vary over devices, in `shard_map`, as that does.
-        order = jnp.argsort(~chosen).astype(jnp.int32)
-        order = order * jnp.ones_like(chosen, jnp.int32)
+        # Places beyond the batch are those of the others: what fills up the last block is
+        # dropped. A sort of one array takes a sixth of the time of an argsort.
+        places = jnp.arange(batch, dtype=jnp.int32)
+        order = jnp.sort(jnp.where(chosen, places, places + batch))
 
         def step(state):
             begin, found = state
-            places = jnp.minimum(begin, batch - size) + jnp.arange(size, dtype=jnp.int32)
-            # Others fill up the last block, and are dropped.
-            k = jnp.where(places < count, order[places], batch)
+            k = jax.lax.dynamic_slice_in_dim(order, begin, size)
             some = f(*(x.at[k].get(mode="clip") for x in operands))
             placed = (x.at[k].set(y, mode="drop") for x, y in zip(found, some, strict=True))
             return begin + size, tuple(placed)

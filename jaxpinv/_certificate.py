@@ -67,14 +67,18 @@ def nothing_is_cut(a: Array, w: Array, cutoff: Cutoff, possible: Array) -> Array
     found = possible & (inverse * (cutoff.above(upper) + rounding) < 1)
     if a.shape[-1] < _SHARP_FROM:
         return found
-    lower = _largest(a)
-    # What rounding is added to below need not be looked at when this fails already.
-    open_ = possible & ~found & (_largest(w) * (cutoff.above(lower) + rounding) < 1)
-    return jax.lax.cond(
-        jnp.any(open_),
-        lambda: found | (open_ & _by_products(a, w, cutoff, lower, rounding)),
-        lambda: found,
-    )
+
+    def sharply(found: Array) -> Array:
+        lower = _largest(a)
+        # What rounding is added to below need not be looked at when this fails already.
+        open_ = possible & ~found & (_largest(w) * (cutoff.above(lower) + rounding) < 1)
+        return jax.lax.cond(
+            jnp.any(open_),
+            lambda: found | (open_ & _by_products(a, w, cutoff, lower, rounding)),
+            lambda: found,
+        )
+
+    return jax.lax.cond(jnp.any(possible & ~found), sharply, lambda found: found, found)
 
 
 def leaves_small_residual(a: Array, w: Array) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _blocks, _direct
-from jaxpinv._arrays import adjoint, finite_or_zero, is_known, power_of_two
+from jaxpinv._arrays import adjoint, in_units, is_known
 from jaxpinv._certificate import Cutoff
 from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
 
@@ -36,13 +36,10 @@ def factor(
         direct: whether to look for matrices that need no singular values.
         in_blocks: whether many matrices go through in blocks, as a cache likes it.
     """
-    a, finite = finite_or_zero(a)
-    finite = finite[..., 0, 0]
     decompose = partial(_scaled, _eigh if hermitian else _svd)
     cutoff = Cutoff(rtol, atol)
-    found = None
-    if direct:
-        found = _where_proven(decompose, a, finite, cutoff, in_blocks=in_blocks)
+    *_, finite = in_units(a)
+    found = _where_proven(decompose, a, cutoff, in_blocks=in_blocks) if direct else None
     if found is None:
         triplets, x = _decomposed(decompose, a, in_blocks=in_blocks), None
         certified = jnp.zeros_like(finite)
@@ -71,7 +68,7 @@ def factors_of(
 
 
 def _where_proven(
-    decompose: Callable, a: Array, finite: Array, cutoff: Cutoff, *, in_blocks: bool
+    decompose: Callable, a: Array, cutoff: Cutoff, *, in_blocks: bool
 ) -> tuple[Solution, Array] | None:
     """Solutions of `a`, directly where certified and else by values, or None."""
     *batch, m, n = a.shape
@@ -83,10 +80,10 @@ def _where_proven(
     if method is None:
         return None
     cutoff = Cutoff(*(jnp.reshape(_largest_met(x, batch), shape) for x in cutoff))
-    problems = (flat, *cutoff, jnp.reshape(finite, shape))
+    problems = (flat, *cutoff)
 
-    def solve(a: Array, rtol: Array, atol: Array, finite: Array) -> Solution:
-        return _solved(decompose(a), Cutoff(rtol, atol), finite)
+    def solve(a: Array, rtol: Array, atol: Array) -> Solution:
+        return _solved(decompose, a, Cutoff(rtol, atol))
 
     if not shape:
         *found, certified = _attempt(method, *problems)
@@ -121,17 +118,19 @@ def _of_one_decomposition(a: Array) -> int:
 
 
 def _attempt(
-    method: Callable[..., _direct.Direct], a: Array, rtol: Array, atol: Array, finite: Array
+    method: Callable[..., _direct.Direct], a: Array, rtol: Array, atol: Array
 ) -> tuple[Array, ...]:
     """Direct solutions, and where they are proven to be right."""
-    scale, wide = _scale(a)
-    q, w, x, certified = method(a / wide, Cutoff(rtol, atol / scale))
+    scaled, scale, finite = in_units(a)
+    q, w, x, certified = method(scaled, Cutoff(rtol, atol / scale))
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
-    return q, s, w, x / wide, certified & finite
+    x = x / scale[..., None, None].astype(a.dtype)
+    return q, s, w, x, certified & finite
 
 
-def _solved(triplets: Triplets, cutoff: Cutoff, finite: Array) -> Solution:
+def _solved(decompose: Callable, a: Array, cutoff: Cutoff) -> Solution:
     """The solution that singular triplets give."""
+    triplets, (*_, finite) = decompose(a), in_units(a)
     factors = factors_of(triplets, cutoff, finite, jnp.zeros_like(finite))
     return (*triplets, pseudo_inverse(factors))
 
@@ -148,23 +147,10 @@ def _largest_met(tolerance: Array, batch: list) -> Array:
     return jnp.broadcast_to(largest, batch)
 
 
-def _scale(a: Array) -> tuple[Array, Array]:
-    """A number of the size of each matrix, `(...)`, and the same as `(..., 1, 1)`.
-
-    It is a power of two, to divide by which is exact: no square overflows or vanishes then.
-    """
-    scale = power_of_two(jnp.max(jnp.abs(a), axis=(-2, -1), initial=0))
-    return scale, scale[..., None, None].astype(a.dtype)
-
-
 def _scaled(decompose: Callable, a: Array) -> Triplets:
-    """Singular triplets of matrices of any size.
-
-    LAPACK scales by itself, but to no avail where denormal numbers count as zero: then it
-    makes NaN of them.
-    """
-    scale, wide = _scale(a)
-    u, s, v = decompose(a / wide)
+    """Singular triplets of matrices of any size, of zero for those that are not finite."""
+    scaled, scale, _ = in_units(a)
+    u, s, v = decompose(scaled)
     return u, s * scale[..., None], v
 
 
