@@ -17,7 +17,7 @@ _OF_CACHE = 1 << 13
 
 # LAPACK calls for many matrices share them out among the threads of jaxlib before 0.12, and
 # wait for the others on such a thread themselves: when all of them wait, they do for ever.
-# Calls of so many flops, as jaxlib counts them, it leaves to one thread.
+# The fewest matrices of so many flops, as jaxlib counts them, it leaves to one thread.
 _MAY_WAIT_FOR_EVER = jax.__version_info__ < (0, 12)
 _ON_ONE_THREAD = 200_000
 
@@ -31,11 +31,11 @@ def of_cache(a: Array) -> int:
 def of_one_call(a: Array, flops: int) -> int:
     """How many of the matrices LAPACK may be given at a time, of so many flops for each."""
     flops *= 3 if jnp.iscomplexobj(a) else 1
-    return max(1, _ON_ONE_THREAD // flops) if _MAY_WAIT_FOR_EVER else a.shape[0]
+    return -(-_ON_ONE_THREAD // flops) if _MAY_WAIT_FOR_EVER else a.shape[0]
 
 
 def in_blocks(f: Map, size: int, *operands: Array) -> tuple[Array, ...]:
-    """What `f` makes of a batch, one block of that size after the other."""
+    """What `f` makes of arrays of one precision, one block of that size after the other."""
     count = operands[0].shape[0]
     if size >= count:
         return f(*operands)
@@ -44,8 +44,9 @@ def in_blocks(f: Map, size: int, *operands: Array) -> tuple[Array, ...]:
         return f(*(jax.lax.dynamic_slice_in_dim(x, begin, size) for x in operands))
 
     def step(i: Array, found: tuple[Array, ...]) -> tuple[Array, ...]:
-        # The last block overlaps the one before, lest every array be padded and cut.
-        begin = jnp.minimum(jnp.asarray(i, jnp.int32) * size, count - size)
+        # A slice that would go beyond the end begins earlier, so that the last block
+        # overlaps the one before and no array need be padded and cut.
+        begin = jnp.asarray(i, jnp.int32) * size
         return tuple(
             jax.lax.dynamic_update_slice_in_dim(x, y, begin, axis=0)
             for x, y in zip(found, some(begin), strict=True)

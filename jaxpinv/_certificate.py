@@ -40,17 +40,18 @@ class Cutoff(NamedTuple):
         return jnp.maximum(jnp.maximum(self.atol, self.rtol * upper), 0)
 
 
-def is_hopeless(a: Array, pivots: Array, cutoff: Cutoff) -> Array:
+def is_hopeless(a: Array, pivots: Array, cutoff: Cutoff, least: float = 0) -> Array:
     """Whether a triangular factor alone shows that a value may be cut, of batch shape.
 
-    The smallest singular value is at most the smallest pivot times `sqrt(n)`. To be wrong
-    here costs time only.
+    The smallest singular value is at most the smallest pivot times `sqrt(n)`. Nor is there
+    hope for a pivot that is `least` times the mean singular value. To be wrong here costs
+    time only.
     """
     n = a.shape[-1]
     at_least = _norm(a) / n**0.5
-    smallest = jnp.min(jnp.abs(pivots), axis=-1)
-    # Not a comparison the other way round: a NaN is hopeless.
-    return ~(smallest > cutoff.above(at_least) + _rounding(a) / n**0.5)
+    limit = cutoff.above(at_least) + _rounding(a) / n**0.5 + least * at_least
+    # Not the smallest pivot, for a minimum may pass over a NaN: that is hopeless.
+    return ~jnp.all(jnp.abs(pivots) > limit[..., None], axis=-1)
 
 
 def nothing_is_cut(a: Array, w: Array, cutoff: Cutoff, possible: Array) -> Array:

@@ -1,0 +1,79 @@
+"""Loops over blocks do what one call for the whole batch does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxpinv import _blocks, _certificate
+
+BATCH = 11
+SIZES = [1, 3, 5, BATCH, 2 * BATCH]
+
+
+@pytest.fixture
+def arrays(rng):
+    return jnp.asarray(rng.standard_normal((BATCH, 4, 3))), jnp.arange(BATCH, dtype=float)
+
+
+def squares(calls):
+    """A function of two arrays that writes down how many matrices it was given."""
+
+    def f(a, i):
+        calls.append(a.shape[0])
+        return jnp.square(a), i * i, a[:, 0, 0] > 0
+
+    return f
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_blocks_give_what_the_whole_batch_does(arrays, size):
+    calls = []
+    found = jax.jit(lambda *x: _blocks.in_blocks(squares(calls), size, *x))(*arrays)
+    assert set(calls) == {min(size, BATCH)}
+    for x, y in zip(found, squares([])(*arrays), strict=True):
+        assert x.dtype == y.dtype
+        assert np.array_equal(x, y)
+
+
+@pytest.mark.parametrize("chosen", [[], [4], [0, 3, 4, 10], range(BATCH)], ids=len)
+@pytest.mark.parametrize("size", SIZES)
+def test_the_chosen_ones_alone_are_replaced(arrays, size, chosen):
+    is_chosen = np.isin(np.arange(BATCH), list(chosen))
+    found = tuple(-jnp.ones_like(x) for x in arrays)
+
+    @jax.jit
+    def replaced(is_chosen, found, a, i):
+        f = squares([])
+        return _blocks.replace(lambda a, i: f(a, i)[:2], size, is_chosen, found, a, i)
+
+    results = replaced(is_chosen, found, *arrays)
+    for x, old, new in zip(results, found, squares([])(*arrays)[:2], strict=True):
+        shape = (BATCH, *[1] * (x.ndim - 1))
+        assert np.array_equal(x, np.where(is_chosen.reshape(shape), new, old))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "flops", "count"),
+    [
+        (np.float32, 10 * 64 * 16 * 16, 2),
+        (np.float64, 32**3, 7),
+        (np.complex64, 32**3, 3),
+        (np.float64, 100**3, 1),
+    ],
+    ids=["64x16 svd", "32x32 lu", "complex 32x32 lu", "100x100 lu"],
+)
+def test_one_call_is_left_to_one_thread(monkeypatch, dtype, flops, count):
+    # What jaxlib divides among threads: more matrices than 200000 over their flops.
+    monkeypatch.setattr(_blocks, "_MAY_WAIT_FOR_EVER", True)
+    assert _blocks.of_one_call(jnp.zeros((1000, 2, 2), dtype), flops) == count
+
+
+@pytest.mark.parametrize("pivot", [0, np.nan])
+def test_a_pivot_that_is_no_positive_number_is_hopeless(rng, pivot):
+    a = jnp.asarray(rng.standard_normal((64, 16, 16)))
+    pivots = np.ones((64, 16))
+    pivots[5, 3] = pivot
+    cutoff = _certificate.Cutoff(jnp.zeros(64), jnp.zeros(64))
+    hopeless = _certificate.is_hopeless(a, jnp.asarray(pivots), cutoff)
+    assert np.flatnonzero(hopeless).tolist() == [5]
