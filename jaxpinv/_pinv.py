@@ -86,15 +86,16 @@ def pinv(
     if that proves that none is cut it is enough: by LU if the matrix is square, by two Gram
     matrices if not. If one side is at most 8 it is by Gram-Schmidt, in batches of 32 or
     more; of fewer only those go so whose other side is more than 1000. A matrix that is not
-    proven takes one thin singular value decomposition (`eigh` if `hermitian`), and where
-    more than a half of a batch does, all of it; on a CPU with jaxlib before 0.12 always one
-    after the other, lest batched calls wait for each other for ever. The result for a
-    matrix does not depend on the others of its batch. A program that the compiler divides
-    over devices, and one of symbolic sizes, takes singular values of every matrix; inside
-    `jax.shard_map` it need not. There is one factorisation for the value and all
-    derivatives. A first derivative takes four products of `2 m n^2` flops, `m >= n`, or two
-    if the matrices are square and all proven, and keeps `m n + n^2 + 2 n + 1` numbers. A
-    second one takes the flops of some twenty such products, a third of some ninety.
+    proven takes one thin singular value decomposition (`eigh` if `hermitian`). On a CPU
+    batches go through in blocks, and with jaxlib before 0.12 LAPACK gets so few matrices at
+    a time that it does not divide them among threads, lest calls wait for each other for
+    ever. The result for a matrix does not depend on the others of its batch. A program that
+    the compiler divides over devices, and one of symbolic sizes, takes singular values of
+    every matrix; inside `jax.shard_map` it need not. There is one factorisation for the
+    value and all derivatives. A first derivative of tall matrices takes four products of
+    `2 m n^2` flops, or two if the matrices are square and all proven, and keeps
+    `m n + n^2 + 2 n + 1` numbers. A second one takes the flops of some twenty such
+    products, a third of some ninety.
 
     Example:
         >>> import jax.numpy as jnp

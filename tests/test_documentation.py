@@ -1,6 +1,7 @@
 """The README and the pages beside the examples: what they say is what happens."""
 
 import importlib
+import inspect
 import itertools
 import pkgutil
 import re
@@ -190,6 +191,15 @@ def test_the_navigation_names_pages_that_are_there():
     # These two are made of the files at the top.
     written = {path.name for path in PAGES.glob("*.md")}
     assert named == written | {"index.md", "changelog.md"}
+
+
+@pytest.mark.parametrize("name", jaxpinv.__all__)
+def test_no_line_of_a_docstring_begins_a_quotation(name):
+    # Markdown makes one of a line that begins with the sign for greater.
+    lines = (inspect.getdoc(getattr(jaxpinv, name)) or "").splitlines()
+    begun = [line for line in lines if line.startswith(">")]
+    assert lines
+    assert not begun
 
 
 def test_every_public_name_is_in_the_reference():
