@@ -1,6 +1,6 @@
 """Compares `jaxpinv.pinv` with its peers in one process on the same inputs.
 
-    python -m tests.benchmarks.compare --quick     a minute and a half on two quiet cores
+    python -m tests.benchmarks.compare --quick     about a minute on two quiet cores
     python -m tests.benchmarks.compare             the whole grid
 
 prints the tables and writes them, the numbers as JSON, and the plots to a folder. Ratios
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     options.output.mkdir(parents=True, exist_ok=True)
     peers, missing = available(options.platform)
-    seconds = options.seconds or (1.0 if options.quick else 4.0)
+    seconds = options.seconds or (0.5 if options.quick else 4.0)
     results = {
         "machine": machine.describe(options.platform),
         "left_out": missing,
@@ -198,9 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.benchmarks.compare",
         description="jaxpinv.pinv next to its peers: time, memory, accuracy",
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="small grid, a minute and a half"
-    )
+    parser.add_argument("--quick", action="store_true", help="small grid, about a minute")
     parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--output", type=Path, default=Path("benchmark-results"))
     parser.add_argument(
