@@ -17,23 +17,16 @@ from jaxpinv import _certificate
 from jaxpinv._arrays import MANY, TINY, adjoint, identity, is_known, matmul, transpose
 from jaxpinv._certificate import Cutoff
 from jaxpinv._factors import may_be_inverse
+from jaxpinv._triangular import inverse_of_lu, orthonormaliser
 
 # Up to so many rows a few matrices of few columns gain nothing: one of 1000 by 4 takes 0.13
 # ms instead of 0.08, and one of 10000 by 4 takes 0.34 instead of 0.40.
 _ROWS = 1000
-# OpenBLAS takes one thread for a triangular solve of less than so many elements. Threads
-# that it starts spin for milliseconds and slow down whatever comes next.
-_ONE_THREAD = 1024
-_COLUMNS = 24
 # In single precision rounding of the Gram matrix leaves pivots of up to 2.1 sqrt(eps) times
 # the mean singular value to matrices without full rank, 64 by 16, 200 by 8 and 200 by 40. A
 # condition of 1000 leaves 9 of them or more, and with one of 8000 the square root below
 # converges in 1 of 2200 cases.
 _SMALLEST_PIVOT = 2
-# Up to this order inverses by so few columns take less CPU time than by threads: 49 ms
-# instead of 224 for 1000 of order 32, 27 instead of 120 for 60 of order 100, 20 instead of
-# 72 for 10 of order 200. Of order 300 they take 177 instead of 113.
-_SMALL = 200
 
 
 class Direct(NamedTuple):
@@ -52,10 +45,10 @@ class Direct(NamedTuple):
     certified: Array
 
 
-def method(a: Array, *, few_columns: bool) -> Callable[..., Direct] | None:
+def method(a: Array, *, in_blocks: bool) -> Callable[..., Direct] | None:
     """The factorisation for matrices of that shape, or None where there is no gain.
 
-    With `few_columns` small matrices are inverted by few columns at a time.
+    With `in_blocks` small matrices are inverted by blocks.
     """
     *batch, m, n = a.shape
     if not is_known(a.shape) or not a.size:
@@ -66,17 +59,17 @@ def method(a: Array, *, few_columns: bool) -> Callable[..., Direct] | None:
         return None
     if not may_be_inverse(a.shape):
         return by_cholesky
-    return partial(by_lu, few_columns=few_columns and n <= _SMALL)
+    return partial(by_lu, in_blocks=in_blocks)
 
 
-def by_lu(a: Array, cutoff: Cutoff, *, few_columns: bool) -> Direct:
+def by_lu(a: Array, cutoff: Cutoff, *, in_blocks: bool) -> Direct:
     """The inverse of square matrices: `Q = I`."""
     lu, pivots, _ = jax.lax.linalg.lu(a)
     diagonal = jnp.diagonal(lu, axis1=-2, axis2=-1)
     possible = ~_certificate.is_hopeless(a, diagonal, cutoff)
 
     def invert(lu: Array) -> tuple[Array, Array]:
-        w = inverse_of_lu(lu, pivots, few_columns=few_columns)
+        w = inverse_of_lu(lu, pivots, in_blocks=in_blocks)
         accurate = possible & _certificate.leaves_small_residual(a, w)
         return w, _certificate.nothing_is_cut(a, w, cutoff, accurate)
 
@@ -92,7 +85,7 @@ def by_cholesky(a: Array, cutoff: Cutoff) -> Direct:
     root of its own Gram matrix mends, as a second Cholesky factor would (Yamamoto,
     Nakatsukasa, Yanagisawa, Fukaya, ETNA 44 (2015) 306-326).
     """
-    first = _orthonormaliser(matmul(adjoint(a), a))
+    first = orthonormaliser(matmul(adjoint(a), a))
     pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
     least = _SMALLEST_PIVOT * float(jnp.finfo(a.dtype).eps) ** 0.5
     possible = ~_certificate.is_hopeless(a, pivots, cutoff, least)
@@ -139,72 +132,6 @@ def by_gram_schmidt(a: Array, cutoff: Cutoff) -> Direct:
 def _dot(x: Array, y: Array, rows: int) -> Array:
     """Scalar product of the first rows of two columns, `(rows, B)`: `(B,)`."""
     return jnp.sum(jnp.conj(x[:rows]) * y[:rows], axis=0)
-
-
-def inverse_of_lu(lu: Array, pivots: Array, *, few_columns: bool) -> Array:
-    """The inverse of the square matrix that has these LU factors, by blocks of columns."""
-    n = lu.shape[-1]
-    permutation = jax.lax.linalg.lu_pivots_to_permutation(pivots, n)
-    blocks = -(-n // max(1, (_ONE_THREAD - 1) // n)) if few_columns else 1
-    width = -(-n // blocks)
-
-    def columns(start: Array) -> Array:
-        shape = (*lu.shape[:-1], width)
-        here = start + jax.lax.broadcasted_iota(permutation.dtype, shape, lu.ndim - 1)
-        rows = (permutation[..., :, None] == here).astype(lu.dtype)
-        y = jax.lax.linalg.triangular_solve(
-            lu, rows, left_side=True, lower=True, unit_diagonal=True
-        )
-        return jax.lax.linalg.triangular_solve(lu, y, left_side=True, lower=False)
-
-    if blocks == 1:
-        return columns(jnp.zeros((), permutation.dtype))
-    starts = jnp.arange(0, n, width, permutation.dtype)
-    found = jnp.moveaxis(jax.lax.map(columns, starts), 0, -2)
-    return jnp.reshape(found, (*lu.shape[:-1], -1))[..., :n]
-
-
-def _orthonormaliser(gram: Array) -> Array:
-    """Upper triangular `W` with `W^H G W = I`, the inverse of a Cholesky factor.
-
-    By blocks of columns: LAPACK leaves threads behind that spin for milliseconds and slow
-    the products down that follow, unless the matrix is small. Two calls for a 64 by 64
-    matrix make the rest for a 20000 by 64 matrix take twice as long.
-    """
-    n = gram.shape[-1]
-    if n <= _COLUMNS:
-        return _inverse_of_adjoint(gram)
-    blocks = -(-n // _COLUMNS)
-    # Columns of the identity, which is orthonormal to all others, fill up the last block.
-    more = blocks * _COLUMNS - n
-    gram = jnp.pad(gram, [*[(0, 0)] * (gram.ndim - 2), (0, more), (0, more)])
-    columns = jax.lax.broadcasted_iota(jnp.int32, gram.shape, gram.ndim - 1)
-    on_diagonal = columns == jax.lax.broadcasted_iota(jnp.int32, gram.shape, gram.ndim - 2)
-    gram = jnp.where(on_diagonal & (columns >= n), 1, gram)
-    block_of = columns[..., :_COLUMNS, :] // _COLUMNS
-
-    def step(k: Array, w: Array) -> Array:
-        k = jnp.asarray(k, jnp.int32)
-        start = k * _COLUMNS
-        block = jax.lax.dynamic_slice_in_dim(w, start, _COLUMNS, axis=-1)
-        image = matmul(gram, block)
-        scale = _inverse_of_adjoint(matmul(adjoint(block), image))
-        block, image = matmul(block, scale), matmul(image, scale)
-        overlap = jnp.where(block_of > k, matmul(adjoint(image), w), 0)
-        w = w - matmul(block, overlap)
-        return jax.lax.dynamic_update_slice_in_dim(w, block, start, axis=-1)
-
-    # Made of the argument, for a loop in `shard_map` wants to begin as it ends.
-    start = jnp.where(on_diagonal, 1, 0 * gram)
-    return jax.lax.fori_loop(0, blocks, step, start)[..., :n, :n]
-
-
-def _inverse_of_adjoint(gram: Array) -> Array:
-    """The inverse of `L^H` for the lower Cholesky factor `L`."""
-    factor = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
-    return adjoint(
-        jax.lax.linalg.triangular_solve(factor, identity(gram), left_side=True, lower=True)
-    )
 
 
 def _inverse_square_root(gram: Array) -> tuple[Array, Array]:

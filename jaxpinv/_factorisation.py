@@ -76,7 +76,7 @@ def _where_proven(
     # counter, and the compiler would move it out of the loop.
     shape = () if math.prod(batch) == 1 else (math.prod(batch),)
     flat = jnp.reshape(a, (*shape, m, n))
-    method = _direct.method(flat, few_columns=in_blocks)
+    method = _direct.method(flat, in_blocks=in_blocks)
     if method is None:
         return None
     cutoff = Cutoff(*(jnp.reshape(_largest_met(x, batch), shape) for x in cutoff))

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 import jaxpinv
-from jaxpinv import _certificate, _direct
+from jaxpinv import _certificate, _direct, _triangular
 from jaxpinv._arrays import adjoint, matmul
 from jaxpinv._certificate import Cutoff
 
@@ -66,17 +66,17 @@ def parts(a: Array) -> dict[str, Call]:
             "product": product,
             "LU": (lambda a: jax.lax.linalg.lu(a)[:2], (a,)),
             "inverse of LU": (
-                partial(_direct.inverse_of_lu, few_columns=False),
+                partial(_triangular.inverse_of_lu, in_blocks=True),
                 (lu, pivots),
             ),
             "proof": (proof, (a, jnp.linalg.inv(a))),
         }
     gram = matmul(adjoint(a), a)
-    w = _direct._orthonormaliser(gram)
+    w = _triangular.orthonormaliser(gram)
     q = matmul(a, w)
     return {
         "product": product,
-        "orthonormaliser": (_direct._orthonormaliser, (gram,)),
+        "orthonormaliser": (_triangular.orthonormaliser, (gram,)),
         "inverse square root": (_direct._inverse_square_root, (matmul(adjoint(q), q),)),
         "proof": (proof, (a, w)),
     }
