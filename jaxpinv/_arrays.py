@@ -76,6 +76,34 @@ def power_of_two(x: Array) -> Array:
     return jnp.where(rounded > 0, rounded, 1)
 
 
+def root_of_size(x: Array) -> Array:
+    """A power of two next to the square root of each number, its square not out of range.
+
+    Nor is the reciprocal of that: so division by it is exact, and 0 counts as tiny.
+    """
+    limits = jnp.finfo(x.dtype)
+    largest = 2.0 ** (-limits.minexp // 2)
+    rounded = jax.lax.reduce_precision(jnp.sqrt(x), limits.nexp, 0)
+    return jnp.clip(rounded, 1 / largest, largest)
+
+
+def largest_of_columns(x: Array) -> Array:
+    """The largest absolute value of each column, but for a factor of `sqrt(2)`, real.
+
+    Of `(..., m, k)`, `(..., 1, k)`.
+    """
+    if jnp.iscomplexobj(x):
+        size = jnp.maximum(jnp.abs(jnp.real(x)), jnp.abs(jnp.imag(x)))
+    else:
+        size = jnp.abs(x)
+    *batch, m, _ = x.shape
+    if is_known(x.shape) and 0 < m <= TINY and max(*batch, 1, 1) >= MANY:
+        # XLA reduces short axes one matrix after the other: 3 ms for 20000, not 0.1.
+        rows = (size[..., i, None, :] for i in range(m))
+        return functools.reduce(jnp.maximum, rows)
+    return jnp.max(size, axis=-2, keepdims=True, initial=0)
+
+
 def _are_many_and_tiny(x: Array, y: Array) -> bool:
     """Whether the product of two batches is one for plain arithmetic."""
     if not is_known((*x.shape, *y.shape)):

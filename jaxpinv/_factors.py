@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._arrays import TINY, adjoint, is_known, matmul
+from jaxpinv._arrays import TINY, adjoint, is_known, largest_of_columns, matmul
 
 
 class Factors(NamedTuple):
@@ -67,7 +67,7 @@ def inverse_values(factors: Factors) -> Array:
 
 def largest_value(factors: Factors) -> Array:
     """The largest singular value, or 1 if that is 0, `(..., 1, 1)`, in the dtype of `u`."""
-    largest = jnp.max(factors.s, axis=-1, initial=0)[..., None, None]
+    largest = largest_of_columns(factors.s[..., :, None])
     return jnp.where(largest == 0, 1, largest).astype(factors.u.dtype)
 
 

@@ -15,7 +15,6 @@ what makes the form a number when it is filled in.
 | outer | b and c     |                                         |
 """
 
-import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -167,17 +166,4 @@ def _by_vectors(factors: Factors, slots: Sequence[Any]) -> Array:
     # The slots are alike: open that of the pair instead, and take the gradient.
     [(b, c)] = [x for x in others if isinstance(x, Outer)]
     rest = [x for x in others if x is not None and not isinstance(x, Outer)]
-    image, pullback = jax.vjp(
-        lambda e: _action.right(factors, [e, *rest], b), _zeros(factors.u, b, c, *rest)
-    )
-    return transpose(pullback(jnp.where(False, image, c))[0])
-
-
-def _zeros(matrix: Array, *others: Array) -> Array:
-    """Zeros of the shape of a matrix, in the batch of all arrays."""
-
-    def in_batch_of(x: Array, y: Array) -> Array:
-        # Sharded as both and varying as both: hence not by shapes alone.
-        return jnp.where(False, jnp.sum(y, axis=(-2, -1), keepdims=True), x)
-
-    return jnp.where(True, 0, functools.reduce(in_batch_of, others, matrix))
+    return _action.gradient(factors, rest, b, c)

@@ -59,6 +59,75 @@ def test_gradients_of_a_solution_stay_in_the_range(rng, of_a, of_b, of_ct):
     assert relative_error(found, exact) <= bound(np.float32, (3 / 0.05) ** 2)
 
 
+@jax.jit
+def gradients(a, b, ct, e):
+    """The gradient of a solution in its matrix, and its two derivatives along `e`."""
+
+    def gradient(a):
+        return jax.vjp(lambda a: jaxpinv.lstsq(a, b).solution, a)[1](ct)[0]
+
+    def second(a):
+        return jax.jvp(gradient, (a,), (e,))[1]
+
+    return gradient(a), *jax.jvp(second, (a,), (e,))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((6, 4), np.float32), ((4, 6), np.complex64)],
+    ids=["tall", "wide_complex"],
+)
+@pytest.mark.parametrize(
+    ("of_a", "of_b", "of_ct"),
+    [
+        (1e15, 1e30, 1e30),
+        (1e-15, 1e-30, 1e-30),
+        (1e-15, 1e30, 1e-30),
+        (1e-15, 1e-30, 1e30),
+        (1e15, 1e-30, 1e30),
+        (1e15, 1e30, 1e-30),
+        (1, [1e30, 1e-30], [1e-30, 1e30]),
+        (1, [1e33, 0], [1, 1e33]),
+    ],
+    ids=str,
+)
+def test_gradients_stay_in_the_range_where_nothing_is_cut(
+    rng, shape, dtype, of_a, of_b, of_ct
+):
+    m, n = shape
+    double = np.result_type(dtype, np.float64)
+    a, e = matrix(rng, shape, [3, 2, 1, 0.5], double), gaussian(rng, shape, double)
+    b, ct = gaussian(rng, (m, 2), double), gaussian(rng, (n, 2), double)
+    scales = of_a, np.array(of_b), np.array(of_ct), of_a
+    arrays = [x * s for x, s in zip((a, b, ct, e), scales, strict=True)]
+    found = gradients(*(x.astype(dtype) for x in arrays))
+    # Double precision has room for all of it.
+    for x, exact in zip(found, gradients(*arrays), strict=True):
+        assert 1e-34 < np.max(np.abs(exact)) < 1e38
+        assert relative_error(np.asarray(x, double), exact) <= bound(dtype, 6**3)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan], ids=str)
+def test_a_column_that_is_not_finite_spoils_no_derivative_of_others(rng, bad):
+    a, e = gaussian(rng, (6, 4)), gaussian(rng, (6, 4))
+    b, ct = gaussian(rng, (6, 2)), gaussian(rng, (4, 2))
+    spoiled_b, spoiled_ct = b.copy(), ct.copy()
+    spoiled_b[2, 0] = spoiled_ct[2, 0] = bad
+
+    @jax.jit
+    def derivatives(b, ct):
+        def gradient_of_b(a):
+            return jax.vjp(lambda b: jaxpinv.lstsq(a, b).solution, b)[1](ct)[0]
+
+        forward = jax.jvp(lambda a: jaxpinv.lstsq(a, b).solution, (a,), (e,))[1]
+        return forward, jax.jvp(gradient_of_b, (a,), (e,))[1]
+
+    results = derivatives(b, ct), derivatives(spoiled_b, spoiled_ct)
+    for good, spoiled in zip(*results, strict=True):
+        assert np.array_equal(good[:, 1], spoiled[:, 1])
+        assert not np.any(np.isfinite(spoiled[:, 0]))
+
+
 @pytest.mark.parametrize("hermitian", [False, True])
 def test_a_matrix_of_denormals_is_finite_in_a_batch(hermitian):
     a = np.tile(np.diag([1.0, 2.0]), (40, 1, 1))
