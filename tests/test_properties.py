@@ -42,12 +42,15 @@ def test_the_rank_is_the_number_of_values_above_the_cutoff(p, method):
 
 # Of condition 1e8 or so, where columns that are made orthonormal only once are not.
 HARD = Recipe(("ill_conditioned",), 0, 10, 0, ("zero",), 0)
+# Of its adjoint LAPACK drops an off-diagonal element of 33 eps.
+GRADED = Recipe(("graded",), 23445, 4, 213, ("rtol",), 0)
 
 
 @given(problems(is_not_empty), methods)
 @in_every_configuration("auto")
 @example(problem(Configuration((33, 3, 2)), HARD), "auto")
 @example(problem(Configuration((12, 9), np.float32), HARD._replace(digits=7)), "auto")
+@example(problem(Configuration((3, 5), np.complex128), GRADED), "svd")
 def test_penrose_equations_hold_on_the_kept_part(p, method):
     found = results(p, method)
     known = reference(p, found.rank)
@@ -102,8 +105,9 @@ def test_the_pseudo_inverse_of_the_pseudo_inverse_is_the_kept_part(p, method):
     atol = np.reshape(half, p.atol.shape).astype(p.atol.dtype)
     unit = p.recipe._replace(exponent=-p.recipe.exponent)
     q = Problem(p.configuration, unit, back, p.b, p.ct, p.e, np.zeros_like(atol), atol)
-    again = adjoint(in_units(p, results(q, method).x, 1))
-    loss = known.condition**2
+    twice = results(q, method)
+    again = adjoint(in_units(p, twice.x, 1))
+    loss = np.maximum(known.condition, reference(q, twice.rank).condition) ** 2
     where = known.is_telling & (loss * p.configuration.eps < 1e-3)
     event(f"telling: {np.mean(where):.1f}")
     assert_small(p, again - known.kept, where, known.size, loss)
@@ -125,7 +129,8 @@ def test_unitary_factors_change_places(p, method):
     assert np.all(same | (known.ranks[0] < known.ranks[1]))
     x, y = in_units(p, found.x, -1), in_units(p, other.x, -1)
     error = adjoint(right) @ x @ adjoint(left) - y
-    assert_small(p, error, same & known.is_telling, sizes(known)[0], 2 * known.condition)
+    condition = known.condition + reference(p._replace(a=turned), other.rank).condition
+    assert_small(p, error, same & known.is_telling, sizes(known)[0], condition)
 
 
 # Two values, and a cutoff between them that is scaled with them: of the matrices that go
