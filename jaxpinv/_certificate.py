@@ -28,6 +28,8 @@ _POWER_STEPS, _POWER_FACTOR = 4, 1.15
 # probability of 4e-5.
 _PROBES = 4
 
+_GRADED = 1e4
+
 
 class Cutoff(NamedTuple):
     """Tolerances of batch shape."""
@@ -94,6 +96,20 @@ def leaves_small_residual(a: Array, w: Array) -> Array:
     probes = jnp.broadcast_to(probes, (*a.shape[:-2], n, _PROBES))
     residual = matmul(a, matmul(w, probes)) - probes
     return _norm(residual) / _PROBES**0.5 <= _rounding(a) * _norm(w)
+
+
+def is_orthonormalised(a: Array, w: Array, q: Array) -> Array:
+    """Whether `a w` is `q` to rounding, of batch shape.
+
+    Without pivots the rounding of graded matrices is more than the proof allows for: up to
+    5.4, 15 and 32 eps over 4, 8 and 11 digits. Others need not be looked at.
+    """
+    graded = ~(_norm(a) * _norm(w) < _GRADED)
+
+    def looked_at() -> Array:
+        return ~graded | (_norm(matmul(a, w) - q) <= _rounding(a) * _norm(w))
+
+    return jax.lax.cond(jnp.any(graded), looked_at, lambda: ~graded)
 
 
 def _rounding(a: Array) -> Array:

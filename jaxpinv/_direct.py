@@ -124,8 +124,8 @@ def by_gram_schmidt(a: Array, cutoff: Cutoff) -> Direct:
 
     z = jnp.transpose(jax.lax.fori_loop(0, 2, orthonormalise, z), (2, 1, 0))
     q, w = z[:, :m], z[:, m:]
-    possible = jnp.ones_like(cutoff.rtol, bool)
-    proven = _certificate.nothing_is_cut(a, w, cutoff, possible)
+    accurate = _certificate.is_orthonormalised(a, w, q)
+    proven = _certificate.nothing_is_cut(a, w, cutoff, accurate)
     return Direct(q, w, matmul(w, adjoint(q)), proven)
 
 
