@@ -44,11 +44,14 @@ def cutoff(kwargs):
 
 @jax.jit
 def forward(a, b, directions, db, **kwargs):
-    """Derivative of the solution along directions of A, each with the same `db`."""
+    """First and second derivative of the solution along directions, each with `db`."""
     f = partial(solution, **kwargs)
-    for e in directions:
-        f = partial(lambda f, e, a, b: jax.jvp(f, (a, b), (e, db))[1], f, e)
-    return f(a, b)
+    e1, e2 = directions
+
+    def first(a, b):
+        return jax.jvp(f, (a, b), (e1, db))[1]
+
+    return jax.jvp(first, (a, b), (e2, db))
 
 
 @jax.jit
@@ -73,19 +76,26 @@ def mixed_derivative(a, b, directions, db, cut):
     return result
 
 
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        (SHAPES["tall"], np.complex128),
+        (SHAPES["wide"], np.complex128),
+        (SHAPES["square"], np.float64),
+    ],
+    ids=["tall-complex", "wide-complex", "square-real"],
+)
 class TestDerivativesInBothArguments:
     """Few columns, against differences in 50 digits."""
 
-    @pytest.mark.parametrize("order", [1, 2])
-    def test_forward_derivative_is_exact(self, rng, shape, spectrum, kwargs, dtype, order):
+    def test_forward_derivatives_are_exact(self, rng, shape, spectrum, kwargs, dtype):
         a, b, db = self.arrays(rng, shape, spectrum, dtype)
-        directions = [gaussian(rng, shape, dtype) for _ in range(order)]
-        exact = mixed_derivative(a, b, directions, db, cutoff(kwargs))
-        result = forward(a, b, directions, db, **kwargs)
-        assert relative_error(result, exact) <= TOLERANCE
+        directions = [gaussian(rng, shape, dtype) for _ in range(2)]
+        results = forward(a, b, directions, db, **kwargs)
+        for order, result in enumerate(results, start=1):
+            exact = mixed_derivative(a, b, directions[:order], db, cutoff(kwargs))
+            assert relative_error(result, exact) <= TOLERANCE
 
     def test_gradient_and_its_derivative_are_exact(
         self, rng, shape, spectrum, kwargs, dtype
@@ -172,23 +182,26 @@ def test_batches_broadcast_and_a_vector_has_one_axis(
     rng, a, b, tolerance, x, residuals, rank
 ):
     a, b = gaussian(rng, a), gaussian(rng, b)
-    atol = np.full(tolerance, 0.1) if tolerance else None
-    found = jax.jit(jaxpinv.lstsq)(a, b, atol=atol)
+    atol = np.full(tolerance, 1e-3) if tolerance else None
+
+    @jax.jit
+    def fields_and_gradient(a, b):
+        def total(a, b):
+            found = jaxpinv.lstsq(a, b, atol=atol)
+            return jnp.sum(found.solution), found
+
+        return jax.grad(total, (0, 1), has_aux=True)(a, b)
+
+    gradient, found = fields_and_gradient(a, b)
+    assert [g.shape for g in gradient] == [a.shape, b.shape]
     k = min(a.shape[-2:])
     assert [y.shape for y in found] == [x, residuals, rank, (*rank, k)]
     columns = b[:, None] if b.ndim == 1 else b
-    expected = jnp.matmul(jaxpinv.pinv(a, atol=atol), columns)
+    expected = np.matmul(np.linalg.pinv(a), columns)
     expected = expected[..., 0] if b.ndim == 1 else expected
     assert relative_error(found.solution, np.broadcast_to(expected, x)) <= bound(
         np.float64, 1e3
     )
-
-    @jax.jit
-    def gradient_of_sum(a, b):
-        return jax.grad(lambda a, b: jnp.sum(solution(a, b, atol=atol)), (0, 1))(a, b)
-
-    gradient = gradient_of_sum(a, b)
-    assert [g.shape for g in gradient] == [a.shape, b.shape]
 
 
 def test_one_matrix_for_many_right_hand_sides_is_factored_once(rng):
@@ -244,8 +257,6 @@ def test_ill_conditioned_systems_are_solved_to_a_small_residual(rng):
     assert np.median(errors["pinv"]) > bound(np.float32, 1e2)
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"rtol": 0.25}], ids=["default", "more_cut"])
-@pytest.mark.parametrize("shape", [(6, 4), (4, 6)], ids=["tall", "wide"])
 class TestScales:
     """In single precision, where the square of a scale is no number."""
 
@@ -261,6 +272,11 @@ class TestScales:
                 error = np.max(np.abs(np.asarray(x, float) - y))
                 assert error <= bound(np.float32, 6**3) * max(np.max(np.abs(y)), 1), scale
 
+    @pytest.mark.parametrize(
+        ("shape", "kwargs"),
+        [((6, 4), {}), ((4, 6), {"rtol": 0.25})],
+        ids=["tall-default", "wide-more_cut"],
+    )
     def test_matrix_and_right_hand_side_scaled_alike(self, rng, kwargs, shape):
         a, e = matrix(rng, shape, [3, 2, 1, 0.5]), gaussian(rng, shape)
         b, ct = gaussian(rng, (shape[0], 2)), gaussian(rng, (shape[1], 2))
@@ -277,12 +293,15 @@ class TestScales:
             def gradient(a):
                 return jax.vjp(f, a)[1](ct)[0]
 
-            second = jax.jvp(forward, (a,), (e,))[1]
-            curvature = jax.jvp(gradient, (a,), (e,))[1]
-            return forward(a), second, gradient(a), curvature
+            return *jax.jvp(forward, (a,), (e,)), *jax.jvp(gradient, (a,), (e,))
 
         self.check(derivatives, (a, e, b, ct))
 
+    @pytest.mark.parametrize(
+        ("shape", "kwargs"),
+        [((6, 4), {"rtol": 0.25}), ((4, 6), {})],
+        ids=["tall-more_cut", "wide-default"],
+    )
     def test_matrix_alone_scaled(self, rng, kwargs, shape):
         a, e = matrix(rng, shape, [3, 2, 1, 0.5]), gaussian(rng, shape)
         b, x = gaussian(rng, (shape[0], 1)), gaussian(rng, (shape[1], 1))
