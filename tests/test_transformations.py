@@ -1,5 +1,6 @@
 """Under JAX's transformations: vmap, jit, linearize, checkpoint, custom rules, jaxprs."""
 
+import functools
 from functools import partial
 
 import jax
@@ -11,8 +12,13 @@ import jaxpinv
 from tests.helpers import bound, gaussian, matrix, pair, relative_error
 
 SPECTRUM = [4, 2, 1, 0.5]
-# The third order by `lstsq` takes as long to compile as all others.
-ORDERS = [("pinv", 1), ("pinv", 2), ("pinv", 3), ("lstsq", 1), ("lstsq", 2)]
+MAPPED = {"matrix": (0, None), "tolerance": (None, 0), "both": (0, 0)}
+KINDS = {
+    "pinv": ("pinv", False),
+    "lstsq": ("lstsq", False),
+    "pinv_hermitian": ("pinv", True),
+    "lstsq_hermitian": ("lstsq", True),
+}
 
 
 @pytest.fixture
@@ -23,12 +29,28 @@ def a(rng):
 @pytest.fixture
 def loss(pinv):
     """A number that depends on every element of the pseudo-inverse."""
+    return loss_by(pinv)
+
+
+@functools.cache
+def loss_by(pinv):
+    """The same function for all tests, so that what is compiled serves all of them."""
 
     def loss(a, rtol=None, hermitian=False):
         a = a @ a.swapaxes(-1, -2) if hermitian else a
         return jnp.sum(jnp.sin(pinv(a, rtol, hermitian)))
 
     return loss
+
+
+def value(f):
+    """The function itself."""
+    return f
+
+
+def hessian_vector_product(f):
+    """The derivative of the gradient along the first argument."""
+    return lambda a, *rest: jax.jvp(lambda a: jax.grad(f)(a, *rest), (a,), (a,))[1]
 
 
 def names(jaxpr):
@@ -53,8 +75,17 @@ class TestJaxprs:
         jaxpr = jax.make_jaxpr(lambda a, e: jax.jvp(jaxpinv.pinv, (a,), (e,)))(a, a)
         assert names(jaxpr) == ["factor", "pinv_form"]
 
-    @pytest.mark.parametrize("hermitian", [False, True])
-    @pytest.mark.parametrize(("pinv", "order"), ORDERS, indirect=["pinv"])
+    @pytest.mark.parametrize(
+        ("pinv", "order", "hermitian"),
+        [
+            ("pinv", 1, False),
+            ("pinv", 2, True),
+            ("pinv", 3, False),
+            ("lstsq", 1, True),
+            ("lstsq", 2, False),
+        ],
+        indirect=["pinv"],
+    )
     def test_value_and_derivatives_share_one_factorisation(self, loss, a, hermitian, order):
         f = partial(loss, hermitian=hermitian)
         for _ in range(order):
@@ -91,16 +122,22 @@ class TestVmap:
         looped = np.stack([pinv(x) for x in stacked], axis=out_axis)
         assert np.array_equal(mapped, looped)
 
+    # Each two of what is mapped, the order, and the function. All products are 36.
     @pytest.mark.parametrize(
-        "axes", [(0, None), (None, 0), (0, 0)], ids=["matrix", "tolerance", "both"]
+        ("axes", "pinv", "hermitian", "derive"),
+        [
+            pytest.param(axes, *kind, derive, id=f"{name}-{kind_name}-{derive.__name__}")
+            for i, (name, axes) in enumerate(MAPPED.items())
+            for j, (kind_name, kind) in enumerate(KINDS.items())
+            for derive in [(value, jax.grad, hessian_vector_product)[(i + j) % 3]]
+        ]
+        + [pytest.param((0, 0), "pinv", False, jax.hessian, id="both-pinv-hessian")],
+        indirect=["pinv"],
     )
-    @pytest.mark.parametrize("hermitian", [False, True])
-    @pytest.mark.parametrize("order", [0, 1, 2])
-    def test_over_matrix_or_tolerance_or_both(self, loss, rng, axes, hermitian, order):
+    def test_over_matrix_or_tolerance_or_both(self, loss, rng, axes, hermitian, derive):
         matrices = matrix(rng, (3, 4, 4), SPECTRUM)
         rtols = np.array([0.01, 0.3, 0.6])
-        f = partial(loss, hermitian=hermitian)
-        f = [f, jax.grad(f), jax.hessian(f)][order]
+        f = derive(partial(loss, hermitian=hermitian))
         args = [
             x if axis == 0 else x[0]
             for x, axis in zip((matrices, rtols), axes, strict=True)
@@ -161,38 +198,47 @@ def test_linearized_map_has_the_transpose(pinv, rng, dtype):
     assert relative_error(pushforward(e), jax.jvp(pinv, (a,), (e,))[1]) == 0
 
 
+WRAPPERS = {
+    "jit": jax.jit,
+    "checkpoint": jax.checkpoint,
+    "checkpoint_nothing": partial(
+        jax.checkpoint, policy=jax.checkpoint_policies.nothing_saveable
+    ),
+    "jit_checkpoint": lambda f: jax.jit(jax.checkpoint(f)),
+    "map": lambda f: lambda a: jax.lax.map(f, a[None])[0],
+    "cond": lambda f: (
+        lambda a: jax.lax.cond(jnp.sum(a) < jnp.inf, f, lambda a: jnp.sum(a), a)
+    ),
+    "fori_loop": lambda f: lambda a: jax.lax.fori_loop(0, 1, lambda i, t: t + f(a), 0.0),
+}
+
+
 @pytest.mark.parametrize(
-    "wrap",
+    ("wrap", "pinv", "order"),
     [
-        jax.jit,
-        jax.checkpoint,
-        partial(jax.checkpoint, policy=jax.checkpoint_policies.nothing_saveable),
-        lambda f: jax.jit(jax.checkpoint(f)),
-        lambda f: lambda a: jax.lax.map(f, a[None])[0],
-        lambda f: lambda a: jax.lax.cond(jnp.sum(a) < jnp.inf, f, lambda a: jnp.sum(a), a),
-        lambda f: lambda a: jax.lax.fori_loop(0, 1, lambda i, t: t + f(a), 0.0),
+        *((name, pinv, n) for name in WRAPPERS for pinv, n in [("pinv", 2), ("lstsq", 1)]),
+        # The highest orders, which take the longest to compile, under two each.
+        *((name, "pinv", 3) for name in ("jit_checkpoint", "cond")),
+        *((name, "lstsq", 2) for name in ("checkpoint", "map")),
     ],
-    ids=[
-        "jit",
-        "checkpoint",
-        "checkpoint_nothing",
-        "jit_checkpoint",
-        "map",
-        "cond",
-        "fori_loop",
-    ],
+    indirect=["pinv"],
 )
-@pytest.mark.parametrize(("pinv", "order"), ORDERS, indirect=["pinv"])
 def test_derivatives_pass_through(loss, a, wrap, order):
     def derive(f, direction):
         for _ in range(order - 1):
             f = partial(lambda f, a: jax.jvp(f, (a,), (direction,))[1], f)
         return jax.grad(f)(a)
 
-    assert relative_error(derive(wrap(loss), a), derive(loss, a)) <= bound(np.float64, 1e3)
+    result = derive(WRAPPERS[wrap](loss), a)
+    assert relative_error(result, derive(loss, a)) <= bound(np.float64, 1e3)
 
 
-def test_reverse_over_reverse_through_cond_and_scan(loss, pinv, a):
+@pytest.mark.parametrize(
+    ("pinv", "through"),
+    [("pinv", "cond"), ("pinv", "scan"), ("lstsq", "cond")],
+    indirect=["pinv"],
+)
+def test_reverse_over_reverse_through_cond_and_scan(loss, pinv, a, through):
     def by_cond(a):
         return jax.lax.cond(a[0, 0] < 9, lambda a: (loss(a), a), lambda a: (0.0, 2 * a), a)[
             0
@@ -212,8 +258,8 @@ def test_reverse_over_reverse_through_cond_and_scan(loss, pinv, a):
     def second(f):
         return jax.grad(lambda a: jnp.sum(jax.grad(f)(a) ** 2))(a)
 
-    assert relative_error(second(by_cond), second(loss)) <= bound(np.float64, 1e3)
-    assert relative_error(second(by_scan), second(by_loop)) <= bound(np.float64, 1e3)
+    f, reference = {"cond": (by_cond, loss), "scan": (by_scan, by_loop)}[through]
+    assert relative_error(second(f), second(reference)) <= bound(np.float64, 1e3)
 
 
 def test_custom_jvp_and_custom_vjp_around_it_are_respected(pinv, a):
@@ -259,7 +305,9 @@ def test_every_product_is_in_highest_precision(loss, a, precision):
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
-@pytest.mark.parametrize("hermitian", [False, True])
+@pytest.mark.parametrize(
+    ("pinv", "hermitian"), [("pinv", True), ("lstsq", False)], indirect=["pinv"]
+)
 def test_everything_works_with_jit_disabled(loss, a, hermitian):
     derive = jax.grad(
         lambda a: jnp.sum(jax.grad(partial(loss, hermitian=hermitian))(a) ** 2)
