@@ -81,11 +81,36 @@ def gradient(factors: Factors, directions: Sequence[Array], b: Array, c: Array) 
     size = largest / root / root
     b = _times(b, 1 / of_b, 1 / of_b, size)
     c = _times(c, of_b / largest, of_b / largest, size)
+    if not directions:
+        return transpose(_gradient(_operators(factors, root, []), b, c))
     image, pullback = jax.vjp(
         lambda e: _action(_operators(factors, root, [e, *rest]), b),
         _zeros(factors.u, b, c, *rest),
     )
     return transpose(pullback(jnp.where(False, image, c))[0])
+
+
+def _gradient(operators: Operators, b: Array, c: Array) -> Array:
+    """The gradient of `c^T pinv(A) b`, `(..., m, n)`.
+
+    With `h` the conjugate of `c`, `x = X b` and `y = X^H h` it is, by eq. 4.12 of Golub and
+    Pereyra,
+
+        conj(Q b) (X y)^T + conj(X^H x) (P h)^T - conj(y) x^T.
+    """
+    inverse, off_range, _ = operators
+    h = jnp.conj(c)
+    x, y = inverse[0](b), inverse[1](h)
+    moved_range = _outer(off_range[0](b), inverse[0](y))
+    moved_corange = _outer(inverse[1](x), off_range[1](h))
+    return moved_range + moved_corange - _outer(y, x)
+
+
+def _outer(x: Array, y: Array) -> Array:
+    """The product `conj(x) y^T`."""
+    # Of single columns in plain arithmetic, all of which is one loop then.
+    product = operator.mul if x.shape[-1] == 1 else matmul
+    return product(jnp.conj(x), transpose(y))
 
 
 def _root(factors: Factors) -> Array:
