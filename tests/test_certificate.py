@@ -7,7 +7,7 @@ import pytest
 import jaxpinv
 from jaxpinv import _certificate
 from tests.helpers import bound, gaussian, matrix, relative_error
-from tests.test_direct import CONDITION, random, singular_values_taken
+from tests.test_direct import CONDITION, directly, random, singular_values_taken
 
 
 def kahan(n, angle):
@@ -135,6 +135,19 @@ class TestSharpNorms:
         cutoff = _certificate.Cutoff(jnp.asarray(0.0), jnp.asarray(margin / 100))
         zero, one = jnp.asarray(0.0), jnp.asarray(1.0)
         assert bool(_certificate._by_products(a, w, cutoff, one, zero)) == (margin < 1)
+
+
+def test_graded_matrices_are_certified_by_what_the_proof_assumes(rng):
+    a = rng.standard_normal((1000, 6, 6)) * np.geomspace(1, 1e-11, 6)[:, None]
+    zeros = np.zeros(len(a))
+    factors = directly(a, zeros, atol=zeros)
+    certified = np.ptp(np.asarray(factors.s), axis=-1) == 0
+    u, s, v = np.asarray(factors.u), np.asarray(factors.s), np.asarray(factors.v)
+    residual = np.linalg.norm(a @ v - u * s[:, None, :], axis=(1, 2))
+    size = np.linalg.norm(a, axis=(1, 2)) * np.linalg.norm(v, axis=(1, 2))
+    margin = _certificate._LEAST_MARGIN * np.finfo(float).eps
+    assert np.mean(certified) > 0.9
+    assert np.all(residual[certified] <= margin * size[certified])
 
 
 @pytest.mark.parametrize("seed", range(3))
