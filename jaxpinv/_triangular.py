@@ -65,7 +65,8 @@ def _by_rows(lu: Array, order: Array) -> Array:
     # Rows of the identity fill up the last block: they change no other.
     padding = [(0, 0)] * (lu.ndim - 2)
     lu = jnp.pad(lu, [*padding, (0, more), (0, more)])
-    lu = lu + jnp.diag((jnp.arange(n + more) >= n).astype(lu.dtype))
+    fills_up = jnp.arange(n + more, dtype=jnp.int32) >= n
+    lu = jnp.where(fills_up, identity(lu), lu)
     order = jnp.pad(order, [*padding, (0, more)], constant_values=n)
     inner = [slice(k * _ROWS, (k + 1) * _ROWS) for k in range(count)]
     diagonal = jnp.stack([lu[..., block, block] for block in inner])
