@@ -17,6 +17,7 @@ from tests.benchmarks.cases import GRADIENT, OPERATIONS, VALUE, Case, directions
 from tests.benchmarks.peers import REFERENCE, JaxPeer, Peer, TorchPeer, available
 
 COMPILE_SHAPE = (64, 7, 6)
+RESIDUAL_SHAPES = ((64, 7, 6), (64, 64, 16), (64, 6, 7), (100, 100))
 MEMORY_SHAPES = ((20_000, 6, 7), (2_000, 64, 16), (1000, 1000))
 IMPORTS = {
     "jaxpinv": "import jax.numpy; begin(); import jaxpinv",
@@ -191,7 +192,7 @@ def measure(platform: str, *, quick: bool) -> dict[str, Any]:
         "compile": compile_times(peers, 2 if quick else 5),
         "residuals": {
             "x".join(map(str, shape)): residuals(peers, shape)
-            for shape in ((64, 7, 6), (64, 6, 7), (64, 64, 16), (100, 100))
+            for shape in RESIDUAL_SHAPES[: 2 if quick else None]
         },
         "import": import_times(2 if quick else 5),
     }
