@@ -54,16 +54,17 @@ def right(factors: Factors, directions: Sequence[Array], b: Array) -> Array:
     """The k-th derivative of `pinv(A)`, times `b` `(..., m, j)`: `(..., n, j)`."""
     root = _root(factors)
     operators = _operators(factors, root, _divided(directions, root))
-    before, after = _shares(root, b)
-    return _action(operators, b * before) * after
+    # Half before and half after, so that neither overflows or vanishes alone.
+    over = (1 / root).astype(b.dtype)
+    return _action(operators, b * over) * over
 
 
 def left(factors: Factors, directions: Sequence[Array], c: Array) -> Array:
     """The transpose of the k-th derivative, times `c` `(..., n, j)`: `(..., m, j)`."""
     root = _root(factors)
     operators = _operators(factors, root, _divided(directions, root)).adjoint()
-    before, after = _shares(root, c)
-    return jnp.conj(_action(operators, jnp.conj(c) * before)) * after
+    over = (1 / root).astype(c.dtype)
+    return jnp.conj(_action(operators, jnp.conj(c) * over)) * over
 
 
 def gradient(factors: Factors, directions: Sequence[Array], b: Array, c: Array) -> Array:
@@ -122,15 +123,6 @@ def _divided(directions: Sequence[Array], root: Array) -> list[Array]:
     """Directions divided by the square of a number."""
     over = 1 / jnp.square(root)
     return [e * over.astype(e.dtype) for e in directions]
-
-
-def _shares(root: Array, x: Array) -> tuple[Array, Array]:
-    """Factors of the reciprocal of the square, one at most 1 and the other at least.
-
-    Multiplied by the one at first, nothing grows larger than the result.
-    """
-    over = 1 / jnp.square(root)
-    return jnp.minimum(over, 1).astype(x.dtype), jnp.maximum(over, 1).astype(x.dtype)
 
 
 def _times(x: Array, *factors: Array) -> Array:

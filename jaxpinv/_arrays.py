@@ -27,6 +27,8 @@ def matmul(x: Array, y: Array) -> Array:
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
+# Compiled once for a shape, or eager calls would compile these branches anew.
+@jax.jit
 def _computed_once(x: Array) -> Array:
     """`x`, which on a CPU is not fused into what uses it.
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _blocks, _direct
-from jaxpinv._arrays import adjoint, in_units, is_known
+from jaxpinv._arrays import adjoint, finite_or_zero, in_units, is_known
 from jaxpinv._certificate import Cutoff
 from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
 
-# Where blocks gain nothing, matrices without a proof are at least not all decomposed when
-# few of them are.
+# On a GPU, where blocks gain nothing, matrices without a proof are at least not all
+# decomposed when few of them are.
 _SHARES = 8
 
 #: `u`, `s`, `v` of `Factors`.
@@ -34,11 +34,12 @@ def factor(
         atol: absolute tolerances, `(...)`.
         hermitian: whether the matrices are Hermitian.
         direct: whether to look for matrices that need no singular values.
-        in_blocks: whether many matrices go through in blocks, as a cache likes it.
+        in_blocks: whether many matrices go through in blocks, as caches and the threads of
+            LAPACK like it.
     """
     decompose = partial(_scaled, _eigh if hermitian else _svd)
     cutoff = Cutoff(rtol, atol)
-    *_, finite = in_units(a)
+    finite = finite_or_zero(a)[1][..., 0, 0]
     found = _where_proven(decompose, a, cutoff, in_blocks=in_blocks) if direct else None
     if found is None:
         triplets, x = _decomposed(decompose, a, in_blocks=in_blocks), None
@@ -130,7 +131,7 @@ def _attempt(
 
 def _solved(decompose: Callable, a: Array, cutoff: Cutoff) -> Solution:
     """The solution that singular triplets give."""
-    triplets, (*_, finite) = decompose(a), in_units(a)
+    triplets, finite = decompose(a), finite_or_zero(a)[1][..., 0, 0]
     factors = factors_of(triplets, cutoff, finite, jnp.zeros_like(finite))
     return (*triplets, pseudo_inverse(factors))
 

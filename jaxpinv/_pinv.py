@@ -89,13 +89,14 @@ def pinv(
     proven takes one thin singular value decomposition (`eigh` if `hermitian`). On a CPU
     batches go through in blocks, and with jaxlib before 0.12 LAPACK gets so few matrices at
     a time that it does not divide them among threads, lest calls wait for each other for
-    ever. The result for a matrix does not depend on the others of its batch. A program that
-    the compiler divides over devices, and one of symbolic sizes, takes singular values of
-    every matrix; inside `jax.shard_map` it need not. There is one factorisation for the
-    value and all derivatives. A first derivative of tall matrices takes four products of
-    `2 m n^2` flops, or two if the matrices are square and all proven, and keeps
-    `m n + n^2 + 2 n + 1` numbers. A second one takes the flops of some twenty such
-    products, a third of some ninety.
+    ever. The result for a matrix does not depend on the others of its batch; one with
+    several tolerances goes by the largest. A program that the compiler divides over
+    devices, and one of symbolic sizes, takes singular values of every matrix; inside
+    `jax.shard_map` it need not. There is one factorisation for the value and all
+    derivatives. A first derivative of tall matrices takes four products of `2 m n^2` flops,
+    or two if the matrices are square and all proven, and keeps `m n + n^2 + 2 n + 1`
+    numbers. A second one takes the flops of some twenty such products, a third of some
+    ninety.
 
     Example:
         >>> import jax.numpy as jnp

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxpinv
 from jaxpinv import _blocks, _certificate
 
 BATCH = 11
@@ -77,3 +78,19 @@ def test_a_pivot_that_is_no_positive_number_is_hopeless(rng, pivot):
     cutoff = _certificate.Cutoff(jnp.zeros(64), jnp.zeros(64))
     hopeless = _certificate.is_hopeless(a, jnp.asarray(pivots), cutoff)
     assert np.flatnonzero(hopeless).tolist() == [5]
+
+
+def test_a_second_eager_call_compiles_nothing(rng, caplog):
+    # So many and so tiny that their products are in plain arithmetic.
+    a = jnp.asarray(rng.standard_normal((64, 6, 5)))
+    b = jnp.asarray(rng.standard_normal((64, 6, 3)))
+
+    def calls():
+        jax.block_until_ready((jaxpinv.lstsq(a, b), jaxpinv.null_projection(a, b[:, :5])))
+
+    calls()
+    with jax.log_compiles():
+        calls()
+        assert not [r for r in caplog.records if "ompil" in r.getMessage()]
+        jax.jit(lambda x: x + 1)(a)
+    assert [r for r in caplog.records if "ompil" in r.getMessage()]

@@ -140,3 +140,12 @@ def test_a_tall_matrix_of_denormals_is_finite_in_a_batch():
     a[:, 0] = 2
     a[7] = 2.2e-308 * np.array([[-0.27, -0.37], [-0.96, 0.1], [0.43, -0.11]])
     assert np.all(np.isfinite(jaxpinv.pinv(a)))
+
+
+@pytest.mark.parametrize("size", [1e15, 1e30])
+def test_small_parts_of_a_solution_do_not_vanish_where_the_matrix_is_large(size):
+    a = jnp.diag(jnp.asarray([size, size / 1e6], jnp.float32))
+    b = jnp.asarray([0, 1e-36 * size / 1e6], jnp.float32)
+    x, dx = jax.jvp(lambda b: jaxpinv.lstsq(a, b).solution, (b,), (b,))
+    np.testing.assert_allclose(x, [0, 1e-36], rtol=1e-5)
+    np.testing.assert_allclose(dx, [0, 1e-36], rtol=1e-5)
