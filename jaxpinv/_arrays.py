@@ -90,9 +90,9 @@ def root_of_size(x: Array) -> Array:
 
 
 def largest_of_columns(x: Array) -> Array:
-    """The largest absolute value of each column, but for a factor of `sqrt(2)`, real.
+    """The largest absolute value of each column of `(..., m, k)`, `(..., 1, k)`, real.
 
-    Of `(..., m, k)`, `(..., 1, k)`.
+    Of complex columns it is that of a part, up to `sqrt(2)` times less.
     """
     if jnp.iscomplexobj(x):
         size = jnp.maximum(jnp.abs(jnp.real(x)), jnp.abs(jnp.imag(x)))
