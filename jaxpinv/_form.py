@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv import _action
+from jaxpinv import _action, _blocks
 from jaxpinv._arrays import matmul, transpose
 from jaxpinv._derivatives import derivative
 from jaxpinv._factors import Factors, largest_value
@@ -71,7 +71,7 @@ def close(slot: Slot, missing: Array) -> Slot:
 
 
 def evaluate(
-    factors: Factors, slots: Sequence[Any], *, cuts: bool, may_branch: bool
+    factors: Factors, slots: Sequence[Any], *, cuts: bool, may_branch: bool, in_blocks: bool
 ) -> Array:
     """The result of a form with one open slot, the first.
 
@@ -84,22 +84,34 @@ def evaluate(
             those of the matrix, but only if that is so.
         may_branch: whether the whole batch may be asked if it is so. If not it counts
             as being so.
+        in_blocks: whether a large batch goes through in blocks, as caches like it.
     """
     layout, operands = pack(slots)
+
+    def matrices(factors: Factors, row: tuple[Array, ...]) -> Array:
+        return _by_matrices(factors, unpack(layout, row), may_branch=may_branch)
+
+    def vectors(factors: Factors, row: tuple[Array, ...]) -> Array:
+        return _by_vectors(factors, unpack(layout, row))
+
+    def either(factors: Factors, row: tuple[Array, ...]) -> Array:
+        return jax.lax.cond(_any_cut(factors), matrices, vectors, factors, row)
+
     if layout[0] == "open" and "outer" not in layout:
-        return _by_matrices(factors, slots, may_branch=may_branch)
-    if not cuts or len(slots) == 1:
-        return _by_vectors(factors, slots)
-    if not may_branch:
-        return _by_matrices(factors, slots, may_branch=may_branch)
-    return jax.lax.cond(
-        _any_cut(factors),
-        lambda factors, row: _by_matrices(
-            factors, unpack(layout, row), may_branch=may_branch
-        ),
-        lambda factors, row: _by_vectors(factors, unpack(layout, row)),
-        factors,
-        operands,
+        # A first derivative makes few arrays and gains nothing: 20000 gradients of 7 by 6
+        # matrices take 12.6 ms in blocks and 9.6 at once. But 20000 Hessian-vector products
+        # take 94 and 124, and 2000 of 32 by 32 ones 128 and 200, with 58 and 205 MB.
+        way, gains = matrices, len(slots) > 2
+    elif not cuts or len(slots) == 1:
+        way, gains = vectors, False
+    else:
+        # A matrix that is cut then makes those of its block pay, and no others.
+        way, gains = either if may_branch else matrices, True
+    if not (in_blocks and gains):
+        return way(factors, operands)
+    count, rank = len(factors), factors.u.ndim - 2
+    return _blocks.along_batch(
+        lambda *x: way(Factors(*x[:count]), x[count:]), rank, *factors, *operands
     )
 
 

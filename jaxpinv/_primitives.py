@@ -77,6 +77,11 @@ def _names_a_mesh_axis(ctx: mlir.LoweringRuleContext) -> bool:
     return any(axis is not None for spec in specs for axis in spec)
 
 
+def _is_local(ctx: mlir.LoweringRuleContext) -> bool:
+    """Whether each device may go through its matrices in a loop."""
+    return _is_on_one_device(ctx) and not _names_a_mesh_axis(ctx)
+
+
 # factor: a (..., m, n), rtol (...), atol (...) -> the factors, and pinv(a) if wanted
 #
 # The factors serve the form alone, which knows how it changes with a. The tangent that
@@ -121,7 +126,7 @@ def _factor_batching(args, axes, **params):
 def _factor_lowering(ctx, *args, direct, in_blocks=False, **params):
     # To gather the matrices that need singular values would move them between devices.
     # Nor may a loop over matrices go from one device to the next.
-    is_local = _is_on_one_device(ctx) and not _names_a_mesh_axis(ctx)
+    is_local = _is_local(ctx)
     direct, in_blocks = direct and is_local, in_blocks and is_local
     impl = partial(_factor_impl, direct=direct, in_blocks=in_blocks, **params)
     return mlir.lower_fun(impl, multiple_results=True)(ctx, *args)
@@ -149,13 +154,10 @@ def pinv_form(factors: Sequence[Array], slots: Sequence[Slot], *, cuts: bool) ->
     return pinv_form_p.bind(*factors, *operands, layout=layout, cuts=cuts)
 
 
-def _pinv_form_impl(
-    *operands: Array, layout: _form.Layout, cuts: bool, may_branch: bool = True
-):
-    slots = _form.unpack(layout, operands[_FACTORS:])
-    return _form.evaluate(
-        Factors(*operands[:_FACTORS]), slots, cuts=cuts, may_branch=may_branch
-    )
+def _pinv_form_impl(*operands, layout, cuts, may_branch=True, in_blocks=False):
+    factors, slots = operands[:_FACTORS], _form.unpack(layout, operands[_FACTORS:])
+    ways = {"may_branch": may_branch, "in_blocks": in_blocks}
+    return _form.evaluate(Factors(*factors), slots, cuts=cuts, **ways)
 
 
 def _pinv_form_abstract_eval(*avals, layout, cuts):
@@ -206,8 +208,9 @@ def _pinv_form_batching(args, axes, *, layout, cuts):
     return result, 0
 
 
-def _pinv_form_lowering(ctx, *args, **params):
-    impl = partial(_pinv_form_impl, may_branch=_is_on_one_device(ctx))
+def _pinv_form_lowering(ctx, *args, in_blocks=False, **params):
+    in_blocks = in_blocks and _is_local(ctx)
+    impl = partial(_pinv_form_impl, may_branch=_is_on_one_device(ctx), in_blocks=in_blocks)
     return mlir.lower_fun(impl, multiple_results=False)(ctx, *args, **params)
 
 
@@ -218,3 +221,6 @@ ad.primitive_jvps[pinv_form_p] = _pinv_form_jvp
 ad.primitive_transposes[pinv_form_p] = _pinv_form_transpose
 batching.primitive_batchers[pinv_form_p] = _pinv_form_batching
 mlir.register_lowering(pinv_form_p, _pinv_form_lowering)
+mlir.register_lowering(
+    pinv_form_p, partial(_pinv_form_lowering, in_blocks=True), platform="cpu"
+)

@@ -1,6 +1,7 @@
 """Properties of values, for problems that hypothesis looks for."""
 
 import numpy as np
+import pytest
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -27,6 +28,9 @@ from tests.strategies import (
     problem,
     problems,
 )
+
+# What is not telling may overflow, and is not looked at.
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 
 methods = st.sampled_from(["auto", "svd"])
 

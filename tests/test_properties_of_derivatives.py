@@ -1,6 +1,7 @@
 """Properties of first derivatives, for problems that hypothesis looks for."""
 
 import numpy as np
+import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
@@ -16,6 +17,9 @@ from tests.checks import (
 )
 from tests.helpers import bound
 from tests.strategies import in_every_configuration, problems
+
+# What is not telling may overflow, and is not looked at.
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 
 methods = st.sampled_from(["auto", "svd"])
 
