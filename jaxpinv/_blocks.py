@@ -4,6 +4,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,18 @@ _BEYOND_CACHES = 1 << 19
 # The fewest matrices of so many flops, as jaxlib counts them, it leaves to one thread.
 _MAY_WAIT_FOR_EVER = jax.__version_info__ < (0, 12)
 _ON_ONE_THREAD = 200_000
+
+
+class Ways(NamedTuple):
+    """How a program may go through a batch.
+
+    Attributes:
+        may_branch: whether the whole of it may be asked what its matrices have in common.
+        in_blocks: whether it may be taken apart, as caches like it.
+    """
+
+    may_branch: bool
+    in_blocks: bool
 
 
 def of_cache(a: Array) -> int:

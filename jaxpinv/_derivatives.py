@@ -9,7 +9,6 @@ The constant coefficient has no entry; where there is one, the code that uses it
 import functools
 import operator
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,12 +16,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._arrays import adjoint, matmul
+from jaxpinv._blocks import Ways
 from jaxpinv._factors import Factors, inverse_values, unless_identity
 
 Polynomial = dict[int, Array]
 
 
-def derivative(factors: Factors, directions: Sequence[Array], *, may_branch: bool) -> Array:
+def derivative(factors: Factors, directions: Sequence[Array], ways: Ways) -> Array:
     """Value of the k-th derivative of `pinv` along k directions, `(..., n, m)`.
 
     Let `U`, `V`, `S` be the kept singular triplets of `A`. The kept part of the moved
@@ -44,15 +44,13 @@ def derivative(factors: Factors, directions: Sequence[Array], *, may_branch: boo
     Args:
         factors: those of a matrix `(..., m, n)`, `m >= n`.
         directions: k >= 1 arrays `(..., m, n)`. Batch axes broadcast; one rank for all.
-        may_branch: whether the whole batch may be asked what it has in common.
+        ways: how to go through a batch.
     """
     u, _, v, *_ = factors
     # E V and its part in the columns of U.
     image = {1 << i: matmul(e, v) for i, e in enumerate(directions)}
     w = {
-        mask: unless_identity(
-            factors, partial(matmul, adjoint(u), x), lambda x=x: x, may_branch=may_branch
-        )
+        mask: unless_identity(factors, lambda u, x: matmul(adjoint(u), x), x, ways)
         for mask, x in image.items()
     }
     whole = (1 << len(directions)) - 1
@@ -72,9 +70,7 @@ def derivative(factors: Factors, directions: Sequence[Array], *, may_branch: boo
     rows = inverse[..., :, None]
     inner_h, outer_h = _adjoint(moved.inner), _adjoint(moved.outer)
     in_u = rows * inner_h[whole] + _coefficient(whole, y, (y, inner_h))
-    result = unless_identity(
-        factors, lambda: matmul(in_u, adjoint(u)), lambda: in_u, may_branch=may_branch
-    )
+    result = unless_identity(factors, lambda u, x: matmul(x, adjoint(u)), in_u, ways)
     if outside:
         outer_part = {whole: rows * outer_h[whole]}
         result = result + _coefficient(whole, outer_part, (y, outer_h))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._arrays import TINY, adjoint, is_known, largest_of_columns, matmul
+from jaxpinv._blocks import Ways, of_cache, replace
 
 
 class Factors(NamedTuple):
@@ -46,16 +47,26 @@ def may_be_inverse(shape: tuple) -> bool:
 
 
 def unless_identity(
-    factors: Factors,
-    product: Callable[[], Array],
-    shortcut: Callable[[], Array],
-    *,
-    may_branch: bool,
+    factors: Factors, product: Callable[[Array, Array], Array], x: Array, ways: Ways
 ) -> Array:
-    """A product with `U`, or the same without it if every `U` is the identity."""
-    if not may_branch or not may_be_inverse(factors.u.shape):
-        return product()
-    return jax.lax.cond(jnp.all(factors.is_inverse), shortcut, product)
+    """A product of `U` with `x`, which is `x` itself where `U` is the identity."""
+    u, *_, is_inverse = factors
+    if not ways.may_branch or not may_be_inverse(u.shape):
+        return product(u, x)
+    if not ways.in_blocks or u.shape != x.shape or u.ndim == 2:
+        return jax.lax.cond(jnp.all(is_inverse), lambda u, x: x, product, u, x)
+    # The few matrices of a batch that are not proven would make all others pay: so 2000
+    # gradients of 32 by 32 take 36 ms instead of 40, and 100 of 100 by 100 take 18, not 23.
+    flat, found = (jnp.reshape(y, (-1, *y.shape[-2:])) for y in (u, x))
+    [found] = replace(
+        lambda u, x: (product(u, x),),
+        of_cache(flat),
+        ~is_inverse.ravel(),
+        [found],
+        flat,
+        found,
+    )
+    return jnp.reshape(found, x.shape)
 
 
 def inverse_values(factors: Factors) -> Array:

@@ -24,6 +24,7 @@ from jax import Array
 
 from jaxpinv import _action, _blocks
 from jaxpinv._arrays import matmul, transpose
+from jaxpinv._blocks import Ways
 from jaxpinv._derivatives import derivative
 from jaxpinv._factors import Factors, largest_value
 
@@ -70,26 +71,30 @@ def close(slot: Slot, missing: Array) -> Slot:
     return Outer(missing, c) if b is None else Outer(b, missing)
 
 
-def evaluate(
-    factors: Factors, slots: Sequence[Any], *, cuts: bool, may_branch: bool, in_blocks: bool
-) -> Array:
+def evaluate(factors: Factors, slots: Sequence[Any], ways: Ways, *, cuts: bool) -> Array:
     """The result of a form with one open slot, the first.
 
     Args:
         factors: those of a matrix `(..., m, n)`, `m >= n`.
         slots: all slots: two at least, unless the open one holds a vector. Batch axes
             broadcast; one rank for all.
+        ways: how to go through a batch.
         cuts: whether more than what rounding makes of zeros may be cut. Derivatives that
             are applied to vectors, or along products of vectors, then cost as much as
-            those of the matrix, but only if that is so.
-        may_branch: whether the whole batch may be asked if it is so. If not it counts
-            as being so.
-        in_blocks: whether a large batch goes through in blocks, as caches like it.
+            those of the matrix, but only if that is so, or the batch may not be asked.
     """
     layout, operands = pack(slots)
+    is_matrix = layout[0] == "open" and "outer" not in layout
+    may_be_cut = cuts and len(slots) > 1 and not is_matrix
+    # A first derivative makes few arrays and gains nothing: 20000 gradients of 7 by 6
+    # matrices take 12.6 ms in blocks and 9.6 at once. But as many Hessian-vector products
+    # take 94 and 124, and 2000 of 32 by 32 ones 128 and 200, with 58 and 205 MB. And a
+    # matrix that is cut makes those of its block pay, and no others.
+    whole = not ways.in_blocks or not (may_be_cut or (is_matrix and len(slots) > 2))
+    inner = ways if whole else ways._replace(in_blocks=False)
 
     def matrices(factors: Factors, row: tuple[Array, ...]) -> Array:
-        return _by_matrices(factors, unpack(layout, row), may_branch=may_branch)
+        return _by_matrices(factors, unpack(layout, row), inner)
 
     def vectors(factors: Factors, row: tuple[Array, ...]) -> Array:
         return _by_vectors(factors, unpack(layout, row))
@@ -97,17 +102,11 @@ def evaluate(
     def either(factors: Factors, row: tuple[Array, ...]) -> Array:
         return jax.lax.cond(_any_cut(factors), matrices, vectors, factors, row)
 
-    if layout[0] == "open" and "outer" not in layout:
-        # A first derivative makes few arrays and gains nothing: 20000 gradients of 7 by 6
-        # matrices take 12.6 ms in blocks and 9.6 at once. But 20000 Hessian-vector products
-        # take 94 and 124, and 2000 of 32 by 32 ones 128 and 200, with 58 and 205 MB.
-        way, gains = matrices, len(slots) > 2
-    elif not cuts or len(slots) == 1:
-        way, gains = vectors, False
+    if may_be_cut and ways.may_branch:
+        way = either
     else:
-        # A matrix that is cut then makes those of its block pay, and no others.
-        way, gains = either if may_branch else matrices, True
-    if not (in_blocks and gains):
+        way = matrices if is_matrix or may_be_cut else vectors
+    if whole:
         return way(factors, operands)
     count, rank = len(factors), factors.u.ndim - 2
     return _blocks.along_batch(
@@ -132,7 +131,7 @@ def _any_cut(factors: Factors) -> Array:
     return jnp.any(~kept & (s > rounding * jnp.max(s, axis=-1, keepdims=True, initial=0)))
 
 
-def _by_matrices(factors: Factors, slots: Sequence[Any], *, may_branch: bool) -> Array:
+def _by_matrices(factors: Factors, slots: Sequence[Any], ways: Ways) -> Array:
     """From the derivative as a matrix, right whatever is cut."""
     opened, *others = slots
     directions = list(others)
@@ -144,7 +143,7 @@ def _by_matrices(factors: Factors, slots: Sequence[Any], *, may_branch: bool) ->
             scale, (b, c) = largest_value(factors), (_largest_element(y) for y in x)
             directions[i] = matmul(x.b / b * scale, transpose(x.c / c))
             size = ((b / scale).real, c.real)
-    result = derivative(factors, directions, may_branch=may_branch)
+    result = derivative(factors, directions, ways)
     if size is not None:
         # In the order in which no product leaves the range unless the last one does.
         small, large = jnp.minimum(*size), jnp.maximum(*size)

@@ -17,6 +17,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxpinv import _form
 from jaxpinv._arrays import transpose
+from jaxpinv._blocks import Ways
 from jaxpinv._factorisation import factor
 from jaxpinv._factors import Factors
 from jaxpinv._form import Outer, Slot
@@ -148,16 +149,19 @@ mlir.register_lowering(factor_p, partial(_factor_lowering, in_blocks=True), plat
 # the open slot, and the slot of what it is transposed to is the open one then.
 
 
+# What holds wherever a form is evaluated without being lowered.
+_AT_ONCE = Ways(may_branch=True, in_blocks=False)
+
+
 def pinv_form(factors: Sequence[Array], slots: Sequence[Slot], *, cuts: bool) -> Array:
     """Binds `pinv_form`: see `_form.evaluate`."""
     layout, operands = _form.pack(slots)
     return pinv_form_p.bind(*factors, *operands, layout=layout, cuts=cuts)
 
 
-def _pinv_form_impl(*operands, layout, cuts, may_branch=True, in_blocks=False):
+def _pinv_form_impl(*operands, layout, cuts, ways=_AT_ONCE):
     factors, slots = operands[:_FACTORS], _form.unpack(layout, operands[_FACTORS:])
-    ways = {"may_branch": may_branch, "in_blocks": in_blocks}
-    return _form.evaluate(Factors(*factors), slots, cuts=cuts, **ways)
+    return _form.evaluate(Factors(*factors), slots, ways, cuts=cuts)
 
 
 def _pinv_form_abstract_eval(*avals, layout, cuts):
@@ -209,8 +213,8 @@ def _pinv_form_batching(args, axes, *, layout, cuts):
 
 
 def _pinv_form_lowering(ctx, *args, in_blocks=False, **params):
-    in_blocks = in_blocks and _is_local(ctx)
-    impl = partial(_pinv_form_impl, may_branch=_is_on_one_device(ctx), in_blocks=in_blocks)
+    ways = Ways(_is_on_one_device(ctx), in_blocks and _is_local(ctx))
+    impl = partial(_pinv_form_impl, ways=ways)
     return mlir.lower_fun(impl, multiple_results=False)(ctx, *args, **params)
 
 

@@ -117,6 +117,23 @@ def test_each_device_goes_through_its_blocks_in_shard_map(rng, sizes):
     assert relative_error(found, f(a, b, e)) < bound(np.float64, 1e3)
 
 
+@pytest.mark.parametrize("batch", [(6,), (2, 3)], ids=str)
+def test_gradients_of_proven_and_of_other_square_matrices_are_those_of_each(rng, batch):
+    # Of the third and the sixth a singular value is cut: they alone have a range.
+    a = np.array([helpers.matrix(rng, (9, 9), np.linspace(2, 1, 9)) for _ in range(6)])
+    a[[2, 5]] = helpers.matrix(rng, (2, 9, 9), np.append(np.linspace(2, 1, 8), 0))
+    a = jnp.asarray(a)
+
+    @jax.jit
+    def gradient(a):
+        return jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a) ** 2))(a)
+
+    found = gradient(jnp.reshape(a, (*batch, 9, 9)))
+    expected = jnp.stack([gradient(x) for x in a])
+    for x, y in zip(jnp.reshape(found, a.shape), expected, strict=True):
+        assert relative_error(x, y) < bound(np.float64, 10)
+
+
 def test_a_batch_that_fits_into_a_cache_goes_at_once(rng, sizes, monkeypatch):
     monkeypatch.setattr(_blocks, "_BEYOND_CACHES", BATCH * SHAPE[0] * SHAPE[1] + 1)
     a, b, e = problem(rng)

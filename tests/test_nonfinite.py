@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxpinv._blocks import Ways
 from jaxpinv._derivatives import derivative
 from jaxpinv._factorisation import factor
 from tests.helpers import gaussian
@@ -123,6 +124,6 @@ def test_no_mask_hides_a_division_by_zero():
     with jax.disable_jit(), jax.debug_infs(True):
         a, zero = jnp.diag(jnp.array([2.0, 0.0])), jnp.zeros(())
         factors, x = factor(a, zero, zero, hermitian=False, direct=False, in_blocks=False)
-        dx = derivative(factors, [jnp.ones((2, 2))] * 2, may_branch=False)
+        dx = derivative(factors, [jnp.ones((2, 2))] * 2, Ways(False, False))
     assert np.array_equal(x, np.diag([0.5, 0]))
     assert np.all(np.isfinite(dx))
