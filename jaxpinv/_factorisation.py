@@ -52,6 +52,18 @@ def factor(
     return factors, x
 
 
+def singular_values(a: Array, *, in_blocks: bool) -> Array:
+    """All singular values of `a`, `(..., m, n)`, descending, without vectors."""
+
+    def values(a: Array) -> tuple[Array]:
+        scaled, scale, _ = in_units(a)
+        s = jax.lax.linalg.svd(scaled, full_matrices=False, compute_uv=False)
+        return (s * scale[..., None],)
+
+    [s] = _decomposed(values, a, in_blocks=in_blocks)
+    return s
+
+
 def factors_of(
     triplets: Triplets, cutoff: Cutoff, finite: Array, certified: Array
 ) -> Factors:
@@ -102,20 +114,20 @@ def _where_proven(
     return tuple(back[:-1]), back[-1]
 
 
-def _decomposed(decompose: Callable, a: Array, *, in_blocks: bool) -> Triplets:
-    """The decompositions of a batch, in as many calls as are safe."""
+def _decomposed(decompose: Callable, a: Array, *, in_blocks: bool) -> tuple[Array, ...]:
+    """What decompositions of a batch give, in as many calls as are safe."""
     *batch, m, n = a.shape
     if not in_blocks or not is_known(a.shape) or not a.size or math.prod(batch) == 1:
         return decompose(a)
     flat = jnp.reshape(a, (-1, m, n))
-    triplets = _blocks.in_blocks(decompose, _of_one_decomposition(flat), flat)
-    return tuple(jnp.reshape(x, (*batch, *x.shape[1:])) for x in triplets)
+    found = _blocks.in_blocks(decompose, _of_one_decomposition(flat), flat)
+    return tuple(jnp.reshape(x, (*batch, *x.shape[1:])) for x in found)
 
 
 def _of_one_decomposition(a: Array) -> int:
     """How many matrices may be decomposed in one call."""
     m, n = a.shape[-2:]
-    return _blocks.of_one_call(a, 10 * m * n * n)
+    return _blocks.of_one_call(a, 10 * m * n * min(m, n))
 
 
 def _attempt(

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._arrays import finite_or_zero, matmul
+from jaxpinv._arrays import adjoint, finite_or_zero, matmul
+from jaxpinv._primitives import factor_p, singular_values_p
 from jaxpinv._problem import Method, Problem, factored
 
 
@@ -241,13 +242,8 @@ def _singular_values(problem: Problem, *, are_known: bool) -> Array:
     else:
         undefined = jnp.any(jnp.isnan(s), axis=-1, keepdims=True)
         a, _ = finite_or_zero(jax.lax.stop_gradient(problem.a))
-        s = jnp.where(undefined, jnp.nan, _values(a))
+        s = jnp.where(undefined, jnp.nan, singular_values_p.bind(a))
     return _known_singular_values(problem.a, s)
-
-
-def _values(a: Array) -> Array:
-    """The singular values, without vectors."""
-    return jax.lax.linalg.svd(a, full_matrices=False, compute_uv=False)
 
 
 @jax.custom_jvp
@@ -261,8 +257,32 @@ def _known_singular_values_jvp(primals, tangents):
     [a, s], [e, _] = primals, tangents
     # The NaN is a factor of the tangent, so that reverse mode does not lose it.
     guarded, finite = finite_or_zero(a)
-    _, ds = jax.jvp(_values, (guarded,), (e * _one_or_nan(finite, e),))
+    e = e * _one_or_nan(finite, e)
+    is_wide = a.shape[-2] < a.shape[-1]
+    u, v = _singular_vectors(adjoint(guarded) if is_wide else guarded)
+    image = matmul(adjoint(e) if is_wide else e, v)
+    ds = jnp.sum(jnp.real(jnp.conj(u) * image), axis=-2)
     return _known_singular_values(a, s), ds * _one_or_nan(~jnp.isnan(s), s)
+
+
+@jax.custom_jvp
+def _singular_vectors(a: Array) -> tuple[Array, Array]:
+    """Left and right singular vectors of `(..., m, n)`, `m >= n`."""
+    zero = jnp.zeros((1,) * (a.ndim - 2), jnp.finfo(a.dtype).dtype)
+    u, _, v, *_ = factor_p.bind(
+        a, zero, zero, hermitian=False, direct=False, with_pinv=False
+    )
+    return u, v
+
+
+@_singular_vectors.defjvp
+def _singular_vectors_jvp(primals, tangents):
+    # JAX's own, all of it: phases of vectors are arbitrary.
+    def vectors(a: Array) -> tuple[Array, Array]:
+        u, _, vh = jax.lax.linalg.svd(a, full_matrices=False)
+        return u, adjoint(vh)
+
+    return jax.jvp(vectors, primals, tangents)
 
 
 def _one_or_nan(condition: Array, like: Array) -> Array:

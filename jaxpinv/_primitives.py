@@ -1,8 +1,9 @@
-"""The primitives `factor` and `pinv_form` and their rules under JAX's transformations.
+"""The primitives `factor`, `singular_values` and `pinv_form` and their rules.
 
-Both work on tall matrices and leading batch axes that broadcast against each other: all
-operands of one rank, each batch axis as long as the others' or 1. So nothing that a
-`vmap` leaves alone, the singular vectors in a Jacobian for one, is ever copied.
+They work on leading batch axes that broadcast against each other: all operands of one
+rank, each batch axis as long as the others' or 1. So nothing that a `vmap` leaves alone,
+the singular vectors in a Jacobian for one, is ever copied. The first and the last take
+tall matrices.
 """
 
 import functools
@@ -18,7 +19,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxpinv import _form
 from jaxpinv._arrays import transpose
 from jaxpinv._blocks import Ways
-from jaxpinv._factorisation import factor
+from jaxpinv._factorisation import factor, singular_values
 from jaxpinv._factors import Factors
 from jaxpinv._form import Outer, Slot
 
@@ -141,6 +142,38 @@ ad.primitive_jvps[factor_p] = _factor_jvp
 batching.primitive_batchers[factor_p] = _factor_batching
 mlir.register_lowering(factor_p, _factor_lowering)
 mlir.register_lowering(factor_p, partial(_factor_lowering, in_blocks=True), platform="cpu")
+
+
+# singular_values: a (..., m, n) -> all of them, descending (..., min(m, n))
+#
+# Without derivatives: those are the ones that JAX has for its own decomposition.
+
+
+def _singular_values_impl(a, *, in_blocks=True):
+    return singular_values(a, in_blocks=in_blocks)
+
+
+def _singular_values_abstract_eval(a):
+    return _abstract_eval(_singular_values_impl, a, in_blocks=False)[0]
+
+
+def _singular_values_batching(args, axes):
+    return _batch(singular_values_p, args, axes)[0], 0
+
+
+def _singular_values_lowering(ctx, a, *, in_blocks=False):
+    impl = partial(_singular_values_impl, in_blocks=in_blocks and _is_local(ctx))
+    return mlir.lower_fun(impl, multiple_results=False)(ctx, a)
+
+
+singular_values_p = Primitive("singular_values")
+singular_values_p.def_impl(_eager(singular_values_p, _singular_values_impl))
+singular_values_p.def_abstract_eval(_singular_values_abstract_eval)
+batching.primitive_batchers[singular_values_p] = _singular_values_batching
+mlir.register_lowering(singular_values_p, _singular_values_lowering)
+mlir.register_lowering(
+    singular_values_p, partial(_singular_values_lowering, in_blocks=True), platform="cpu"
+)
 
 
 # pinv_form: the factors, and what is in the slots -> the result of the open slot

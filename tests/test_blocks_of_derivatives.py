@@ -27,11 +27,11 @@ def sizes(monkeypatch):
     evaluations = {name: getattr(_form, name) for name in ("_by_matrices", "_by_vectors")}
     for name, f in evaluations.items():
 
-        def evaluation(factors, slots, f=f, **ways):
+        def evaluation(factors, slots, *ways, f=f):
             rank = factors.u.ndim - 2
             shapes = (x.shape[:rank] for x in jax.tree.leaves((factors, slots)))
             given.add(np.broadcast_shapes(*shapes))
-            return f(factors, slots, **ways)
+            return f(factors, slots, *ways)
 
         monkeypatch.setattr(_form, name, evaluation)
     # What was compiled with other blocks must not be found, nor this afterwards.
