@@ -58,7 +58,9 @@ def is_hopeless(a: Array, pivots: Array, cutoff: Cutoff, least: float = 0) -> Ar
     return ~jnp.all(jnp.abs(pivots) > limit[..., None], axis=-1)
 
 
-def nothing_is_cut(a: Array, w: Array, cutoff: Cutoff, possible: Array) -> Array:
+def nothing_is_cut(
+    a: Array, w: Array, cutoff: Cutoff, possible: Array | bool = True
+) -> Array:
     """Whether it is proven that no singular value of `a` is cut, of batch shape.
 
     Args:
@@ -100,17 +102,18 @@ def leaves_small_residual(a: Array, w: Array) -> Array:
     return _norm(residual) / _PROBES**0.5 <= _rounding(a) * _norm(w)
 
 
-def is_orthonormalised(a: Array, w: Array, q: Array) -> Array:
-    """Whether `a w` is `q` to rounding, of batch shape.
+def is_orthonormalised(a: Array, w: Array, q: Array, possible: Array) -> Array:
+    """Whether it is possible and `a w` is `q` to rounding, of batch shape.
 
     Of a matrix that is not graded, or a little, it is, and that need not be looked at.
     """
-    graded = ~(_norm(a) * _norm(w) < _GRADED)
+    graded = possible & ~(_norm(a) * _norm(w) < _GRADED)
 
     def looked_at() -> Array:
-        return ~graded | (_norm(matmul(a, w) - q) <= _rounding(a) * _norm(w))
+        is_small = _norm(matmul(a, w) - q) <= _rounding(a) * _norm(w)
+        return possible & (~graded | is_small)
 
-    return jax.lax.cond(jnp.any(graded), looked_at, lambda: ~graded)
+    return jax.lax.cond(jnp.any(graded), looked_at, lambda: possible)
 
 
 def _rounding(a: Array) -> Array:

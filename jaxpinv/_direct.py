@@ -124,8 +124,9 @@ def by_gram_schmidt(a: Array, cutoff: Cutoff) -> Direct:
 
     z = jnp.transpose(jax.lax.fori_loop(0, 2, orthonormalise, z), (2, 1, 0))
     q, w = z[:, :m], z[:, m:]
-    accurate = _certificate.is_orthonormalised(a, w, q)
-    proven = _certificate.nothing_is_cut(a, w, cutoff, accurate)
+    # In this order, or a matrix that is cut would have all others of its block looked at.
+    uncut = _certificate.nothing_is_cut(a, w, cutoff)
+    proven = _certificate.is_orthonormalised(a, w, q, uncut)
     return Direct(q, w, matmul(w, adjoint(q)), proven)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _blocks, _direct
-from jaxpinv._arrays import adjoint, finite_or_zero, in_units, is_known
+from jaxpinv._arrays import adjoint, finite_or_zero, in_units, is_known, largest_of_columns
 from jaxpinv._certificate import Cutoff
 from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
 
@@ -150,7 +150,8 @@ def _solved(decompose: Callable, a: Array, cutoff: Cutoff) -> Solution:
 
 def _kept(s: Array, cutoff: Cutoff) -> Array:
     """Which singular values are above the cutoff, `(..., n)`."""
-    return s > cutoff.above(jnp.max(s, axis=-1, initial=0))[..., None]
+    largest = largest_of_columns(s[..., None])[..., 0, 0]
+    return s > cutoff.above(largest)[..., None]
 
 
 def _largest_met(tolerance: Array, batch: list) -> Array:

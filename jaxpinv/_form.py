@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _action, _blocks
-from jaxpinv._arrays import matmul, transpose
+from jaxpinv._arrays import largest_of_columns, matmul, transpose
 from jaxpinv._blocks import Ways
 from jaxpinv._derivatives import derivative
 from jaxpinv._factors import Factors, largest_value
@@ -128,7 +128,8 @@ def _any_cut(factors: Factors) -> Array:
     u, s, _, kept, _ = factors
     # The default cutoff, which is the backward error of a singular value decomposition.
     rounding = max(u.shape[-2:]) * jnp.finfo(s.dtype).eps
-    return jnp.any(~kept & (s > rounding * jnp.max(s, axis=-1, keepdims=True, initial=0)))
+    largest = largest_of_columns(s[..., None])[..., 0]
+    return jnp.any(~kept & (s > rounding * largest))
 
 
 def _by_matrices(factors: Factors, slots: Sequence[Any], ways: Ways) -> Array:
