@@ -64,16 +64,20 @@ def method(a: Array, *, in_blocks: bool) -> Callable[..., Direct] | None:
 
 def by_lu(a: Array, cutoff: Cutoff, *, in_blocks: bool) -> Direct:
     """The inverse of square matrices: `Q = I`."""
-    lu, pivots, _ = jax.lax.linalg.lu(a)
+    # LAPACK stores columns where we store rows: it takes the transpose as that lies there,
+    # and leaves those of the factors and of the inverse, so that nothing is copied.
+    lu, pivots, _ = jax.lax.linalg.lu(transpose(a))
     diagonal = jnp.diagonal(lu, axis1=-2, axis2=-1)
     possible = ~_certificate.is_hopeless(a, diagonal, cutoff)
 
-    def invert(lu: Array) -> tuple[Array, Array]:
-        w = inverse_of_lu(lu, pivots, in_blocks=in_blocks)
+    def invert(lu_t: Array) -> tuple[Array, Array]:
+        w = transpose(inverse_of_lu(transpose(lu_t), pivots, in_blocks=in_blocks))
         accurate = possible & _certificate.leaves_small_residual(a, w)
         return w, _certificate.nothing_is_cut(a, w, cutoff, accurate)
 
-    w, certified = jax.lax.cond(jnp.any(possible), invert, lambda lu: (lu, possible), lu)
+    w, certified = jax.lax.cond(
+        jnp.any(possible), invert, lambda lu_t: (lu_t, possible), transpose(lu)
+    )
     q = jnp.where(certified[..., None, None], identity(a), 0)
     return Direct(q, w, w, certified)
 
