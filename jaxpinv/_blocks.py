@@ -82,7 +82,8 @@ def in_blocks(f: Map, size: int, *operands: Array, axis: int = 0) -> tuple[Array
         )
 
     shapes = jax.eval_shape(some, 0)
-    # Made of the operands, for a loop in `shard_map` wants to begin as it ends.
+    # Made of the operands, for a loop in `shard_map` wants to begin as it ends. What is no
+    # number varies over no more devices than the numbers that it goes with.
     numbers = (x for x in operands if jnp.issubdtype(x.dtype, jnp.inexact))
     zero = functools.reduce(operator.add, (jnp.real(x.ravel()[0]) * 0.0 for x in numbers))
     start = tuple(
@@ -104,8 +105,9 @@ def along_batch(f: Callable[..., Array], rank: int, *operands: Array) -> Array:
     matrices, *_ = operands
     if not all(is_known(x.shape) for x in operands):
         return f(*operands)
-    batch = [max(sizes) for sizes in zip(*(x.shape[:rank] for x in operands), strict=True)]
-    if math.prod(batch) * math.prod(matrices.shape[rank:]) < _BEYOND_CACHES or not rank:
+    batch = jnp.broadcast_shapes(*(x.shape[:rank] for x in operands))
+    size = math.prod(batch) * math.prod(matrices.shape[rank:])
+    if size < _BEYOND_CACHES or not rank or not size:
         return f(*operands)
     axis = max(range(rank), key=lambda i: batch[i])
     others = math.prod(batch) // batch[axis]

@@ -90,8 +90,8 @@ def evaluate(factors: Factors, slots: Sequence[Any], ways: Ways, *, cuts: bool) 
     # matrices take 12.6 ms in blocks and 9.6 at once. But as many Hessian-vector products
     # take 94 and 124, and 2000 of 32 by 32 ones 128 and 200, with 58 and 205 MB. And a
     # matrix that is cut makes those of its block pay, and no others.
-    whole = not ways.in_blocks or not (may_be_cut or (is_matrix and len(slots) > 2))
-    inner = ways if whole else ways._replace(in_blocks=False)
+    in_blocks = ways.in_blocks and (may_be_cut or (is_matrix and len(slots) > 2))
+    inner = ways._replace(in_blocks=ways.in_blocks and not in_blocks)
 
     def matrices(factors: Factors, row: tuple[Array, ...]) -> Array:
         return _by_matrices(factors, unpack(layout, row), inner)
@@ -106,7 +106,7 @@ def evaluate(factors: Factors, slots: Sequence[Any], ways: Ways, *, cuts: bool) 
         way = either
     else:
         way = matrices if is_matrix or may_be_cut else vectors
-    if whole:
+    if not in_blocks:
         return way(factors, operands)
     count, rank = len(factors), factors.u.ndim - 2
     return _blocks.along_batch(

@@ -235,7 +235,7 @@ def _with_derivative_of_jvp(primals, tangents):
 
 
 def _singular_values(problem: Problem, *, are_known: bool) -> Array:
-    """All singular values, descending, differentiable as JAX differentiates its own."""
+    """All singular values, descending, with their derivatives."""
     s = jax.lax.stop_gradient(problem.factors.s)
     if are_known:
         s = jnp.sort(s, axis=-1, descending=True)
@@ -259,30 +259,46 @@ def _known_singular_values_jvp(primals, tangents):
     guarded, finite = finite_or_zero(a)
     e = e * _one_or_nan(finite, e)
     is_wide = a.shape[-2] < a.shape[-1]
-    u, v = _singular_vectors(adjoint(guarded) if is_wide else guarded)
+    u, _, v = _singular_triplets(adjoint(guarded) if is_wide else guarded)
     image = matmul(adjoint(e) if is_wide else e, v)
     ds = jnp.sum(jnp.real(jnp.conj(u) * image), axis=-2)
     return _known_singular_values(a, s), ds * _one_or_nan(~jnp.isnan(s), s)
 
 
 @jax.custom_jvp
-def _singular_vectors(a: Array) -> tuple[Array, Array]:
-    """Left and right singular vectors of `(..., m, n)`, `m >= n`."""
+def _singular_triplets(a: Array) -> tuple[Array, Array, Array]:
+    """Thin singular value decomposition of `(..., m, n)`, `m >= n`, as `(u, s, v)`."""
     zero = jnp.zeros((1,) * (a.ndim - 2), jnp.finfo(a.dtype).dtype)
-    u, _, v, *_ = factor_p.bind(
-        a, zero, zero, hermitian=False, direct=False, with_pinv=False
-    )
-    return u, v
+    triplets = factor_p.bind(a, zero, zero, hermitian=False, direct=False, with_pinv=False)
+    return tuple(triplets[:3])
 
 
-@_singular_vectors.defjvp
-def _singular_vectors_jvp(primals, tangents):
-    # JAX's own, all of it: phases of vectors are arbitrary.
-    def vectors(a: Array) -> tuple[Array, Array]:
-        u, _, vh = jax.lax.linalg.svd(a, full_matrices=False)
-        return u, adjoint(vh)
+@_singular_triplets.defjvp
+def _singular_triplets_jvp(primals, tangents):
+    """As JAX differentiates its own, which would hand whole batches to LAPACK.
 
-    return jax.jvp(vectors, primals, tangents)
+    With `P = U^H E V` the part of `dU` in the columns of `U` is `F * (P S + S P^H)`, and
+    that of `dV` in those of `V` is `F * (S P + P^H S)`. There `F_ij = 1 / (s_j^2 - s_i^2)`
+    off the diagonal, and 0 on it (J. Townsend, "Differentiating the singular value
+    decomposition", 2016). Phases are such that `V` does not turn.
+    """
+    [a], [e] = primals, tangents
+    u, s, v = _singular_triplets(a)
+    image = matmul(e, v)
+    p = matmul(adjoint(u), image)
+    diagonal = jnp.eye(s.shape[-1], dtype=bool)
+    rows, columns = (x.astype(a.dtype) for x in (s[..., :, None], s[..., None, :]))
+    difference = jnp.where(diagonal, 1, (columns - rows) * (columns + rows))
+    f = jnp.where(diagonal, 0, 1 / difference)
+    du = matmul(u, f * (p * columns + rows * adjoint(p)))
+    if jnp.iscomplexobj(a):
+        turn = jnp.where(diagonal, p - adjoint(p), 0) / (2 * columns)
+        du = du + matmul(u, turn)
+    if a.shape[-2] > a.shape[-1]:
+        du = du + (image - matmul(u, p)) / columns
+    dv = matmul(v, f * (rows * p + adjoint(p) * columns))
+    ds = jnp.real(jnp.diagonal(p, axis1=-2, axis2=-1))
+    return (u, s, v), (du, ds, dv)
 
 
 def _one_or_nan(condition: Array, like: Array) -> Array:

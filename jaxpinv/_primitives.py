@@ -146,7 +146,7 @@ mlir.register_lowering(factor_p, partial(_factor_lowering, in_blocks=True), plat
 
 # singular_values: a (..., m, n) -> all of them, descending (..., min(m, n))
 #
-# Without derivatives: those are the ones that JAX has for its own decomposition.
+# Without derivatives, which take vectors.
 
 
 def _singular_values_impl(a, *, in_blocks=True):

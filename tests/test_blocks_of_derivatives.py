@@ -120,8 +120,8 @@ def test_each_device_goes_through_its_blocks_in_shard_map(rng, sizes):
 @pytest.mark.parametrize("batch", [(6,), (2, 3)], ids=str)
 def test_gradients_of_proven_and_of_other_square_matrices_are_those_of_each(rng, batch):
     # Of the third and the sixth a singular value is cut: they alone have a range.
-    a = np.array([helpers.matrix(rng, (9, 9), np.linspace(2, 1, 9)) for _ in range(6)])
-    a[[2, 5]] = helpers.matrix(rng, (2, 9, 9), np.append(np.linspace(2, 1, 8), 0))
+    a = np.array([helpers.matrix(rng, (9, 9), [*np.linspace(2, 1, 9)]) for _ in range(6)])
+    a[[2, 5]] = helpers.matrix(rng, (2, 9, 9), [*np.linspace(2, 1, 8), 0])
     a = jnp.asarray(a)
 
     @jax.jit
@@ -139,3 +139,18 @@ def test_a_batch_that_fits_into_a_cache_goes_at_once(rng, sizes, monkeypatch):
     a, b, e = problem(rng)
     second(by_pinv, a, b, e)
     assert sizes == {(BATCH,)}
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 4, 3), (2, 0, 3), (2, 4, 0)], ids=str)
+def test_nothing_has_no_blocks(sizes, shape):
+    a = jnp.ones(shape)
+    b = jnp.ones((*shape[:-1], 1))
+    assert second(by_pinv, a, b, a).shape == shape
+    assert second(by_cutting_lstsq, a, b, a).shape == shape
+
+
+def test_no_directions_for_many_matrices_are_no_error():
+    a, b = jnp.ones((100_000, 3, 2)), jnp.ones((3, 1))
+    along = jax.vmap(lambda e: second(by_pinv, a, b, e))
+    assert jax.eval_shape(along, jnp.ones((0, *a.shape))).shape == (0, *a.shape)
+    assert along(jnp.ones((0, *a.shape))).shape == (0, *a.shape)

@@ -69,6 +69,22 @@ def test_a_mesh_of_two_axes_needs_no_collective(arguments, reference, kind, spec
     check(found, reference)
 
 
+def test_solutions_on_an_explicit_mesh_have_second_derivatives(arguments):
+    a, b, _ = arguments
+
+    def second(a, b):
+        def loss(a):
+            return jnp.sum(jaxpinv.lstsq(a, b).solution ** 2)
+
+        return jax.jvp(jax.grad(loss), (a,), (a,))[1]
+
+    expected = jax.jit(second)(a, b)
+    mesh = mesh_of(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        sharded = (jax.device_put(x, NamedSharding(mesh, ONE)) for x in (a, b))
+        check(jax.jit(second)(*sharded), expected)
+
+
 @pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
 def test_shard_map_over_two_axes_needs_no_collective(arguments, reference, check_vma):
     mesh = mesh_of(AxisType.Auto)
