@@ -57,6 +57,8 @@ def unless_identity(
         return jax.lax.cond(jnp.all(is_inverse), lambda u, x: x, product, u, x)
     # The few matrices of a batch that are not proven would make all others pay: so 2000
     # gradients of 32 by 32 take 36 ms instead of 40, and 100 of 100 by 100 take 18, not 23.
+    # If none is proven the products for 2000 of 32 by 32 in float64 take 18 ms instead of
+    # 11, next to hundreds for their singular values.
     flat, found = (jnp.reshape(y, (-1, *y.shape[-2:])) for y in (u, x))
     [found] = replace(
         lambda u, x: (product(u, x),),
