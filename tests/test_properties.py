@@ -12,6 +12,7 @@ from tests.checks import (
     adjoint,
     assert_small,
     direction,
+    excess_of_vectors,
     in_units,
     is_not_empty,
     projection,
@@ -180,8 +181,13 @@ def test_the_adjoint_has_the_adjoint_pseudo_inverse(p, method):
     )
 
 
+# Of its singular vectors, which are NumPy's, the norms are off by 11 eps.
+CLUSTERED = Recipe(("clustered",), 4366, 0, 0, ("between",), 5)
+
+
 @given(problems(is_not_empty))
 @in_every_configuration()
+@example(problem(Configuration((1, 9, 9), np.complex128), CLUSTERED))
 def test_rank_and_nullity_add_up_to_the_number_of_columns(p):
     found = results(p)
     known = reference(p, found.rank)
@@ -191,10 +197,10 @@ def test_rank_and_nullity_add_up_to_the_number_of_columns(p):
     q = in_units(p, projection(p, x), 0)
     nullity = np.trace(q, axis1=1, axis2=2)[:, None, None]
     rank, one = found.rank.ravel()[:, None, None], np.ones_like(known.condition)
-    where = np.isfinite(known.condition)
-    assert_small(p, rank + nullity - n, where, one * n, one)
-    assert_small(p, q @ q - q, where, one * n, one)
-    assert_small(p, q - adjoint(q), where, one * n, one)
+    where, excess = np.isfinite(known.condition), excess_of_vectors(p, known.a)
+    assert_small(p, rank + nullity - n, where, one * n, excess)
+    assert_small(p, q @ q - q, where, one * n, excess)
+    assert_small(p, q - adjoint(q), where, one * n, excess)
     assert_small(p, known.kept @ q, known.is_telling, known.size, known.condition)
 
 
