@@ -106,8 +106,8 @@ def along_batch(f: Callable[..., Array], rank: int, *operands: Array) -> Array:
     if not all(is_known(x.shape) for x in operands):
         return f(*operands)
     batch = jnp.broadcast_shapes(*(x.shape[:rank] for x in operands))
-    size = math.prod(batch) * math.prod(matrices.shape[rank:])
-    if size < _BEYOND_CACHES or not rank or not size:
+    elements = math.prod(batch) * math.prod(matrices.shape[rank:])
+    if elements < _BEYOND_CACHES or not rank or not elements:
         return f(*operands)
     axis = max(range(rank), key=lambda i: batch[i])
     others = math.prod(batch) // batch[axis]

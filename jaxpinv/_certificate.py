@@ -92,8 +92,8 @@ def leaves_small_residual(a: Array, w: Array) -> Array:
     """Whether `w a` is the identity to rounding, of batch shape, for square `a`.
 
     LU with partial pivoting guarantees nothing: Wilkinson's matrices grow by 2^n. Seen in
-    a few random directions, a residual that is too large in any is so with certainty. No
-    less than that of `a w` it leaves `1 / ||w||` a bound of the smallest singular value.
+    a few random directions, a residual that is too large in any is so with certainty. Like
+    one of `a w`, a small one makes `1 / ||w||` a bound of the smallest singular value.
     """
     n = a.shape[-1]
     directions = np.random.default_rng(0).standard_normal((_PROBES, n))
