@@ -30,14 +30,13 @@ def _known_singular_values(a: Array, s: Array) -> Array:
 @_known_singular_values.defjvp
 def _known_singular_values_jvp(primals, tangents):
     [a, s], [e, _] = primals, tangents
-    # The NaN is a factor of the tangent, so that reverse mode does not lose it.
-    guarded, finite = finite_or_zero(a)
-    e = e * _one_or_nan(finite, e)
+    guarded, _ = finite_or_zero(a)
     is_wide = a.shape[-2] < a.shape[-1]
     u, _, v = _singular_triplets(adjoint(guarded) if is_wide else guarded)
     image = matmul(adjoint(e) if is_wide else e, v)
     ds = jnp.sum(jnp.real(jnp.conj(u) * image), axis=-2)
-    return _known_singular_values(a, s), ds * _one_or_nan(~jnp.isnan(s), s)
+    # The NaN is a factor of the tangent, so that reverse mode does not lose it.
+    return _known_singular_values(a, s), ds * jnp.where(jnp.isnan(s), jnp.nan, 1)
 
 
 @jax.custom_jvp
@@ -74,8 +73,3 @@ def _singular_triplets_jvp(primals, tangents):
     dv = matmul(v, f * (rows * p + adjoint(p) * columns))
     ds = jnp.real(jnp.diagonal(p, axis1=-2, axis2=-1))
     return (u, s, v), (du, ds, dv)
-
-
-def _one_or_nan(condition: Array, like: Array) -> Array:
-    """1 where the condition holds and NaN elsewhere, in the dtype of another array."""
-    return jnp.where(condition, 1, jnp.nan).astype(like.dtype)

@@ -78,13 +78,16 @@ class TestSingularValues:
 
         @partial(jax.jit, static_argnums=0)
         def derivatives(f, a):
-            """Value, first and second derivative along e."""
+            """Value and three derivatives along e."""
 
             def first(a):
                 return jax.jvp(f, (a,), (e,))
 
-            (s, ds), (_, d2s) = jax.jvp(first, (a,), (e,))
-            return s, ds, d2s
+            def second(a):
+                return jax.jvp(first, (a,), (e,))
+
+            ((s, ds), (_, d2s)), (_, (_, d3s)) = jax.jvp(second, (a,), (e,))
+            return s, ds, d2s, d3s
 
         for x, y in zip(derivatives(ours, a), derivatives(theirs, a), strict=True):
             assert relative_error(x, y) <= bound(np.float64, 1e3)
