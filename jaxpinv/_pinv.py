@@ -6,7 +6,7 @@ from typing import Literal, overload
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._problem import Method, factored
+from jaxpinv._problem import Method, factored, named_tolerances
 
 
 @overload
@@ -112,13 +112,7 @@ def pinv(
         a generalized matrix function", SIAM J. Matrix Anal. Appl. 38 (2017) 434-457, for
         the derivative.
     """
-    if rtol is not None and rcond is not None:
-        raise ValueError(
-            "pinv: expected rtol or rcond, two names of one tolerance, "
-            f"got rtol={rtol} and rcond={rcond}"
-        )
-    relative = "rtol" if rcond is None else "rcond"
-    tolerances = {relative: rtol if rcond is None else rcond, "atol": atol}
+    tolerances = named_tolerances("pinv", rtol, rcond, atol)
     problem, _ = factored(
         "pinv", a, tolerances, hermitian=hermitian, method=method, with_pinv=True
     )

@@ -70,6 +70,25 @@ class Problem(NamedTuple):
         return jax.lax.squeeze(x, range(x.ndim - rank - len(self.batch)))
 
 
+def named_tolerances(
+    function: str,
+    rtol: ArrayLike | None,
+    rcond: ArrayLike | None,
+    atol: ArrayLike | None,
+) -> Tolerances:
+    """The relative tolerance, under the name it was given by, and the absolute one.
+
+    Raises:
+        ValueError: if both names of the relative one are given.
+    """
+    if rtol is not None and rcond is not None:
+        raise ValueError(
+            f"{function}: expected rtol or rcond, two names of one tolerance, "
+            f"got rtol={rtol} and rcond={rcond}"
+        )
+    return {"rtol": rtol, "atol": atol} if rcond is None else {"rcond": rcond, "atol": atol}
+
+
 def factored(
     function: str,
     a: ArrayLike,
