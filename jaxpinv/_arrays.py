@@ -7,12 +7,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxpinv._inner import inner, is_long
+
 # Many matrices as small as this cost less in plain arithmetic, vectorised over the batch,
 # than in a library call for each: 20000 products of 7 by 6 with 6 by 6 take 1 ms, not 10.
 TINY, MANY = 8, 32
 # Complex arithmetic does so up to here: Hessian-vector products of 20000 complex 6 by 7
 # matrices take 704 ms in it and 268 by the library, those of 4000 8 by 8 ones 130 and 64.
 _TINY_COMPLEX = 4
+# So does one matrix of few columns and many rows, next to a product by the library.
+_THIN, _LONG = 4, 256
 
 
 def matmul(x: Array, y: Array) -> Array:
@@ -22,9 +26,30 @@ def matmul(x: Array, y: Array) -> Array:
     `jax.default_matmul_precision` says: neither may leak into a derivative.
     """
     if _are_many_and_tiny(x, y):
-        terms = (x[..., :, k, None] * y[..., k, None, :] for k in range(x.shape[-1]))
-        return _computed_once(functools.reduce(operator.add, terms))
+        return _computed_once(_sum_of_products(x, y))
+    if _are_long_and_thin(x, y):
+        return _sum_of_products(x, y)
+    (m, k), n = x.shape[-2:], y.shape[-1]
+    if is_known((*x.shape, *y.shape)) and is_long(k, m, n):
+        return inner(transpose(x), y)
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def sum_of_rows(x: Array) -> Array:
+    """The sum over the rows of `(..., m, k)`, `(..., 1, k)`."""
+    if not is_known(x.shape) or not is_long(x.shape[-2], 1, x.shape[-1]):
+        return jnp.sum(x, axis=-2, keepdims=True)
+    return inner(jnp.ones_like(x[..., :1]), x)
+
+
+def squared_norms(x: Array) -> Array:
+    """The squared 2-norms of the columns of `(..., m, k)`, `(..., k)`, real."""
+    return sum_of_rows(jnp.real(jnp.conj(x) * x))[..., 0, :]
+
+
+def frobenius_norm(x: Array) -> Array:
+    """The Frobenius norm of `(..., m, n)`, of batch shape, real."""
+    return jnp.linalg.norm(x, axis=(-2, -1))
 
 
 # Compiled once for a shape, or eager calls would compile these branches anew.
@@ -115,6 +140,20 @@ def _are_many_and_tiny(x: Array, y: Array) -> bool:
     # Not for vectors: XLA would fuse chains of their products and repeat each link.
     tiny = _TINY_COMPLEX if jnp.iscomplexobj(x) or jnp.iscomplexobj(y) else TINY
     return many and 0 < k and 1 < y.shape[-1] and max(m, k, y.shape[-1]) <= tiny
+
+
+def _are_long_and_thin(x: Array, y: Array) -> bool:
+    """Whether the product of a long side is one for plain arithmetic."""
+    if not is_known((*x.shape, *y.shape)):
+        return False
+    m, k = x.shape[-2:]
+    return 0 < k <= _THIN and max(m, y.shape[-1]) >= _LONG
+
+
+def _sum_of_products(x: Array, y: Array) -> Array:
+    """The product of matrices as a sum of products of columns with rows."""
+    terms = (x[..., :, k, None] * y[..., k, None, :] for k in range(x.shape[-1]))
+    return functools.reduce(operator.add, terms)
 
 
 def identity(a: Array) -> Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxpinv._arrays import adjoint, identity, matmul
+from jaxpinv._arrays import adjoint, frobenius_norm, identity, matmul
 
 # Rounding leaves `||A W - Q||_F` at eps ||A||_F ||W||_F times 0.1 sqrt(n) for LU, measured
 # on random, graded, Kahan and Vandermonde matrices for n from 9 to 500, and 0.2 for two
@@ -52,7 +52,7 @@ def is_hopeless(a: Array, pivots: Array, cutoff: Cutoff, least: float = 0) -> Ar
     time only.
     """
     n = a.shape[-1]
-    at_least = _norm(a) / n**0.5
+    at_least = frobenius_norm(a) / n**0.5
     limit = cutoff.above(at_least) + _rounding(a) / n**0.5 + least * at_least
     # Not the smallest pivot, for a minimum may pass over a NaN: that is hopeless.
     return ~jnp.all(jnp.abs(pivots) > limit[..., None], axis=-1)
@@ -70,7 +70,7 @@ def nothing_is_cut(
         possible: of batch shape; where it is False so is the result.
     """
     rounding = _rounding(a)
-    upper, inverse = _norm(a), _norm(w)
+    upper, inverse = frobenius_norm(a), frobenius_norm(w)
     found = possible & (inverse * (cutoff.above(upper) + rounding) < 1)
     if a.shape[-1] < _SHARP_FROM:
         return found
@@ -100,7 +100,7 @@ def leaves_small_residual(a: Array, w: Array) -> Array:
     probes = jnp.asarray(directions, a.dtype)
     probes = jnp.broadcast_to(probes, (*a.shape[:-2], _PROBES, n))
     residual = matmul(matmul(probes, w), a) - probes
-    return _norm(residual) / _PROBES**0.5 <= _rounding(a) * _norm(w)
+    return frobenius_norm(residual) / _PROBES**0.5 <= _rounding(a) * frobenius_norm(w)
 
 
 def is_orthonormalised(a: Array, w: Array, q: Array, possible: Array) -> Array:
@@ -108,10 +108,10 @@ def is_orthonormalised(a: Array, w: Array, q: Array, possible: Array) -> Array:
 
     Of a matrix that is not graded, or a little, it is, and that need not be looked at.
     """
-    graded = possible & ~(_norm(a) * _norm(w) < _GRADED)
+    graded = possible & ~(frobenius_norm(a) * frobenius_norm(w) < _GRADED)
 
     def looked_at() -> Array:
-        is_small = _norm(matmul(a, w) - q) <= _rounding(a) * _norm(w)
+        is_small = frobenius_norm(matmul(a, w) - q) <= _rounding(a) * frobenius_norm(w)
         return possible & (~graded | is_small)
 
     return jax.lax.cond(jnp.any(graded), looked_at, lambda: possible)
@@ -120,7 +120,7 @@ def is_orthonormalised(a: Array, w: Array, q: Array, possible: Array) -> Array:
 def _rounding(a: Array) -> Array:
     """Bound of `||A W - Q||_F / ||W||_F`, of batch shape."""
     margin = max(_LEAST_MARGIN, _MARGIN * a.shape[-1] ** 0.5)
-    return margin * jnp.finfo(a.dtype).eps * _norm(a)
+    return margin * jnp.finfo(a.dtype).eps * frobenius_norm(a)
 
 
 def _by_products(
@@ -134,9 +134,9 @@ def _by_products(
     upper = _POWER_FACTOR * lower
     at_most = cutoff.above(upper) + rounding
     is_small = jax.lax.cond(
-        jnp.any(_norm(w) * at_most >= 1),
-        lambda: jnp.minimum(_norm(w), _schatten_norm(w)) * at_most < 1,
-        lambda: _norm(w) * at_most < 1,
+        jnp.any(frobenius_norm(w) * at_most >= 1),
+        lambda: jnp.minimum(frobenius_norm(w), _schatten_norm(w)) * at_most < 1,
+        lambda: frobenius_norm(w) * at_most < 1,
     )
     return is_small & _is_below(a, upper)
 
@@ -162,7 +162,7 @@ def _schatten_norm(x: Array) -> Array:
     """The Schatten norm of order 4, `||X^H X||_F^(1/2)`, of batch shape."""
     top, below = _lower_gram(x)
     corner = below[..., : top.shape[-1]]
-    parts = [_norm(top), _norm(below), _norm(corner)]
+    parts = [frobenius_norm(top), frobenius_norm(below), frobenius_norm(corner)]
     return sum(jnp.square(part) for part in parts) ** 0.25
 
 
@@ -178,15 +178,10 @@ def _largest(x: Array) -> Array:
 
     def step(_, z: Array) -> Array:
         z = matmul(adjoint(x), matmul(x, z))
-        return z / _norm(z)[..., None, None].astype(x.dtype)
+        return z / frobenius_norm(z)[..., None, None].astype(x.dtype)
 
     # Weights, for the columns of centred data add up to zero.
     weights = jnp.linspace(1, 2, x.shape[-2], dtype=x.dtype)
     start = matmul(adjoint(x), jnp.broadcast_to(weights[:, None], (*x.shape[:-1], 1)))
     z = jax.lax.fori_loop(0, _POWER_STEPS, step, start)
-    return _norm(matmul(x, z))
-
-
-def _norm(x: Array) -> Array:
-    """The Frobenius norm, of batch shape."""
-    return jnp.linalg.norm(x, axis=(-2, -1))
+    return frobenius_norm(matmul(x, z))

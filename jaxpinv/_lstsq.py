@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._arrays import matmul
+from jaxpinv._arrays import matmul, squared_norms
 from jaxpinv._problem import Method, factored
 from jaxpinv._singular_values import singular_values
 
@@ -108,7 +108,7 @@ def lstsq(
     )
     x = problem.solve(columns)
     r = columns - matmul(problem.a, x)
-    residuals = jnp.sum(jnp.real(jnp.conj(r) * r), axis=-2)
+    residuals = squared_norms(r)
     values = problem.in_batch(singular_values(problem, are_known=method == "svd"), 1)
     if jnp.ndim(b) == 1:
         x, residuals = x[..., 0], residuals[..., 0]

@@ -22,67 +22,7 @@ from jaxpinv._blocks import Ways
 from jaxpinv._factorisation import factor, singular_values
 from jaxpinv._factors import Factors
 from jaxpinv._form import Outer, Slot
-
-
-@functools.lru_cache
-def _abstract_eval(impl, *avals, **params):
-    """Avals of the results, with the sharding and varying axes that only `impl` knows."""
-    return tuple(jax.make_jaxpr(partial(impl, **params))(*avals).out_avals)
-
-
-def _batch(primitive, args, axes, **params):
-    """Binds with the mapped axes in front and length-1 axes for what is not mapped."""
-    [size] = {x.shape[axis] for x, axis in zip(args, axes, strict=True) if axis is not None}
-    args = [
-        x[None] if axis is None else jnp.moveaxis(x, axis, 0)
-        for x, axis in zip(args, axes, strict=True)
-    ]
-    return primitive.bind(*args, **params), size
-
-
-def _eager(primitive, impl):
-    """What a primitive does outside of `jit`: it is compiled once for every shape."""
-
-    @functools.cache
-    def compiled(**params):
-        return jax.jit(partial(primitive.bind, **params))
-
-    def run(*args, **params):
-        # Without `jit` the primitive would come back here for ever.
-        if jax.config.jax_disable_jit:
-            return impl(*args, **params)
-        return compiled(**params)(*args)
-
-    return run
-
-
-def _is_on_one_device(ctx: mlir.LoweringRuleContext) -> bool:
-    """Whether what is lowered runs as it stands on each device.
-
-    If not, the partitioner divides it, and whatever looks at the whole batch, like a branch
-    on any of its matrices, makes the devices wait for each other.
-    """
-    context = ctx.module_context.axis_context
-    mesh = getattr(context, "mesh", None)
-    if mesh is not None:
-        return set(getattr(context, "manual_axes", ())) == set(mesh.axis_names)
-    return getattr(context, "num_devices", None) == 1
-
-
-def _names_a_mesh_axis(ctx: mlir.LoweringRuleContext) -> bool:
-    """Whether the type of an operand says over what mesh axes it is divided.
-
-    Then every intermediate array would have to say so too, even if there is one device.
-    """
-    shardings = (getattr(aval, "sharding", None) for aval in ctx.avals_in)
-    specs = (getattr(sharding, "spec", None) or () for sharding in shardings)
-    return any(axis is not None for spec in specs for axis in spec)
-
-
-def _is_local(ctx: mlir.LoweringRuleContext) -> bool:
-    """Whether each device may go through its matrices in a loop."""
-    return _is_on_one_device(ctx) and not _names_a_mesh_axis(ctx)
-
+from jaxpinv._rules import abstract_eval, batch, eager, is_local, is_on_one_device
 
 # factor: a (..., m, n), rtol (...), atol (...) -> the factors, and pinv(a) if wanted
 #
@@ -100,7 +40,7 @@ def _factor_impl(a, rtol, atol, *, with_pinv, in_blocks=True, **params):
 def _factor_abstract_eval(*avals, direct, **params):
     # The types of the results do not depend on the way to them, and only this one serves
     # a batch that is divided over devices.
-    impl = partial(_abstract_eval, _factor_impl, direct=False, in_blocks=False)
+    impl = partial(abstract_eval, _factor_impl, direct=False, in_blocks=False)
     return impl(*avals, **params)
 
 
@@ -117,7 +57,7 @@ def _factor_jvp(primals, tangents, *, with_pinv, **params):
 
 
 def _factor_batching(args, axes, **params):
-    results, size = _batch(factor_p, args, axes, **params)
+    results, size = batch(factor_p, args, axes, **params)
     mapped = [r.shape[0] == size for r in results]
     return (
         [r if is_mapped else r[0] for r, is_mapped in zip(results, mapped, strict=True)],
@@ -128,15 +68,15 @@ def _factor_batching(args, axes, **params):
 def _factor_lowering(ctx, *args, direct, in_blocks=False, **params):
     # To gather the matrices that need singular values would move them between devices.
     # Nor may a loop over matrices go from one device to the next.
-    is_local = _is_local(ctx)
-    direct, in_blocks = direct and is_local, in_blocks and is_local
+    local = is_local(ctx)
+    direct, in_blocks = direct and local, in_blocks and local
     impl = partial(_factor_impl, direct=direct, in_blocks=in_blocks, **params)
     return mlir.lower_fun(impl, multiple_results=True)(ctx, *args)
 
 
 factor_p = Primitive("factor")
 factor_p.multiple_results = True
-factor_p.def_impl(_eager(factor_p, _factor_impl))
+factor_p.def_impl(eager(factor_p, _factor_impl))
 factor_p.def_abstract_eval(_factor_abstract_eval)
 ad.primitive_jvps[factor_p] = _factor_jvp
 batching.primitive_batchers[factor_p] = _factor_batching
@@ -154,20 +94,20 @@ def _singular_values_impl(a, *, in_blocks=True):
 
 
 def _singular_values_abstract_eval(a):
-    return _abstract_eval(_singular_values_impl, a, in_blocks=False)[0]
+    return abstract_eval(_singular_values_impl, a, in_blocks=False)[0]
 
 
 def _singular_values_batching(args, axes):
-    return _batch(singular_values_p, args, axes)[0], 0
+    return batch(singular_values_p, args, axes)[0], 0
 
 
 def _singular_values_lowering(ctx, a, *, in_blocks=False):
-    impl = partial(_singular_values_impl, in_blocks=in_blocks and _is_local(ctx))
+    impl = partial(_singular_values_impl, in_blocks=in_blocks and is_local(ctx))
     return mlir.lower_fun(impl, multiple_results=False)(ctx, a)
 
 
 singular_values_p = Primitive("singular_values")
-singular_values_p.def_impl(_eager(singular_values_p, _singular_values_impl))
+singular_values_p.def_impl(eager(singular_values_p, _singular_values_impl))
 singular_values_p.def_abstract_eval(_singular_values_abstract_eval)
 batching.primitive_batchers[singular_values_p] = _singular_values_batching
 mlir.register_lowering(singular_values_p, _singular_values_lowering)
@@ -198,7 +138,7 @@ def _pinv_form_impl(*operands, layout, cuts, ways=_AT_ONCE):
 
 
 def _pinv_form_abstract_eval(*avals, layout, cuts):
-    return _abstract_eval(_pinv_form_impl, *avals, layout=layout, cuts=cuts)[0]
+    return abstract_eval(_pinv_form_impl, *avals, layout=layout, cuts=cuts)[0]
 
 
 def _pinv_form_jvp(primals, tangents, *, layout, cuts):
@@ -241,18 +181,18 @@ def _pinv_form_transpose(ct, *operands, layout, cuts):
 
 
 def _pinv_form_batching(args, axes, *, layout, cuts):
-    result, _ = _batch(pinv_form_p, args, axes, layout=layout, cuts=cuts)
+    result, _ = batch(pinv_form_p, args, axes, layout=layout, cuts=cuts)
     return result, 0
 
 
 def _pinv_form_lowering(ctx, *args, in_blocks=False, **params):
-    ways = Ways(_is_on_one_device(ctx), in_blocks and _is_local(ctx))
+    ways = Ways(is_on_one_device(ctx), in_blocks and is_local(ctx))
     impl = partial(_pinv_form_impl, ways=ways)
     return mlir.lower_fun(impl, multiple_results=False)(ctx, *args, **params)
 
 
 pinv_form_p = Primitive("pinv_form")
-pinv_form_p.def_impl(_eager(pinv_form_p, _pinv_form_impl))
+pinv_form_p.def_impl(eager(pinv_form_p, _pinv_form_impl))
 pinv_form_p.def_abstract_eval(_pinv_form_abstract_eval)
 ad.primitive_jvps[pinv_form_p] = _pinv_form_jvp
 ad.primitive_transposes[pinv_form_p] = _pinv_form_transpose

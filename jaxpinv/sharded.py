@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from jaxpinv import _by_rows, _checks, _placement
-from jaxpinv._arrays import matmul
+from jaxpinv._arrays import matmul, squared_norms
 from jaxpinv._lstsq import LstsqResult
 from jaxpinv._placement import Placement
 from jaxpinv._problem import factored
@@ -213,7 +213,7 @@ def lstsq(
         )
         x = problem.solve(b)
         r = b - matmul(problem.a, x)
-        residuals = jnp.sum(jnp.real(jnp.conj(r) * r), axis=-2)
+        residuals = squared_norms(r)
         values = _by_rows.singular_values(problem.a, problem.factors)
         real = jnp.finfo(problem.dtype).dtype
         solution = place.put(x.astype(problem.dtype))
