@@ -30,14 +30,14 @@ def matmul(x: Array, y: Array) -> Array:
     if _are_long_and_thin(x, y):
         return _sum_of_products(x, y)
     (m, k), n = x.shape[-2:], y.shape[-1]
-    if is_known((*x.shape, *y.shape)) and is_long(k, m, n):
+    if is_known((k, m, n)) and is_long(k, m, n):
         return inner(transpose(x), y)
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
 def sum_of_rows(x: Array) -> Array:
     """The sum over the rows of `(..., m, k)`, `(..., 1, k)`."""
-    if not is_known(x.shape) or not is_long(x.shape[-2], 1, x.shape[-1]):
+    if not is_known(x.shape[-2:]) or not is_long(x.shape[-2], 1, x.shape[-1]):
         return jnp.sum(x, axis=-2, keepdims=True)
     return inner(jnp.ones_like(x[..., :1]), x)
 

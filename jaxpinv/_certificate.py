@@ -44,7 +44,9 @@ class Cutoff(NamedTuple):
         return jnp.maximum(jnp.maximum(self.atol, self.rtol * upper), 0)
 
 
-def is_hopeless(a: Array, pivots: Array, cutoff: Cutoff, least: float = 0) -> Array:
+def is_hopeless(
+    a: Array, norm: Array, pivots: Array, cutoff: Cutoff, least: float = 0
+) -> Array:
     """Whether a triangular factor alone shows that a value may be cut, of batch shape.
 
     The smallest singular value is at most the smallest pivot times `sqrt(n)`. Nor is there
@@ -52,26 +54,26 @@ def is_hopeless(a: Array, pivots: Array, cutoff: Cutoff, least: float = 0) -> Ar
     time only.
     """
     n = a.shape[-1]
-    at_least = frobenius_norm(a) / n**0.5
-    limit = cutoff.above(at_least) + _rounding(a) / n**0.5 + least * at_least
+    at_least = norm / n**0.5
+    limit = cutoff.above(at_least) + _rounding(a, norm) / n**0.5 + least * at_least
     # Not the smallest pivot, for a minimum may pass over a NaN: that is hopeless.
     return ~jnp.all(jnp.abs(pivots) > limit[..., None], axis=-1)
 
 
 def nothing_is_cut(
-    a: Array, w: Array, cutoff: Cutoff, possible: Array | bool = True
+    a: Array, norm: Array, w: Array, cutoff: Cutoff, possible: Array | bool = True
 ) -> Array:
     """Whether it is proven that no singular value of `a` is cut, of batch shape.
 
     Args:
         a: `(..., m, n)`, of elements of size 1.
+        norm: its Frobenius norm, of batch shape.
         w: `(..., n, n)`, such that the columns of `a w` are orthonormal to rounding.
         cutoff: the tolerances.
         possible: of batch shape; where it is False so is the result.
     """
-    rounding = _rounding(a)
-    upper, inverse = frobenius_norm(a), frobenius_norm(w)
-    found = possible & (inverse * (cutoff.above(upper) + rounding) < 1)
+    rounding = _rounding(a, norm)
+    found = possible & (frobenius_norm(w) * (cutoff.above(norm) + rounding) < 1)
     if a.shape[-1] < _SHARP_FROM:
         return found
 
@@ -88,39 +90,50 @@ def nothing_is_cut(
     return jax.lax.cond(jnp.any(possible & ~found), sharply, lambda found: found, found)
 
 
-def leaves_small_residual(a: Array, w: Array) -> Array:
+def probed(a: Array, w: Array) -> tuple[Array, Array]:
+    """Estimates of `||W A - I||_F` and of `||W||_2`, of batch shape, for square `a`.
+
+    Both from a few random directions, the second from below.
+    """
+    n = a.shape[-1]
+    directions = np.random.default_rng(0).standard_normal((_PROBES, n))
+    probes = jnp.asarray(directions, a.dtype)
+    probes = jnp.broadcast_to(probes, (*a.shape[:-2], _PROBES, n))
+    image = matmul(probes, w)
+    residual = frobenius_norm(matmul(image, a) - probes) / _PROBES**0.5
+    return residual, frobenius_norm(matmul(image, adjoint(w))) / frobenius_norm(image)
+
+
+def leaves_small_residual(a: Array, norm: Array, w: Array, residual: Array) -> Array:
     """Whether `w a` is the identity to rounding, of batch shape, for square `a`.
 
     LU with partial pivoting guarantees nothing: Wilkinson's matrices grow by 2^n. Seen in
     a few random directions, a residual that is too large in any is so with certainty. Like
     one of `a w`, a small one makes `1 / ||w||` a bound of the smallest singular value.
     """
-    n = a.shape[-1]
-    directions = np.random.default_rng(0).standard_normal((_PROBES, n))
-    probes = jnp.asarray(directions, a.dtype)
-    probes = jnp.broadcast_to(probes, (*a.shape[:-2], _PROBES, n))
-    residual = matmul(matmul(probes, w), a) - probes
-    return frobenius_norm(residual) / _PROBES**0.5 <= _rounding(a) * frobenius_norm(w)
+    return residual <= _rounding(a, norm) * frobenius_norm(w)
 
 
-def is_orthonormalised(a: Array, w: Array, q: Array, possible: Array) -> Array:
+def is_orthonormalised(a: Array, norm: Array, w: Array, q: Array, possible: Array) -> Array:
     """Whether it is possible and `a w` is `q` to rounding, of batch shape.
 
     Of a matrix that is not graded, or a little, it is, and that need not be looked at.
     """
-    graded = possible & ~(frobenius_norm(a) * frobenius_norm(w) < _GRADED)
+    graded = possible & ~(norm * frobenius_norm(w) < _GRADED)
 
     def looked_at() -> Array:
-        is_small = frobenius_norm(matmul(a, w) - q) <= _rounding(a) * frobenius_norm(w)
+        is_small = frobenius_norm(matmul(a, w) - q) <= _rounding(a, norm) * frobenius_norm(
+            w
+        )
         return possible & (~graded | is_small)
 
     return jax.lax.cond(jnp.any(graded), looked_at, lambda: possible)
 
 
-def _rounding(a: Array) -> Array:
+def _rounding(a: Array, norm: Array) -> Array:
     """Bound of `||A W - Q||_F / ||W||_F`, of batch shape."""
     margin = max(_LEAST_MARGIN, _MARGIN * a.shape[-1] ** 0.5)
-    return margin * jnp.finfo(a.dtype).eps * frobenius_norm(a)
+    return margin * jnp.finfo(a.dtype).eps * norm
 
 
 def _by_products(

@@ -14,19 +14,32 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _certificate
-from jaxpinv._arrays import MANY, TINY, adjoint, identity, is_known, matmul, transpose
+from jaxpinv._arrays import (
+    MANY,
+    TINY,
+    adjoint,
+    frobenius_norm,
+    identity,
+    is_known,
+    matmul,
+    transpose,
+)
 from jaxpinv._certificate import Cutoff
 from jaxpinv._factors import may_be_inverse
 from jaxpinv._triangular import inverse_of_lu, orthonormaliser
 
-# Up to so many rows a few matrices of few columns gain nothing: one of 1000 by 4 takes 0.13
-# ms instead of 0.08, and one of 10000 by 4 takes 0.34 instead of 0.40.
-_ROWS = 1000
+# Elements of a tiny matrix up to which Gram-Schmidt is faster than two Gram matrices. It
+# holds the whole matrix in a cache, and its sums over rows are plain ones.
+_SHORT = 512
 # In single precision rounding of the Gram matrix leaves pivots of up to 2.1 sqrt(eps) times
 # the mean singular value to matrices without full rank, 64 by 16, 200 by 8 and 200 by 40. A
 # condition of 1000 leaves 9 of them or more, and with one of 8000 the square root below
 # converges in 1 of 2200 cases.
 _SMALLEST_PIVOT = 2
+# What residuals of inverses may be over eps ||A||_F ||W||_2, and the root of the order over
+# this where that is more. Of Gaussian matrices they are half of it; of unitary ones they
+# grow like the order, and exceed it where the error exceeds that of an SVD fourfold.
+_LOOSE = 4
 
 
 class Direct(NamedTuple):
@@ -53,10 +66,11 @@ def method(a: Array, *, in_blocks: bool) -> Callable[..., Direct] | None:
     *batch, m, n = a.shape
     if not is_known(a.shape) or not a.size:
         return None
-    if n <= TINY and batch and batch[0] >= MANY:
-        return by_gram_schmidt
-    if n <= TINY and m <= _ROWS:
-        return None
+    if n <= TINY:
+        # A few of them gain less than a direct way takes to compile.
+        if not batch or batch[0] < MANY:
+            return None
+        return by_gram_schmidt if m * n <= _SHORT else by_cholesky
     if not may_be_inverse(a.shape):
         return by_cholesky
     return partial(by_lu, in_blocks=in_blocks)
@@ -68,18 +82,40 @@ def by_lu(a: Array, cutoff: Cutoff, *, in_blocks: bool) -> Direct:
     # and leaves those of the factors and of the inverse, so that nothing is copied.
     lu, pivots, _ = jax.lax.linalg.lu(transpose(a))
     diagonal = jnp.diagonal(lu, axis1=-2, axis2=-1)
-    possible = ~_certificate.is_hopeless(a, diagonal, cutoff)
+    norm = frobenius_norm(a)
+    possible = ~_certificate.is_hopeless(a, norm, diagonal, cutoff)
 
     def invert(lu_t: Array) -> tuple[Array, Array]:
         w = transpose(inverse_of_lu(transpose(lu_t), pivots, in_blocks=in_blocks))
-        accurate = possible & _certificate.leaves_small_residual(a, w)
-        return w, _certificate.nothing_is_cut(a, w, cutoff, accurate)
+        residual, largest = _certificate.probed(a, w)
+        accurate = possible & _certificate.leaves_small_residual(a, norm, w, residual)
+        proven = _certificate.nothing_is_cut(a, norm, w, cutoff, accurate)
+        eps = jnp.finfo(a.dtype).eps
+        # Elimination is less accurate than the condition number allows for where that is
+        # small: the residual of a unitary matrix grows like its order.
+        limit = max(_LOOSE, a.shape[-1] ** 0.5 / _LOOSE) * eps
+        is_loose = proven & (residual > limit * norm * largest)
+        return _corrected(a, w, is_loose), proven
 
     w, certified = jax.lax.cond(
         jnp.any(possible), invert, lambda lu_t: (lu_t, possible), transpose(lu)
     )
     q = jnp.where(certified[..., None, None], identity(a), 0)
     return Direct(q, w, w, certified)
+
+
+def _corrected(a: Array, w: Array, where: Array) -> Array:
+    """The inverses `w` of `a` after a step of Newton's method, where that is wanted.
+
+    `W + (I - W A) W` leaves the square of the residual (G. Schulz, Z. Angew. Math. Mech. 13
+    (1933) 57-59).
+    """
+
+    def step(w: Array) -> Array:
+        better = w + matmul(identity(a) - matmul(w, a), w)
+        return jnp.where(where[..., None, None], better, w)
+
+    return jax.lax.cond(jnp.any(where), step, lambda w: w, w)
 
 
 def by_cholesky(a: Array, cutoff: Cutoff) -> Direct:
@@ -89,10 +125,12 @@ def by_cholesky(a: Array, cutoff: Cutoff) -> Direct:
     root of its own Gram matrix mends, as a second Cholesky factor would (Yamamoto,
     Nakatsukasa, Yanagisawa, Fukaya, ETNA 44 (2015) 306-326).
     """
-    first = orthonormaliser(matmul(adjoint(a), a))
+    gram = matmul(adjoint(a), a)
+    norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
+    first = orthonormaliser(gram)
     pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
     least = _SMALLEST_PIVOT * float(jnp.finfo(a.dtype).eps) ** 0.5
-    possible = ~_certificate.is_hopeless(a, pivots, cutoff, least)
+    possible = ~_certificate.is_hopeless(a, norm, pivots, cutoff, least)
 
     def orthonormalise(first: Array) -> tuple[Array, Array, Array, Array]:
         q = matmul(a, first)
@@ -100,7 +138,7 @@ def by_cholesky(a: Array, cutoff: Cutoff) -> Direct:
         w = matmul(first, second)
         # Of the first Q, so that the second one need not be there for a value alone.
         x = matmul(matmul(w, second), adjoint(q))
-        proven = _certificate.nothing_is_cut(a, w, cutoff, possible & converged)
+        proven = _certificate.nothing_is_cut(a, norm, w, cutoff, possible & converged)
         return matmul(q, second), w, x, proven
 
     def give_up(first: Array) -> tuple[Array, Array, Array, Array]:
@@ -129,8 +167,9 @@ def by_gram_schmidt(a: Array, cutoff: Cutoff) -> Direct:
     z = jnp.transpose(jax.lax.fori_loop(0, 2, orthonormalise, z), (2, 1, 0))
     q, w = z[:, :m], z[:, m:]
     # In this order, or a matrix that is cut would have all others of its block looked at.
-    uncut = _certificate.nothing_is_cut(a, w, cutoff)
-    proven = _certificate.is_orthonormalised(a, w, q, uncut)
+    norm = frobenius_norm(a)
+    uncut = _certificate.nothing_is_cut(a, norm, w, cutoff)
+    proven = _certificate.is_orthonormalised(a, norm, w, q, uncut)
     return Direct(q, w, matmul(w, adjoint(q)), proven)
 
 

@@ -1,14 +1,16 @@
 """Sums over long axes, whose error does not grow like their length: the primitive `inner`.
 
-A running sum of m products is off by up to m roundings, and BLAS and XLA give no better
-bound. Here the rows are taken in chunks, each summed by one product of matrices, and the
-sums of the chunks are added up in groups, and these again. That leaves
+A running sum of m products is off by up to m roundings, and XLA and BLAS promise no better:
+for two or three columns they do just that. Here the rows are taken in chunks, each summed
+by one product of matrices, and the sums of chunks are added in groups, and these again:
 
-    |error| <= (length of a chunk + 64 * stages + 2) * eps / 2 * sum |x| |y|
+    |error| <= (c + 8 ceil(log_8(m / c)) + p + 1) eps / 2 sum |x| |y|
 
-with at most 64 rows in a chunk, or 128 where both sides have four columns or more, or twice
-the number of columns; and one stage for each power of 64 in the number of chunks (N. J. Higham, "The
-accuracy of floating point summation", SIAM J. Sci. Comput. 14 (1993) 783-799, sect. 3).
+for chunks of at most c rows, where the rows lie on p devices. That is 32 where a side has
+fewer than four columns, else 128, or twice the number of columns if that is more (N. J.
+Higham, "The accuracy of floating point summation", SIAM J. Sci. Comput. 14 (1993) 783-799,
+eq. 3.6 for pairwise sums). It counts: equal terms, as those of an intercept, are rounded
+alike, and a running sum of 64 of them is off by 8 eps, one of 8 by 1.
 """
 
 import math
@@ -21,9 +23,9 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxpinv._rules import abstract_eval, batch, device_count, eager
 
-# The bound of above is stated with these. For fewer than four columns XLA adds up one
-# product after the other; else a product of matrices takes longer in shorter chunks.
-_CHUNK_OF_VECTORS, _CHUNK, _CHUNK_OVER_COLUMNS, _GROUP = 64, 128, 2, 64
+# The bound above is stated with these. For fewer than four columns XLA adds up one product
+# after the other; for more, products of matrices are slower in shorter chunks.
+_CHUNK_OF_VECTORS, _CHUNK, _CHUNK_OVER_COLUMNS, _GROUP = 32, 128, 2, 8
 
 
 def inner(x: Array, y: Array) -> Array:
@@ -53,7 +55,7 @@ def _chunks(rows: int, limit: int) -> tuple[int, int]:
 
 
 def _in_chunks(x: Array, parts: int, count: int, length: int) -> Array:
-    """Rows of `(..., m, k)` in chunks, `(..., parts, count, length, k)`, filled by zeros."""
+    """`(..., m, k)` in chunks, `(..., parts, count, length, k)`, with zeros at the end."""
     *batch, m, k = x.shape
     x = jnp.reshape(x, (*batch, parts, m // parts, k))
     missing = count * length - m // parts

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._arrays import adjoint, finite_or_zero, matmul
+from jaxpinv._arrays import adjoint, finite_or_zero, matmul, sum_of_rows
 from jaxpinv._primitives import factor_p, singular_values_p
 from jaxpinv._problem import Problem
 
@@ -34,7 +34,7 @@ def _known_singular_values_jvp(primals, tangents):
     is_wide = a.shape[-2] < a.shape[-1]
     u, _, v = _singular_triplets(adjoint(guarded) if is_wide else guarded)
     image = matmul(adjoint(e) if is_wide else e, v)
-    ds = jnp.sum(jnp.real(jnp.conj(u) * image), axis=-2)
+    ds = sum_of_rows(jnp.real(jnp.conj(u) * image))[..., 0, :]
     # The NaN is a factor of the tangent, so that reverse mode does not lose it.
     return _known_singular_values(a, s), ds * jnp.where(jnp.isnan(s), jnp.nan, 1)
 

@@ -76,7 +76,7 @@ def test_a_pivot_that_is_no_positive_number_is_hopeless(rng, pivot):
     pivots = np.ones((64, 16))
     pivots[5, 3] = pivot
     cutoff = _certificate.Cutoff(jnp.zeros(64), jnp.zeros(64))
-    hopeless = _certificate.is_hopeless(a, jnp.asarray(pivots), cutoff)
+    hopeless = _certificate.is_hopeless(a, jnp.full(64, 16.0), jnp.asarray(pivots), cutoff)
     assert np.flatnonzero(hopeless).tolist() == [5]
 
 

@@ -1,0 +1,110 @@
+"""Sums over long axes: their error bound, and the rules of the primitive `inner`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxpinv._arrays import matmul, squared_norms, sum_of_rows
+from jaxpinv._inner import _CHUNK, _CHUNK_OF_VECTORS, _CHUNK_OVER_COLUMNS, _GROUP, inner
+from tests.helpers import bound, gaussian, relative_error
+
+
+def limit(m, k, j, dtype):
+    """The stated bound over the sum of absolute products."""
+    chunk = _CHUNK_OF_VECTORS if min(k, j) < 4 else _CHUNK
+    chunk = max(chunk, _CHUNK_OVER_COLUMNS * max(k, j))
+    stages = np.ceil(np.log(max(m / chunk, 1)) / np.log(_GROUP))
+    # Complex products are four of real ones, in two sums.
+    factor = 2 if np.dtype(dtype).kind == "c" else 1
+    return factor * (chunk + _GROUP * stages + 2) * np.finfo(dtype).eps / 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+@pytest.mark.parametrize(
+    ("m", "k", "j"),
+    [(999_983, 2, 2), (200_000, 1, 1), (100_000, 6, 1), (20_011, 5, 7), (5000, 40, 3)],
+    ids=str,
+)
+def test_the_error_is_within_the_stated_bound(rng, m, k, j, dtype):
+    # Equal terms of one sign, which a running sum rounds alike: off by 1e-3 and more.
+    x = np.abs(gaussian(rng, (m, k), dtype)).astype(dtype)
+    y = np.abs(gaussian(rng, (m, j), dtype)).astype(dtype)
+    x[:, 0], y[:, 0] = 0.3, 0.7
+    double = np.result_type(dtype, np.float64)
+    exact = x.T.astype(double) @ y.astype(double)
+    size = np.abs(x).T.astype(float) @ np.abs(y).astype(float)
+    error = np.abs(np.asarray(inner(jnp.asarray(x), jnp.asarray(y))) - exact)
+    assert np.max(error / size) <= limit(m, k, j, dtype)
+
+
+@pytest.mark.parametrize("m", [1001, 20_000, 300_000])
+def test_equal_terms_cost_a_few_roundings_whatever_their_number(m):
+    x = jnp.full((m, 2), 0.1, jnp.float32)
+    exact = m * float(np.float32(0.1)) ** 2
+    gram = np.asarray(matmul(x.T, x), float)
+    assert np.max(np.abs(gram / exact - 1)) <= bound(np.float32, 0.5)
+    assert np.max(np.abs(np.asarray(squared_norms(x), float) / exact - 1)) <= bound(
+        np.float32, 0.5
+    )
+    total = np.asarray(sum_of_rows(x), float)
+    assert np.max(np.abs(total / (m * float(np.float32(0.1))) - 1)) <= bound(
+        np.float32, 0.5
+    )
+
+
+class TestRules:
+    """The transformations of a product over a long axis are those of the product."""
+
+    @pytest.fixture
+    def operands(self, rng):
+        shapes = [(3, 1, 500, 4), (3, 2, 500, 5)]
+        return [jnp.asarray(gaussian(rng, s, np.complex128)) for s in shapes]
+
+    def plain(self, x, y):
+        """The product by NumPy's rules."""
+        return jnp.einsum("...mk,...mj->...kj", x, y)
+
+    def test_derivatives_in_both_operands(self, operands):
+        tangents = [2j * x + 1 for x in operands]
+        for x, y in zip(
+            jax.jvp(inner, operands, tangents),
+            jax.jvp(self.plain, operands, tangents),
+            strict=True,
+        ):
+            assert relative_error(x, y) <= bound(np.float64)
+
+    def test_transposes_sum_over_what_was_stretched(self, operands):
+        ct = inner(*operands) * (1 - 2j)
+        results = [jax.vjp(f, *operands)[1](ct) for f in (inner, self.plain)]
+        for x, y in zip(*results, strict=True):
+            assert x.shape == y.shape
+            assert relative_error(x, y) <= bound(np.float64)
+
+    @pytest.mark.parametrize("axes", [(0, 0), (None, 1), (1, None)], ids=str)
+    def test_batches(self, rng, axes):
+        shapes = {None: (300, 4), 0: (6, 300, 4), 1: (300, 6, 4)}
+        x, y = (jnp.asarray(gaussian(rng, shapes[axis])) for axis in axes)
+        found, expected = (jax.vmap(f, in_axes=axes)(x, y) for f in (inner, self.plain))
+        assert relative_error(found, expected) <= bound(np.float64)
+
+    def test_without_jit(self, operands):
+        with jax.disable_jit():
+            found = inner(*operands)
+        assert relative_error(found, self.plain(*operands)) <= bound(np.float64)
+
+
+def test_rows_on_many_devices_are_added_where_they_lie(rng):
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    by_rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
+    # No chunk length divides the 1009 rows of a device.
+    x, y = (
+        jax.device_put(gaussian(rng, (8 * 1009, n)).astype(np.float32), by_rows)
+        for n in (3, 5)
+    )
+    program = jax.jit(lambda x, y: matmul(x.T, y)).lower(x, y).compile()
+    assert "all-gather" not in program.as_text()
+    exact = np.asarray(x, float).T @ np.asarray(y, float)
+    size = np.abs(np.asarray(x, float)).T @ np.abs(np.asarray(y, float))
+    error = np.abs(np.asarray(program(x, y)) - exact)
+    assert np.max(error / size) <= limit(8 * 1009, 3, 5, np.float32)
