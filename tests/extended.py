@@ -54,6 +54,11 @@ def norm(x: np.ndarray) -> float:
     return float(np.sqrt(np.sum(np.abs(x) ** 2)))
 
 
+def columns(x: np.ndarray) -> np.ndarray:
+    """The norms of the columns."""
+    return np.sqrt(np.sum(np.abs(x) ** 2, axis=0))
+
+
 class Operands(NamedTuple):
     """What the results are made of.
 
@@ -74,10 +79,17 @@ class Known(NamedTuple):
     """An exact result, and how large the change of size 1 is that its rounding may make.
 
     Rounding changes the matrix by `eps ||A||`, and the result by `eps cond` times this.
+
+    Attributes:
+        exact: the result.
+        size: of that change in the norm, or of each column in its norm.
+        like: an array whose largest element is the same part of its norm as that of the
+            change is. The result itself if None.
     """
 
     exact: np.ndarray
     size: float | np.ndarray
+    like: np.ndarray | None = None
 
 
 class Reference:
@@ -106,24 +118,21 @@ class Reference:
         self._r = self.b - self.a @ self._solution
 
     def values(self) -> dict[str, Known]:
-        """The pseudo-inverse, least squares, and projections of `b[:, 0]` and `c[:, 0]`."""
-        b, c = self.b[:, :1], self.c[:, :1]
-        along = self._q @ (self._middle @ inner(self._q, b))
+        """The pseudo-inverse, least squares, and projections of `c` and, of A^H, of `b`."""
+        along = self._q @ (self._middle @ inner(self._q, self.b))
         return {
             "pinv": Known(self.x, norm(self.x)),
             # Wedin: cond (||x|| + ||A^+|| ||r||), for each right-hand side.
             "solution": Known(self._solution, self._solution_sizes()),
-            "residuals": Known(
-                np.sum(np.abs(self._r) ** 2, axis=0), np.sum(np.abs(self.b) ** 2, axis=0)
-            ),
-            "null": Known(np.zeros_like(c), norm(c)),
-            "null of wide": Known(b - along, norm(b)),
+            "residuals": Known(columns(self._r) ** 2, columns(self.b) ** 2),
+            "null": Known(np.zeros_like(self.c), columns(self.c), self.c),
+            "null of wide": Known(self.b - along, columns(self.b), self.b),
         }
 
     def derivatives(self) -> dict[str, Known]:
         """Gradient of `sum(solution * c)` in JAX's convention, and two derivatives."""
         first, second = self._along_e()
-        sizes = np.linalg.norm(self.c.astype(complex), axis=0) * self._solution_sizes()
+        sizes = columns(self.c) * self._solution_sizes()
         step = self._inverse * float(np.linalg.norm(self.e.astype(complex), 2))
         return {
             "gradient": Known(self._gradient(), float(np.sum(sizes)) * self._inverse),
@@ -132,15 +141,12 @@ class Reference:
         }
 
     def _solution_sizes(self) -> np.ndarray:
-        solution, r = (
-            np.sqrt(np.sum(np.abs(x) ** 2, axis=0)) for x in (self._solution, self._r)
-        )
-        return (solution + self._inverse * r).astype(float)
+        return columns(self._solution) + self._inverse * columns(self._r)
 
     def _gradient(self) -> np.ndarray:
         """Of `sum(c * x)`, from `dx = -X E x + X X^H E^H r`: JAX conjugates nothing."""
         xc = self.x.T @ self.c
-        return -xc @ self._solution.T + self._r.conj() @ (self.x.conj() @ xc).T
+        return -xc @ self._solution.T + self._r.conj() @ (self.x @ xc.conj()).T
 
     def _along_e(self) -> tuple[np.ndarray, np.ndarray]:
         """`dX = -X E X + X X^H E^H (I - A X)` and its derivative, both along `E`."""
@@ -158,24 +164,21 @@ class Reference:
         return first, second - square @ (inner(e, e) @ x + inner(e, a) @ first)
 
 
-def error(found: np.ndarray, known: Known) -> float:
-    """Of the norm and the largest element, the larger error, relative to the size.
+def errors(found: np.ndarray, known: Known) -> np.ndarray:
+    """Errors of the norm and of the largest element, relative to their sizes: `(2,)`.
 
-    The size of the largest element is the same multiple of it as that of the norm is of the
-    norm. Infinite if something is not finite. Columns that have sizes of their own count
-    for themselves.
+    Infinite if something is not finite.
     """
-    exact, size = known
-    if np.ndim(size):
-        columns = zip(np.atleast_2d(found).T, np.atleast_2d(exact).T, size, strict=True)
-        return max(error(x, Known(y, float(z))) for x, y, z in columns)
+    exact, size, like = known
     assert found.shape == exact.shape
     if not np.all(np.isfinite(found)):
-        return np.inf
+        return np.full(2, np.inf)
+    like = exact if like is None else like
+    if np.ndim(size):
+        parts = (np.atleast_2d(x).T for x in (found, exact, like))
+        each = zip(*parts, np.asarray(size), strict=True)
+        found_in = [errors(x, Known(y, float(z), w)) for x, y, w, z in each]
+        return np.max(found_in, axis=0)
     difference = np.abs(found.astype(exact.dtype) - exact)
-    whole, length = norm(difference) / size, norm(exact)
-    if not length:
-        return whole
-    return max(
-        whole, whole and float(np.max(difference) / np.max(np.abs(exact))) * length / size
-    )
+    part = np.max(np.abs(like)) / norm(like) if norm(like) else 1.0
+    return np.array([norm(difference), np.max(difference) / part], float) / size
