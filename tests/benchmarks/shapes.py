@@ -74,6 +74,13 @@ def _common_mean(rng, m: int, n: int, dtype: str) -> np.ndarray:
     return a if np.dtype(dtype).kind == "f" else a + 0.5j * rng.uniform(size=(m, n))
 
 
+def _polynomial(rng, m: int, n: int, dtype: str) -> np.ndarray:
+    """Powers of a straight line, and in complex ones of a wave."""
+    t = np.linspace(0, 1, m) if n < 4 else np.linspace(-1, 1, m)
+    powers = np.vander(t, n, increasing=True)
+    return powers if np.dtype(dtype).kind == "f" else powers * np.exp(1j * t)[:, None]
+
+
 def _orthonormal(rng, m: int, n: int, dtype: str) -> np.ndarray | None:
     return unitary(rng, m, n, dtype) if m * n <= MOST_ORTHONORMAL else None
 
@@ -90,6 +97,7 @@ KINDS: dict[str, Callable[..., np.ndarray | None]] = {
     "gaussian": _random,
     "intercept": _intercept,
     "common mean": _common_mean,
+    "polynomial": _polynomial,
     "orthonormal": _orthonormal,
     "graded": _graded,
 }
@@ -135,14 +143,19 @@ def _pinv(method: str, a: jax.Array, rtol: float | None) -> jax.Array:
 
 @partial(jax.jit, static_argnames=("method", "rtol"))
 def values(given: Operands, method: str, rtol: float | None) -> dict[str, jax.Array]:
-    """What `Reference.values` knows, for a batch."""
-    a, b, c, _ = given
+    """The pseudo-inverse and least squares of `Reference.values`, for a batch."""
+    a, b, _, _ = given
     solution, residuals = _solve(method, a, b, rtol)
+    x = _pinv(method, a, rtol)
+    return {"pinv": x, "solution": solution, "residuals": residuals}
+
+
+@partial(jax.jit, static_argnames=("method", "rtol"))
+def projections(given: Operands, method: str, rtol: float | None) -> dict[str, jax.Array]:
+    """The projections of `Reference.values`, for a batch."""
+    a, b, c, _ = given
     wide = jnp.conj(jnp.swapaxes(a, -1, -2))
     return {
-        "pinv": _pinv(method, a, rtol),
-        "solution": solution,
-        "residuals": residuals,
         "null": _null(method, a, c, rtol),
         "null of wide": _null(method, wide, b, rtol),
     }
@@ -168,7 +181,8 @@ def directional(given: Operands, method: str, rtol: float | None) -> dict[str, j
     return {"first": one, "second": two}
 
 
-PROGRAMS = (values, gradient, directional)
+OF_VALUES = (values, projections)
+PROGRAMS = (*OF_VALUES, gradient, directional)
 
 
 def measure(
@@ -193,7 +207,7 @@ def measure(
         # Where the default cutoff would cut, one that does not.
         rtol = None if condition * shape.m * eps < 0.9 else eps
         known = [x.values() for x in references]
-        if len(programs) > 1:
+        if set(programs) - set(OF_VALUES):
             known = [k | x.derivatives() for k, x in zip(known, references, strict=True)]
         for method, program in itertools.product(methods, programs):
             for name, batch in program(given, method, rtol).items():
@@ -208,7 +222,7 @@ def measure(
 def programs_of(shape: Shape) -> Sequence[Callable[..., dict[str, jax.Array]]]:
     """Derivatives take most of the time: of few shapes."""
     is_chosen = shape.batch in (1, 32) and shape.m in (shape.n, *DERIVED_ROWS, *SQUARE)
-    return PROGRAMS if is_chosen and shape.elements <= MOST_DERIVED else PROGRAMS[:1]
+    return PROGRAMS if is_chosen and shape.elements <= MOST_DERIVED else OF_VALUES
 
 
 def shapes(*, quick: bool) -> Iterator[Shape]:
@@ -250,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cells: list[Cell] = []
     for shape in shapes(quick=args.quick):
         if all(str(getattr(shape, k)) in v for k, v in only.items()):
-            programs = PROGRAMS[:1] if args.values else programs_of(shape)
+            programs = OF_VALUES if args.values else programs_of(shape)
             found = measure(shape, kinds, args.seeds, methods, programs)
             cells += found
             print(*shape, file=sys.stderr, flush=True)

@@ -38,7 +38,9 @@ def violations(cells: Sequence[Cell]) -> list[str]:
         if cell.method != AUTO:
             continue
         for measure in ("norm", "largest"):
-            error, allowed = (getattr(x, measure) for x in (cell, by_svd[cell.place]))
+            error, allowed = getattr(cell, measure), 0.0
+            if cell.place in by_svd:
+                allowed = getattr(by_svd[cell.place], measure)
             # Not "greater": an error that is not a number is one.
             if not error <= LIMIT * max(1.0, allowed):
                 label = " ".join(map(str, cell.place))
