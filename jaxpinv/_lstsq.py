@@ -1,6 +1,7 @@
 """The public functions `lstsq`, `null_projection` and `matrix_rank`."""
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpinv._arrays import matmul
-from jaxpinv._problem import Method, factored
+from jaxpinv._problem import Inputs, Method, factored, factorize, named_tolerances, prepare
 from jaxpinv._singular_values import singular_values
 
 
@@ -19,14 +20,17 @@ class LstsqResult(NamedTuple):
         solution: `(..., n)` or `(..., n, k)`, in the dtype of `a` and `b`.
         residuals: squared 2-norms of the columns of `b - a @ solution`, `(...)` or
             `(..., k)`, real.
-        rank: number of singular values that were not cut, int32, `(...)`.
-        singular_values: all of them, descending, `(..., min(m, n))`, real.
+        rank: number of singular values that were not cut, in the default integer dtype,
+            `(...)`.
+        singular_values: all of them, descending, `(..., min(m, n))`, real; None if they
+            were left out.
     """
 
     solution: Array
     residuals: Array
     rank: Array
-    singular_values: Array
+    # `Any` stands for None, so that who did not leave them out need not ask.
+    singular_values: Array | Any
 
 
 def lstsq(
@@ -36,7 +40,9 @@ def lstsq(
     hermitian: bool = False,
     *,
     atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
     method: Method = "auto",
+    return_singular_values: bool = True,
 ) -> LstsqResult:
     r"""Least-squares solution of minimum norm, `pinv(a) @ b`, without forming `pinv(a)`.
 
@@ -97,27 +103,38 @@ def lstsq(
         pseudo-inverses and nonlinear least squares problems whose variables separate",
         SIAM J. Numer. Anal. 10 (1973) 413-432, eq. 4.12, for the derivative.
     """
-    tolerances = {"rtol": rtol, "atol": atol}
-    problem, [columns] = factored(
-        "lstsq",
-        a,
-        tolerances,
-        hermitian=hermitian,
-        method=method,
-        columns=("b", b, "rows"),
+    tolerances = named_tolerances("lstsq", rtol, rcond, atol)
+    columns = ("b", b, "rows")
+    inputs = prepare(
+        "lstsq", a, tolerances, hermitian=hermitian, method=method, columns=columns
     )
+    return _lstsq(
+        inputs,
+        hermitian=bool(hermitian),
+        method=method,
+        with_values=bool(return_singular_values),
+    )
+
+
+# Inline, so that a program around it is what it would be without this `jit`.
+@partial(jax.jit, static_argnames=("hermitian", "method", "with_values"), inline=True)
+def _lstsq(
+    inputs: Inputs, *, hermitian: bool, method: Method, with_values: bool
+) -> LstsqResult:
+    """The result, compiled once for every shape, its singular values if wanted."""
+    problem, [columns] = factorize(inputs, hermitian=hermitian, method=method)
     x = problem.solve(columns)
     r = columns - matmul(problem.a, x)
     residuals = jnp.sum(jnp.real(jnp.conj(r) * r), axis=-2)
-    values = problem.in_batch(singular_values(problem, are_known=method == "svd"), 1)
-    if jnp.ndim(b) == 1:
+    if inputs.columns.ndim == 1:
         x, residuals = x[..., 0], residuals[..., 0]
     real = jnp.finfo(problem.dtype).dtype
+    values = None
+    if with_values:
+        values = problem.in_batch(singular_values(problem, are_known=method == "svd"), 1)
+        values = values.astype(real)
     return LstsqResult(
-        x.astype(problem.dtype),
-        residuals.astype(real),
-        problem.rank(),
-        values.astype(real),
+        x.astype(problem.dtype), residuals.astype(real), problem.rank(), values
     )
 
 

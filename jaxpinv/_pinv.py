@@ -1,12 +1,14 @@
 """The public functions `pinv` and `pinverse`."""
 
 import warnings
+from functools import partial
 from typing import Literal, overload
 
+import jax
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._problem import Method, factored, named_tolerances
+from jaxpinv._problem import Inputs, Method, factorize, named_tolerances, prepare
 
 
 @overload
@@ -31,6 +33,17 @@ def pinv(
     method: Method = "auto",
     return_rank: Literal[True],
 ) -> tuple[Array, Array]: ...
+@overload
+def pinv(
+    a: ArrayLike,
+    rtol: ArrayLike | None = None,
+    hermitian: bool = False,
+    *,
+    atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
+    method: Method = "auto",
+    return_rank: bool = False,
+) -> Array | tuple[Array, Array]: ...
 def pinv(
     a: ArrayLike,
     rtol: ArrayLike | None = None,
@@ -113,11 +126,11 @@ def pinv(
         the derivative.
     """
     tolerances = named_tolerances("pinv", rtol, rcond, atol)
-    problem, _ = factored(
-        "pinv", a, tolerances, hermitian=hermitian, method=method, with_pinv=True
+    inputs = prepare("pinv", a, tolerances, hermitian=hermitian, method=method)
+    x, rank = _pinv(
+        inputs, hermitian=bool(hermitian), method=method, with_rank=bool(return_rank)
     )
-    x = problem.pinv()
-    return (x, problem.rank()) if return_rank else x
+    return (x, rank) if return_rank else x
 
 
 def pinverse(input: ArrayLike, rcond: ArrayLike = 1e-15) -> Array:
@@ -162,5 +175,15 @@ def pinverse(input: ArrayLike, rcond: ArrayLike = 1e-15) -> Array:
         stacklevel=2,
     )
     tolerances = {"rcond": rcond, "atol": None}
-    problem, _ = factored("pinverse", input, tolerances, hermitian=False, with_pinv=True)
-    return problem.pinv()
+    inputs = prepare("pinverse", input, tolerances, hermitian=False)
+    return _pinv(inputs, hermitian=False, method="auto", with_rank=False)[0]
+
+
+# Inline, so that a program around it is what it would be without this `jit`.
+@partial(jax.jit, static_argnames=("hermitian", "method", "with_rank"), inline=True)
+def _pinv(
+    inputs: Inputs, *, hermitian: bool, method: Method, with_rank: bool
+) -> tuple[Array, Array | None]:
+    """The pseudo-inverse, and the rank if wanted, compiled once for every shape."""
+    problem, _ = factorize(inputs, hermitian=hermitian, method=method, with_pinv=True)
+    return problem.pinv(), problem.rank() if with_rank else None
