@@ -82,7 +82,7 @@ def as_tolerance(function: str, name: str, value: ArrayLike) -> Array:
 
 
 def may_be_zero(atol: Array | None) -> bool:
-    """Whether an absolute tolerance is known to be zero or negative somewhere, or absent."""
+    """Whether an absolute tolerance is absent, or known to be zero somewhere."""
     return atol is None or (_is_concrete(atol) and bool(np.any(np.asarray(atol) <= 0)))
 
 

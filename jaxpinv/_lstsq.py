@@ -9,7 +9,15 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpinv._arrays import matmul
-from jaxpinv._problem import Inputs, Method, factored, factorize, named_tolerances, prepare
+from jaxpinv._problem import (
+    Inputs,
+    Method,
+    compiled,
+    factored,
+    factorize,
+    named_tolerances,
+    prepare,
+)
 from jaxpinv._singular_values import singular_values
 
 
@@ -58,13 +66,17 @@ def lstsq(
         b: a vector, `(m,)`, or an array of matrices, `(..., m, k)`. As in
             `numpy.linalg.solve` of NumPy 2 it is a vector only if it has one axis: write
             `b[..., None]` for a batch of vectors. Batch shapes broadcast.
-        rtol: as in `pinv`, of the dtype that `a` and `b` have in common.
+        rtol: as in `pinv`. The default is computed from the dtype that `a` and `b` have in
+            common, and from that of `a`.
         hermitian: as in `pinv`.
         atol: as in `pinv`.
+        rcond: as in `pinv`.
         method: as in `pinv`.
+        return_singular_values: whether to compute the singular values.
 
     Returns:
-        The solution, residuals, rank and singular values, in the order of PyTorch. Shapes
+        The solution, residuals, rank and singular values, in the order of PyTorch. With
+        `return_singular_values=False` the last one is None. Shapes
         depend on those of the arguments alone: unlike in NumPy and PyTorch the residuals
         are there for every rank and shape. A matrix that is not finite gives NaN and rank
         0, and a column of `b` that is not finite one of NaN; all others stay as they are.
@@ -85,7 +97,9 @@ def lstsq(
     goes through in blocks: then they cost what those of `pinv` do. So they do wherever a
     tolerance is given and the compiler divides the program over devices: in
     `jax.shard_map` each asks for itself. With `method="auto"` the singular values take a
-    decomposition of their own, and so do their derivatives: `jit` removes what is not used.
+    decomposition of their own, and so do their derivatives: `jit` removes what is not used,
+    and outside of it `return_singular_values=False` does. A program is compiled once for
+    every shape, dtype and set of options.
 
     Example:
         >>> import jax.numpy as jnp
@@ -116,8 +130,7 @@ def lstsq(
     )
 
 
-# Inline, so that a program around it is what it would be without this `jit`.
-@partial(jax.jit, static_argnames=("hermitian", "method", "with_values"), inline=True)
+@partial(compiled, options=("hermitian", "method", "with_values"))
 def _lstsq(
     inputs: Inputs, *, hermitian: bool, method: Method, with_values: bool
 ) -> LstsqResult:

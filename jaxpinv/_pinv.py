@@ -4,11 +4,10 @@ import warnings
 from functools import partial
 from typing import Literal, overload
 
-import jax
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._problem import Inputs, Method, factorize, named_tolerances, prepare
+from jaxpinv._problem import Inputs, Method, compiled, factorize, named_tolerances, prepare
 
 
 @overload
@@ -179,8 +178,7 @@ def pinverse(input: ArrayLike, rcond: ArrayLike = 1e-15) -> Array:
     return _pinv(inputs, hermitian=False, method="auto", with_rank=False)[0]
 
 
-# Inline, so that a program around it is what it would be without this `jit`.
-@partial(jax.jit, static_argnames=("hermitian", "method", "with_rank"), inline=True)
+@partial(compiled, options=("hermitian", "method", "with_rank"))
 def _pinv(
     inputs: Inputs, *, hermitian: bool, method: Method, with_rank: bool
 ) -> tuple[Array, Array | None]:

@@ -1,5 +1,6 @@
 """What every public function begins with: a matrix checked, promoted and factored."""
 
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxpinv import _checks
@@ -233,6 +235,29 @@ def factored(
         with_pinv=with_pinv,
         factorise=factorise,
     )
+
+
+def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
+    """`function` of `Inputs` and of these options, compiled once for every shape.
+
+    It is inline: a program around it is what it would be without this.
+    """
+    program = jax.jit(function, static_argnames=options, inline=True)
+
+    @functools.wraps(function)
+    def run(inputs: Inputs, **chosen):
+        if not any(isinstance(x, Tracer) for x in inputs):
+            return program(inputs, **chosen)
+        if isinstance(jnp.zeros(()), Tracer):
+            # A program around this one is being traced, and compiles what is in it.
+            return function(inputs, **chosen)
+        try:
+            return program(inputs, **chosen)
+        except ValueError:
+            # JAX does not map a `jit` some of whose operands are on an explicit mesh.
+            return function(inputs, **chosen)
+
+    return run
 
 
 def _default_rtol(inputs: Inputs) -> tuple[Array, bool]:
