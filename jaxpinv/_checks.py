@@ -72,18 +72,14 @@ def as_tolerance(function: str, name: str, value: ArrayLike) -> Array:
         is_flag = name == "rtol" and tolerance.dtype == bool
         hint = "; pass hermitian by name, hermitian=True" if is_flag else ""
         raise TypeError(f"{expected}, got dtype {tolerance.dtype}{hint}")
-    if isinstance(value, list | tuple):
-        is_concrete = all(map(_is_concrete, jax.tree.leaves(value)))
-    else:
-        is_concrete = _is_concrete(value)
-    if is_concrete and np.any(np.asarray(value) < 0):
+    if _is_known(value) and np.any(np.asarray(value) < 0):
         raise ValueError(f"{function}: expected {name} >= 0, got {value}")
     return tolerance
 
 
-def may_be_zero(atol: Array | None) -> bool:
-    """Whether an absolute tolerance is absent, or known to be zero somewhere."""
-    return atol is None or (_is_concrete(atol) and bool(np.any(np.asarray(atol) <= 0)))
+def is_zero_somewhere(atol: ArrayLike | None) -> bool:
+    """Whether an absolute tolerance is absent, or known to be zero for some matrix."""
+    return atol is None or (_is_known(atol) and bool(np.any(np.asarray(atol) == 0)))
 
 
 def batch_shape(function: str, a: Array, tolerances: dict[str, Array]) -> tuple:
@@ -172,6 +168,13 @@ def _is_accepted(dtype: np.dtype) -> bool:
 def _is_real_number(dtype: np.dtype) -> bool:
     """Whether a tolerance may be of that dtype."""
     return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+
+
+def _is_known(value: ArrayLike) -> bool:
+    """Whether a tolerance can be looked at."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_concrete, jax.tree.leaves(value)))
+    return _is_concrete(value)
 
 
 def _is_concrete(x: object) -> bool:

@@ -61,13 +61,13 @@ def lstsq(
     s_i^{-1} v_i\, (u_i^H b) .$$
 
     Args:
-        a: matrices, `(..., m, n)`, of any numeric dtype: overdetermined, square or
+        a: matrices, `(..., m, n)`, of the dtypes of `pinv`: overdetermined, square or
             underdetermined, of any rank.
         b: a vector, `(m,)`, or an array of matrices, `(..., m, k)`. As in
             `numpy.linalg.solve` of NumPy 2 it is a vector only if it has one axis: write
             `b[..., None]` for a batch of vectors. Batch shapes broadcast.
-        rtol: as in `pinv`. The default is computed from the dtype that `a` and `b` have in
-            common, and from that of `a`.
+        rtol: as in `pinv`, computed in the dtype that `a` and `b` have in common. Where `a`
+            has a shorter one, the default is at least `eps` of that.
         hermitian: as in `pinv`.
         atol: as in `pinv`.
         rcond: as in `pinv`.
@@ -87,8 +87,9 @@ def lstsq(
 
     **Differentiability.** The solution as `pinv`, in `a` and `b`. The residuals too. The
     singular values as those of `jnp.linalg.svd`: beyond first order not where they are
-    repeated. Where the cutoff is the default one, what it cuts counts as zero: the
-    derivative may differ from that of `pinv` by the error of rounding `a`.
+    repeated. Where the cutoff is `max(m, n) * eps` of the dtype that is computed in, what
+    it cuts counts as zero: the derivative may differ from that of `pinv` by the error of
+    rounding `a`.
 
     **Cost.** One factorisation as in `pinv`, shared by the solution and its derivatives.
     The solution takes products of matrices with vectors, `O(m n k)`. So do its derivatives,

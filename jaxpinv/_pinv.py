@@ -60,12 +60,17 @@ def pinv(
     $$A^+ = \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} s_i^{-1} v_i u_i^H .$$
 
     Args:
-        a: matrices, `(..., m, n)`, of any numeric dtype. Integers and bools are computed
-            in the default floating dtype, floats shorter than float32 in float32.
+        a: matrices, `(..., m, n)`, of integers, bools, float16, bfloat16, float32,
+            float64, complex64 or complex128. Integers and bools are computed in the
+            default floating dtype, floats shorter than float32 in float32.
         rtol: singular values up to `rtol` times the largest one are cut. A number or an
             array that broadcasts against the batch shape of `a`, traced or not. If neither
-            tolerance is given it is `max(m, n) * eps` of the dtype that is computed in. If
-            only `atol` is given it is that where `atol` is zero, and zero elsewhere.
+            tolerance is given it is `max(m, n) * eps` of the dtype that is computed in, or
+            `eps` of the dtype of `a` if that is larger, as for bfloat16 and float16:
+            rounding to it turns zeros into singular values of up to about a third of
+            that times the largest one. If only `atol` is given it is this default where
+            `atol` is zero, and zero elsewhere. A default above 0.1, which truncates
+            singular values that are not small, gives a `UserWarning`.
         hermitian: whether the matrices are Hermitian. Then only their lower triangles
             are read, and the cutoff is on the absolute values of the eigenvalues.
         atol: singular values up to `atol`, in the unit of `a`, are cut. Zero by default.
@@ -77,12 +82,13 @@ def pinv(
     Returns:
         The pseudo-inverses, `(..., n, m)`, in the floating dtype of `a`; the tolerances
         may enlarge the batch shape. With `return_rank=True` also the number of singular
-        values that were not cut, int32, of batch shape. A matrix with an element that is
+        values that were not cut, in JAX's default integer dtype, of batch shape. A matrix with an element that is
         not finite gives NaN and rank 0, and so does a NaN tolerance; the other matrices
         of a batch are not touched by it.
 
     Raises:
-        TypeError: if `a` is not numeric or a tolerance is not real.
+        TypeError: if `a` is not of an accepted dtype, or sparse, or a tolerance is not
+            real. A bool is no tolerance: `hermitian` is the third argument.
         ValueError: if `a` has fewer than two axes, both `rtol` and `rcond` are given, a
             tolerance is negative and not traced, shapes do not broadcast, `hermitian`
             matrices are not square, or `method` is neither "auto" nor "svd".
@@ -105,7 +111,8 @@ def pinv(
     several tolerances goes by the largest. A program that the compiler divides over
     devices, and one of symbolic sizes, takes singular values of every matrix; inside
     `jax.shard_map` it need not. There is one factorisation for the value and all
-    derivatives. A first derivative of tall matrices takes four products of `2 m n^2` flops,
+    derivatives. Outside of `jit` a program is compiled once for every shape, dtype and set
+    of options. A first derivative of tall matrices takes four products of `2 m n^2` flops,
     or two if the matrices are square and all proven, and keeps `m n + n^2 + 2 n + 1`
     numbers. A second one takes the flops of some twenty such products, a third of some
     ninety.

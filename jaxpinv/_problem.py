@@ -153,7 +153,8 @@ def prepare(
         x = _checks.as_vector_or_columns(function, name, value, length, batch)
     inputs = Inputs(a, rtol, atol, x)
     if rtol is None:
-        _warn_of_large_default(function, inputs, stacklevel)
+        *_, atol = tolerances.values()
+        _warn_of_large_default(function, inputs, atol, stacklevel)
     return inputs
 
 
@@ -278,14 +279,16 @@ def _default_rtol(inputs: Inputs) -> tuple[Array, bool]:
     return jnp.maximum(default, float(rounded)), True
 
 
-def _warn_of_large_default(function: str, inputs: Inputs, stacklevel: int) -> None:
+def _warn_of_large_default(
+    function: str, inputs: Inputs, atol: ArrayLike | None, stacklevel: int
+) -> None:
     """Warns where the default of `rtol` is used and so large that it cuts what counts."""
     longest = max(inputs.a.shape[-2:]) if is_known(inputs.a.shape[-2:]) else 0
     # Shapes alone tell nearly always that there is nothing to warn of.
     if longest <= _LARGE_DEFAULT / float(jnp.finfo(jnp.float32).eps):
         return
     default = longest * float(jnp.finfo(_computed_in(inputs)).eps)
-    if default > _LARGE_DEFAULT and _checks.may_be_zero(inputs.atol):
+    if default > _LARGE_DEFAULT and _checks.is_zero_somewhere(atol):
         warnings.warn(
             f"{function}: the default rtol, {longest} * eps = {default:.2g}, cuts singular "
             "values that are not small; pass rtol, for instance sqrt(eps)",

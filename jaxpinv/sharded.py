@@ -79,7 +79,7 @@ def pinv(
 
     Returns:
         The pseudo-inverse, `(n, m)`, its columns divided over devices as the rows of `a`
-        are. With `return_rank=True` also the rank, int32. An element that is not finite,
+        are. With `return_rank=True` also the rank, in JAX's default integer dtype. An element that is not finite,
         on any device, gives NaN and rank 0, and so does a NaN tolerance.
 
     Raises:
