@@ -82,9 +82,9 @@ def pinv(
     Returns:
         The pseudo-inverses, `(..., n, m)`, in the floating dtype of `a`; the tolerances
         may enlarge the batch shape. With `return_rank=True` also the number of singular
-        values that were not cut, in JAX's default integer dtype, of batch shape. A matrix with an element that is
-        not finite gives NaN and rank 0, and so does a NaN tolerance; the other matrices
-        of a batch are not touched by it.
+        values that were not cut, in JAX's default integer dtype, of batch shape. A matrix
+        with an element that is not finite gives NaN and rank 0, and so does a NaN
+        tolerance; the other matrices of a batch are not touched by it.
 
     Raises:
         TypeError: if `a` is not of an accepted dtype, or sparse, or a tolerance is not
