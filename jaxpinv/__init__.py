@@ -4,4 +4,6 @@ from jaxpinv import sharded as sharded
 from jaxpinv._lstsq import LstsqResult, lstsq, matrix_rank, null_projection
 from jaxpinv._pinv import pinv, pinverse
 
+__version__ = "0.1.0"
+
 __all__ = ["LstsqResult", "lstsq", "matrix_rank", "null_projection", "pinv", "pinverse"]

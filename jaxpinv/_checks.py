@@ -1,11 +1,24 @@
 """What the public functions accept: checked before anything is computed."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
+
+_INEXACT = (
+    "bfloat16",
+    "float16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+)
+_ACCEPTED = f"integers, bools, {', '.join(_INEXACT[:-1])} or {_INEXACT[-1]}"
 
 
 def as_matrices(function: str, a: ArrayLike, *, hermitian: bool) -> Array:
@@ -40,19 +53,33 @@ def check_method(function: str, method: object) -> None:
 
 
 def as_tolerance(function: str, name: str, value: ArrayLike) -> Array:
-    """A tolerance as an array.
+    """A tolerance as an array, of NumPy if it is a number: that one is made at once.
 
     Raises:
         TypeError: if `value` is not a real number or an array of them.
         ValueError: if `value` is negative. One that is traced cannot be looked at.
     """
     expected = f"{function}: expected {name} to be a real number or an array of them"
-    tolerance = _as_numeric(expected, value)
-    if jnp.issubdtype(tolerance.dtype, jnp.complexfloating):
-        raise TypeError(f"{expected}, got dtype {tolerance.dtype}")
-    if all(map(_is_concrete, jax.tree.leaves(value))) and np.any(np.asarray(value) < 0):
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            tolerance: Any = np.asarray(float(value))
+        except OverflowError as error:
+            raise TypeError(f"{expected}, got int: {error}") from error
+    else:
+        tolerance = _as_numeric(expected, value)
+    if not _is_real_number(tolerance.dtype):
+        # Whoever writes pinv(a, True) means the third argument.
+        is_flag = name == "rtol" and tolerance.dtype == bool
+        hint = "; pass hermitian by name, hermitian=True" if is_flag else ""
+        raise TypeError(f"{expected}, got dtype {tolerance.dtype}{hint}")
+    if _is_known(value) and np.any(np.asarray(value) < 0):
         raise ValueError(f"{function}: expected {name} >= 0, got {value}")
     return tolerance
+
+
+def is_zero_somewhere(atol: ArrayLike | None) -> bool:
+    """Whether an absolute tolerance is absent, or known to be zero for some matrix."""
+    return atol is None or (_is_known(atol) and bool(np.any(np.asarray(atol) == 0)))
 
 
 def batch_shape(function: str, a: Array, tolerances: dict[str, Array]) -> tuple:
@@ -61,6 +88,9 @@ def batch_shape(function: str, a: Array, tolerances: dict[str, Array]) -> tuple:
     Raises:
         ValueError: if they do not broadcast.
     """
+    # Numbers change nothing, and eager calls are quicker without this.
+    if all(t.ndim == 0 for t in tolerances.values()):
+        return a.shape[:-2]
     try:
         return jnp.broadcast_shapes(a.shape[:-2], *(t.shape for t in tolerances.values()))
     except ValueError as error:
@@ -74,7 +104,15 @@ def batch_shape(function: str, a: Array, tolerances: dict[str, Array]) -> tuple:
 def as_columns(
     function: str, name: str, value: ArrayLike, length: int, batch: tuple
 ) -> Array:
-    """A vector, or matrices `(..., length, k)`, as an array of matrices.
+    """A vector, or matrices `(..., length, k)`, as an array of matrices."""
+    x = as_vector_or_columns(function, name, value, length, batch)
+    return x[:, None] if x.ndim == 1 else x
+
+
+def as_vector_or_columns(
+    function: str, name: str, value: ArrayLike, length: int, batch: tuple
+) -> Array:
+    """A vector, or matrices `(..., length, k)`, as an array of that shape.
 
     Raises:
         TypeError: if it is not numeric.
@@ -88,28 +126,55 @@ def as_columns(
     if x.ndim == 0 or x.shape[-min(x.ndim, 2)] != length:
         hint = f"; for a batch of vectors write {name}[..., None]" if x.ndim > 1 else ""
         raise ValueError(f"{expected}, got shape {x.shape}{hint}")
-    columns = x[:, None] if x.ndim == 1 else x
+    if x.ndim <= 2:
+        return x
     try:
-        jnp.broadcast_shapes(batch, columns.shape[:-2])
+        jnp.broadcast_shapes(batch, x.shape[:-2])
     except ValueError as error:
         raise ValueError(
             f"{expected}, that broadcasts against the batch shape {batch}, "
             f"got shape {x.shape}"
         ) from error
-    return columns
+    return x
 
 
 def _as_numeric(expected: str, x: ArrayLike) -> Array:
-    """An array, if its dtype is a number's or bool."""
-    try:
-        array = jnp.asarray(x)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise TypeError(f"{expected}, got {type(x).__name__}: {error}") from error
-    if not (
-        jnp.issubdtype(array.dtype, jnp.number) or jnp.issubdtype(array.dtype, jnp.bool_)
-    ):
-        raise TypeError(f"{expected}, got dtype {array.dtype}")
-    return array
+    """An array, if its dtype is one that is accepted."""
+    if hasattr(x, "todense"):
+        raise TypeError(
+            f"{expected}, got {type(x).__name__}: sparse matrices are not taken, "
+            "pass x.todense()"
+        )
+    # An array of JAX is taken as it is: to convert it would take longer than to check it.
+    if not isinstance(x, Array):
+        try:
+            x = jnp.asarray(x)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise TypeError(f"{expected}, got {type(x).__name__}: {error}") from error
+    if not _is_accepted(x.dtype):
+        raise TypeError(f"{expected}, got dtype {x.dtype}; accepted are {_ACCEPTED}")
+    return x
+
+
+@functools.cache
+def _is_accepted(dtype: np.dtype) -> bool:
+    """Whether numbers of that dtype are accepted."""
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return dtype.name in _INEXACT
+    return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
+
+
+@functools.cache
+def _is_real_number(dtype: np.dtype) -> bool:
+    """Whether a tolerance may be of that dtype."""
+    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+
+
+def _is_known(value: ArrayLike) -> bool:
+    """Whether a tolerance can be looked at."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_concrete, jax.tree.leaves(value)))
+    return _is_concrete(value)
 
 
 def _is_concrete(x: object) -> bool:

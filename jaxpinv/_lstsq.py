@@ -1,6 +1,7 @@
 """The public functions `lstsq`, `null_projection` and `matrix_rank`."""
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,15 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpinv._arrays import matmul, squared_norms
-from jaxpinv._problem import Method, factored
+from jaxpinv._problem import (
+    Inputs,
+    Method,
+    compiled,
+    factored,
+    factorize,
+    named_tolerances,
+    prepare,
+)
 from jaxpinv._singular_values import singular_values
 
 
@@ -19,14 +28,17 @@ class LstsqResult(NamedTuple):
         solution: `(..., n)` or `(..., n, k)`, in the dtype of `a` and `b`.
         residuals: squared 2-norms of the columns of `b - a @ solution`, `(...)` or
             `(..., k)`, real.
-        rank: number of singular values that were not cut, int32, `(...)`.
-        singular_values: all of them, descending, `(..., min(m, n))`, real.
+        rank: number of singular values that were not cut, in the default integer dtype,
+            `(...)`.
+        singular_values: all of them, descending, `(..., min(m, n))`, real; None if they
+            were left out.
     """
 
     solution: Array
     residuals: Array
     rank: Array
-    singular_values: Array
+    # `Any` stands for None, so that who did not leave them out need not ask.
+    singular_values: Array | Any
 
 
 def lstsq(
@@ -36,7 +48,9 @@ def lstsq(
     hermitian: bool = False,
     *,
     atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
     method: Method = "auto",
+    return_singular_values: bool = True,
 ) -> LstsqResult:
     r"""Least-squares solution of minimum norm, `pinv(a) @ b`, without forming `pinv(a)`.
 
@@ -47,18 +61,22 @@ def lstsq(
     s_i^{-1} v_i\, (u_i^H b) .$$
 
     Args:
-        a: matrices, `(..., m, n)`, of any numeric dtype: overdetermined, square or
+        a: matrices, `(..., m, n)`, of the dtypes of `pinv`: overdetermined, square or
             underdetermined, of any rank.
         b: a vector, `(m,)`, or an array of matrices, `(..., m, k)`. As in
             `numpy.linalg.solve` of NumPy 2 it is a vector only if it has one axis: write
             `b[..., None]` for a batch of vectors. Batch shapes broadcast.
-        rtol: as in `pinv`, of the dtype that `a` and `b` have in common.
+        rtol: as in `pinv`, computed in the dtype that `a` and `b` have in common. Where `a`
+            has a shorter one, the default is at least `eps` of that.
         hermitian: as in `pinv`.
         atol: as in `pinv`.
+        rcond: as in `pinv`.
         method: as in `pinv`.
+        return_singular_values: whether to compute the singular values.
 
     Returns:
-        The solution, residuals, rank and singular values, in the order of PyTorch. Shapes
+        The solution, residuals, rank and singular values, in the order of PyTorch. With
+        `return_singular_values=False` the last one is None. Shapes
         depend on those of the arguments alone: unlike in NumPy and PyTorch the residuals
         are there for every rank and shape. A matrix that is not finite gives NaN and rank
         0, and a column of `b` that is not finite one of NaN; all others stay as they are.
@@ -69,8 +87,9 @@ def lstsq(
 
     **Differentiability.** The solution as `pinv`, in `a` and `b`. The residuals too. The
     singular values as those of `jnp.linalg.svd`: beyond first order not where they are
-    repeated. Where the cutoff is the default one, what it cuts counts as zero: the
-    derivative may differ from that of `pinv` by the error of rounding `a`.
+    repeated. Where the cutoff is `max(m, n) * eps` of the dtype that is computed in, what
+    it cuts counts as zero: the derivative may differ from that of `pinv` by the error of
+    rounding `a`.
 
     **Cost.** One factorisation as in `pinv`, shared by the solution and its derivatives.
     The solution takes products of matrices with vectors, `O(m n k)`. So do its derivatives,
@@ -79,7 +98,9 @@ def lstsq(
     goes through in blocks: then they cost what those of `pinv` do. So they do wherever a
     tolerance is given and the compiler divides the program over devices: in
     `jax.shard_map` each asks for itself. With `method="auto"` the singular values take a
-    decomposition of their own, and so do their derivatives: `jit` removes what is not used.
+    decomposition of their own, and so do their derivatives: `jit` removes what is not used,
+    and outside of it `return_singular_values=False` does. A program is compiled once for
+    every shape, dtype and set of options.
 
     Example:
         >>> import jax.numpy as jnp
@@ -97,27 +118,37 @@ def lstsq(
         pseudo-inverses and nonlinear least squares problems whose variables separate",
         SIAM J. Numer. Anal. 10 (1973) 413-432, eq. 4.12, for the derivative.
     """
-    tolerances = {"rtol": rtol, "atol": atol}
-    problem, [columns] = factored(
-        "lstsq",
-        a,
-        tolerances,
-        hermitian=hermitian,
-        method=method,
-        columns=("b", b, "rows"),
+    tolerances = named_tolerances("lstsq", rtol, rcond, atol)
+    columns = ("b", b, "rows")
+    inputs = prepare(
+        "lstsq", a, tolerances, hermitian=hermitian, method=method, columns=columns
     )
+    return _lstsq(
+        inputs,
+        hermitian=bool(hermitian),
+        method=method,
+        with_values=bool(return_singular_values),
+    )
+
+
+@partial(compiled, options=("hermitian", "method", "with_values"))
+def _lstsq(
+    inputs: Inputs, *, hermitian: bool, method: Method, with_values: bool
+) -> LstsqResult:
+    """The result, compiled once for every shape, its singular values if wanted."""
+    problem, [columns] = factorize(inputs, hermitian=hermitian, method=method)
     x = problem.solve(columns)
     r = columns - matmul(problem.a, x)
     residuals = squared_norms(r)
-    values = problem.in_batch(singular_values(problem, are_known=method == "svd"), 1)
-    if jnp.ndim(b) == 1:
+    if inputs.columns.ndim == 1:
         x, residuals = x[..., 0], residuals[..., 0]
     real = jnp.finfo(problem.dtype).dtype
+    values = None
+    if with_values:
+        values = problem.in_batch(singular_values(problem, are_known=method == "svd"), 1)
+        values = values.astype(real)
     return LstsqResult(
-        x.astype(problem.dtype),
-        residuals.astype(real),
-        problem.rank(),
-        values.astype(real),
+        x.astype(problem.dtype), residuals.astype(real), problem.rank(), values
     )
 
 

@@ -1,12 +1,13 @@
 """The public functions `pinv` and `pinverse`."""
 
 import warnings
+from functools import partial
 from typing import Literal, overload
 
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._problem import Method, factored, named_tolerances
+from jaxpinv._problem import Inputs, Method, compiled, factorize, named_tolerances, prepare
 
 
 @overload
@@ -31,6 +32,17 @@ def pinv(
     method: Method = "auto",
     return_rank: Literal[True],
 ) -> tuple[Array, Array]: ...
+@overload
+def pinv(
+    a: ArrayLike,
+    rtol: ArrayLike | None = None,
+    hermitian: bool = False,
+    *,
+    atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
+    method: Method = "auto",
+    return_rank: bool = False,
+) -> Array | tuple[Array, Array]: ...
 def pinv(
     a: ArrayLike,
     rtol: ArrayLike | None = None,
@@ -48,12 +60,17 @@ def pinv(
     $$A^+ = \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} s_i^{-1} v_i u_i^H .$$
 
     Args:
-        a: matrices, `(..., m, n)`, of any numeric dtype. Integers and bools are computed
-            in the default floating dtype, floats shorter than float32 in float32.
+        a: matrices, `(..., m, n)`, of integers, bools, float16, bfloat16, float32,
+            float64, complex64 or complex128. Integers and bools are computed in the
+            default floating dtype, floats shorter than float32 in float32.
         rtol: singular values up to `rtol` times the largest one are cut. A number or an
             array that broadcasts against the batch shape of `a`, traced or not. If neither
-            tolerance is given it is `max(m, n) * eps` of the dtype that is computed in. If
-            only `atol` is given it is that where `atol` is zero, and zero elsewhere.
+            tolerance is given it is `max(m, n) * eps` of the dtype that is computed in, or
+            `eps` of the dtype of `a` if that is larger, as for bfloat16 and float16:
+            rounding to it turns zeros into singular values of up to about a third of
+            that times the largest one. If only `atol` is given it is this default where
+            `atol` is zero, and zero elsewhere. A default above 0.1, which truncates
+            singular values that are not small, gives a `UserWarning`.
         hermitian: whether the matrices are Hermitian. Then only their lower triangles
             are read, and the cutoff is on the absolute values of the eigenvalues.
         atol: singular values up to `atol`, in the unit of `a`, are cut. Zero by default.
@@ -65,12 +82,13 @@ def pinv(
     Returns:
         The pseudo-inverses, `(..., n, m)`, in the floating dtype of `a`; the tolerances
         may enlarge the batch shape. With `return_rank=True` also the number of singular
-        values that were not cut, int32, of batch shape. A matrix with an element that is
-        not finite gives NaN and rank 0, and so does a NaN tolerance; the other matrices
-        of a batch are not touched by it.
+        values that were not cut, in JAX's default integer dtype, of batch shape. A matrix
+        with an element that is not finite gives NaN and rank 0, and so does a NaN
+        tolerance; the other matrices of a batch are not touched by it.
 
     Raises:
-        TypeError: if `a` is not numeric or a tolerance is not real.
+        TypeError: if `a` is not of an accepted dtype, or sparse, or a tolerance is not
+            real. A bool is no tolerance: `hermitian` is the third argument.
         ValueError: if `a` has fewer than two axes, both `rtol` and `rcond` are given, a
             tolerance is negative and not traced, shapes do not broadcast, `hermitian`
             matrices are not square, or `method` is neither "auto" nor "svd".
@@ -93,7 +111,8 @@ def pinv(
     several tolerances goes by the largest. A program that the compiler divides over
     devices, and one of symbolic sizes, takes singular values of every matrix; inside
     `jax.shard_map` it need not. There is one factorisation for the value and all
-    derivatives. A first derivative of tall matrices takes four products of `2 m n^2` flops,
+    derivatives. Outside of `jit` a program is compiled once for every shape, dtype and set
+    of options. A first derivative of tall matrices takes four products of `2 m n^2` flops,
     or two if the matrices are square and all proven, and keeps `m n + n^2 + 2 n + 1`
     numbers. A second one takes the flops of some twenty such products, a third of some
     ninety.
@@ -113,11 +132,11 @@ def pinv(
         the derivative.
     """
     tolerances = named_tolerances("pinv", rtol, rcond, atol)
-    problem, _ = factored(
-        "pinv", a, tolerances, hermitian=hermitian, method=method, with_pinv=True
+    inputs = prepare("pinv", a, tolerances, hermitian=hermitian, method=method)
+    x, rank = _pinv(
+        inputs, hermitian=bool(hermitian), method=method, with_rank=bool(return_rank)
     )
-    x = problem.pinv()
-    return (x, problem.rank()) if return_rank else x
+    return (x, rank) if return_rank else x
 
 
 def pinverse(input: ArrayLike, rcond: ArrayLike = 1e-15) -> Array:
@@ -162,5 +181,14 @@ def pinverse(input: ArrayLike, rcond: ArrayLike = 1e-15) -> Array:
         stacklevel=2,
     )
     tolerances = {"rcond": rcond, "atol": None}
-    problem, _ = factored("pinverse", input, tolerances, hermitian=False, with_pinv=True)
-    return problem.pinv()
+    inputs = prepare("pinverse", input, tolerances, hermitian=False)
+    return _pinv(inputs, hermitian=False, method="auto", with_rank=False)[0]
+
+
+@partial(compiled, options=("hermitian", "method", "with_rank"))
+def _pinv(
+    inputs: Inputs, *, hermitian: bool, method: Method, with_rank: bool
+) -> tuple[Array, Array | None]:
+    """The pseudo-inverse, and the rank if wanted, compiled once for every shape."""
+    problem, _ = factorize(inputs, hermitian=hermitian, method=method, with_pinv=True)
+    return problem.pinv(), problem.rank() if with_rank else None

@@ -1,5 +1,7 @@
 """What every public function begins with: a matrix checked, promoted and factored."""
 
+import functools
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
@@ -8,16 +10,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxpinv import _checks
-from jaxpinv._arrays import adjoint, mirror_lower
+from jaxpinv._arrays import adjoint, is_known, mirror_lower
 from jaxpinv._factors import Factors, off_corange, off_range
 from jaxpinv._form import Outer
 from jaxpinv._primitives import factor_p, pinv_form
 
+# Where the default of `rtol` is above this, a warning says so.
+_LARGE_DEFAULT = 0.1
+
 Method = Literal["auto", "svd"]
 Tolerances = dict[str, ArrayLike | None]
+Columns = tuple[str, ArrayLike, Literal["rows", "columns"]]
+Factorise = Callable[[Array, Array, Array], Sequence[Array]]
+
+
+class Inputs(NamedTuple):
+    """The arguments of a public function, checked, in their own dtypes.
+
+    Attributes:
+        a: `(..., m, n)`.
+        rtol: of any shape that broadcasts against the batch, or None for the default.
+        atol: the same, or None for zero.
+        columns: a vector or `(..., length, k)`, if there is one.
+    """
+
+    a: Array
+    rtol: Array | None
+    atol: Array | None
+    columns: Array | None
 
 
 class Problem(NamedTuple):
@@ -61,9 +85,9 @@ class Problem(NamedTuple):
         return jnp.where(undefined, jnp.nan, project(self.factors, x))
 
     def rank(self) -> Array:
-        """Number of kept singular values, int32, of batch shape."""
+        """Number of kept singular values, in the default integer dtype, of batch shape."""
         defined = self.factors.kept & ~jnp.isnan(self.factors.s)
-        return self.in_batch(jnp.sum(defined, axis=-1, dtype=jnp.int32), 0)
+        return self.in_batch(jnp.sum(defined, axis=-1, dtype=int), 0)
 
     def in_batch(self, x: Array, rank: int) -> Array:
         """`x`, of that rank but for its batch, without needless axes in front."""
@@ -89,18 +113,19 @@ def named_tolerances(
     return {"rtol": rtol, "atol": atol} if rcond is None else {"rcond": rcond, "atol": atol}
 
 
-def factored(
+def prepare(
     function: str,
     a: ArrayLike,
     tolerances: Tolerances,
     *,
     hermitian: bool,
     method: Method = "auto",
-    with_pinv: bool = False,
-    columns: tuple[str, ArrayLike, Literal["rows", "columns"]] | None = None,
-    factorise: Callable[[Array, Array, Array], Sequence[Array]] | None = None,
-) -> tuple[Problem, list[Array]]:
-    """The problem of a public function, and the columns that it is applied to, if any.
+    columns: Columns | None = None,
+    stacklevel: int = 3,
+) -> Inputs:
+    """The arguments of a public function, checked. Nothing is computed.
+
+    It is to run outside of `jit`, where tolerances can be looked at.
 
     Args:
         function: its name, for errors.
@@ -108,11 +133,9 @@ def factored(
         tolerances: the relative and the absolute one, in this order, by their names.
         hermitian: whether only the lower triangle of `a` is read.
         method: "auto" or "svd".
-        with_pinv: whether the pseudo-inverse itself is wanted.
         columns: name and value of what is multiplied, a vector or `(..., length, k)`, and
             what of the matrix its length is the number of.
-        factorise: what makes the factors, and the pseudo-inverse if wanted, of the tall
-            matrices, `rtol` and `atol`. `factor_p` if it is not given.
+        stacklevel: that of the caller of the public function, counted from here.
     """
     _checks.check_method(function, method)
     a = _checks.as_matrices(function, a, hermitian=hermitian)
@@ -123,19 +146,51 @@ def factored(
     }
     batch = _checks.batch_shape(function, a, given)
     rtol, atol = (given.get(name) for name in tolerances)
-    m, n = a.shape[-2:]
-    arrays = [a]
+    x = None
     if columns is not None:
         name, value, along = columns
-        length = {"rows": m, "columns": n}[along]
-        arrays.append(_checks.as_columns(function, name, value, length, batch))
+        length = a.shape[{"rows": -2, "columns": -1}[along]]
+        x = _checks.as_vector_or_columns(function, name, value, length, batch)
+    inputs = Inputs(a, rtol, atol, x)
+    if rtol is None:
+        *_, atol = tolerances.values()
+        _warn_of_large_default(function, inputs, atol, stacklevel)
+    return inputs
+
+
+def factorize(
+    inputs: Inputs,
+    *,
+    hermitian: bool,
+    method: Method = "auto",
+    with_pinv: bool = False,
+    factorise: Factorise | None = None,
+) -> tuple[Problem, list[Array]]:
+    """The problem of a public function, and the columns that it is applied to, if any.
+
+    Args:
+        inputs: what `prepare` returns.
+        hermitian: whether only the lower triangle of the matrices is read.
+        method: "auto" or "svd".
+        with_pinv: whether the pseudo-inverse itself is wanted.
+        factorise: what makes the factors, and the pseudo-inverse if wanted, of the tall
+            matrices, `rtol` and `atol`. `factor_p` if it is not given.
+    """
+    rtol, atol = (x if x is None else jnp.asarray(x) for x in inputs[1:3])
+    given = [x for x in (rtol, atol) if x is not None]
+    m, n = inputs.a.shape[-2:]
+    batch = jnp.broadcast_shapes(inputs.a.shape[:-2], *(x.shape for x in given))
+    arrays = [inputs.a]
+    if inputs.columns is not None:
+        x = inputs.columns
+        arrays.append(x[:, None] if x.ndim == 1 else x)
     dtype = _floating(jnp.result_type(*arrays))
     rank = max(len(batch) + 2, *(x.ndim for x in arrays))
     arrays = [_prepend_axes(x.astype(_at_least_float32(dtype)), rank) for x in arrays]
-    a, *rest = _varying_alike(arrays, given.values())
+    a, *rest = _varying_alike(arrays, given)
     a = mirror_lower(a) if hermitian else a
     real = jnp.finfo(a.dtype)
-    default = jnp.asarray(max(m, n) * real.eps, real.dtype)
+    default, is_large = _default_rtol(inputs)
     rtol, atol = (
         _prepend_axes(tolerance.astype(real.dtype), rank - 2)
         for tolerance in _with_defaults(rtol, atol, default)
@@ -144,16 +199,108 @@ def factored(
     tall = a if m >= n else adjoint(a)
     if factorise is None:
         factorise = partial(
-            factor_p.bind,
-            hermitian=bool(hermitian),
-            direct=method == "auto",
-            with_pinv=with_pinv,
+            factor_p.bind, hermitian=hermitian, direct=method == "auto", with_pinv=with_pinv
         )
     results = factorise(tall, rtol, atol)
     *factors, x = results if with_pinv else (*results, None)
     x = adjoint(x) if x is not None and m < n else x
-    is_wide, cuts = m < n, bool(given)
-    return Problem(a, Factors(*factors), x, batch, is_wide, cuts, dtype), rest
+    cuts = bool(given) or is_large
+    return Problem(a, Factors(*factors), x, batch, m < n, cuts, dtype), rest
+
+
+def factored(
+    function: str,
+    a: ArrayLike,
+    tolerances: Tolerances,
+    *,
+    hermitian: bool,
+    method: Method = "auto",
+    with_pinv: bool = False,
+    columns: Columns | None = None,
+    factorise: Factorise | None = None,
+) -> tuple[Problem, list[Array]]:
+    """What `factorize` makes of what `prepare` returns."""
+    inputs = prepare(
+        function,
+        a,
+        tolerances,
+        hermitian=hermitian,
+        method=method,
+        columns=columns,
+        stacklevel=4,
+    )
+    return factorize(
+        inputs,
+        hermitian=bool(hermitian),
+        method=method,
+        with_pinv=with_pinv,
+        factorise=factorise,
+    )
+
+
+def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
+    """`function` of `Inputs` and of these options, compiled once for every shape.
+
+    It is inline: a program around it is what it would be without this.
+    """
+    program = jax.jit(function, static_argnames=options, inline=True)
+
+    @functools.wraps(function)
+    def run(inputs: Inputs, **chosen):
+        if not any(isinstance(x, Tracer) for x in inputs):
+            return program(inputs, **chosen)
+        if isinstance(jnp.zeros(()), Tracer):
+            # A program around this one is being traced, and compiles what is in it.
+            return function(inputs, **chosen)
+        try:
+            return program(inputs, **chosen)
+        except ValueError:
+            # JAX does not map a `jit` some of whose operands are on an explicit mesh.
+            return function(inputs, **chosen)
+
+    return run
+
+
+def _default_rtol(inputs: Inputs) -> tuple[Array, bool]:
+    """The relative tolerance where none is given; whether it may cut more than zeros.
+
+    It is `max(m, n) * eps` of the dtype that is computed in, for the error of the singular
+    values, or `eps` of the dtype of `a` if that is larger. Rounding to that dtype moves an
+    element by at most `eps / 2` of itself, hence a matrix of rank r by at most
+    `sqrt(r) / 2 * eps` times its norm, and by less than `0.6 * eps` of it if the errors
+    are independent.
+    """
+    a = inputs.a
+    computed = jnp.finfo(_computed_in(inputs))
+    default = jnp.asarray(max(a.shape[-2:]) * float(computed.eps), computed.dtype)
+    rounded = jnp.finfo(a.dtype).eps if jnp.issubdtype(a.dtype, jnp.inexact) else 0
+    if rounded <= computed.eps:
+        return default, False
+    return jnp.maximum(default, float(rounded)), True
+
+
+def _warn_of_large_default(
+    function: str, inputs: Inputs, atol: ArrayLike | None, stacklevel: int
+) -> None:
+    """Warns where the default of `rtol` is used and so large that it cuts what counts."""
+    longest = max(inputs.a.shape[-2:]) if is_known(inputs.a.shape[-2:]) else 0
+    # Shapes alone tell nearly always that there is nothing to warn of.
+    if longest <= _LARGE_DEFAULT / float(jnp.finfo(jnp.float32).eps):
+        return
+    default = longest * float(jnp.finfo(_computed_in(inputs)).eps)
+    if default > _LARGE_DEFAULT and _checks.is_zero_somewhere(atol):
+        warnings.warn(
+            f"{function}: the default rtol, {longest} * eps = {default:.2g}, cuts singular "
+            "values that are not small; pass rtol, for instance sqrt(eps)",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _computed_in(inputs: Inputs) -> np.dtype:
+    """The dtype that is computed in."""
+    arrays = [x for x in (inputs.a, inputs.columns) if x is not None]
+    return _at_least_float32(_floating(jnp.result_type(*arrays)))
 
 
 def _with_defaults(

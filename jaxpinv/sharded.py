@@ -79,8 +79,9 @@ def pinv(
 
     Returns:
         The pseudo-inverse, `(n, m)`, its columns divided over devices as the rows of `a`
-        are. With `return_rank=True` also the rank, int32. An element that is not finite,
-        on any device, gives NaN and rank 0, and so does a NaN tolerance.
+        are. With `return_rank=True` also the rank, in JAX's default integer dtype. An
+        element that is not finite, on any device, gives NaN and rank 0, and so does a NaN
+        tolerance.
 
     Raises:
         TypeError: if `a` is not numeric or a tolerance is not real.

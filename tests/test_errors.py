@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
+from jax.experimental import sparse
 
 import jaxpinv
 
@@ -100,6 +102,67 @@ def test_a_tolerance_that_is_not_real_is_refused(function, name, value):
 def test_a_negative_tolerance_is_refused(function, name, value):
     with pytest.raises(ValueError, match=rf"^{function}: expected {name} >= 0, got .*-"):
         FUNCTIONS[function](A, **{name: value})
+
+
+@pytest.mark.parametrize(("function", "name"), TOLERANCES)
+@pytest.mark.parametrize(
+    "value",
+    [True, np.False_, np.array([True]), jnp.array(True), [True, False]],
+    ids=["python", "scalar", "numpy", "jax", "list"],
+)
+def test_a_bool_is_no_tolerance(function, name, value):
+    hint = "; pass hermitian by name, hermitian=True" if name == "rtol" else ""
+    with pytest.raises(TypeError) as error:
+        FUNCTIONS[function](A, **{name: value})
+    assert str(error.value) == (
+        f"{function}: expected {name} to be a real number or an array of them, "
+        f"got dtype bool{hint}"
+    )
+
+
+def test_a_bool_in_the_place_of_hermitian_in_torch_is_refused():
+    for f in (jaxpinv.pinv, jax.jit(jaxpinv.pinv)):
+        with pytest.raises(TypeError, match="hermitian=True"):
+            f(A, True)
+
+
+ACCEPTED = "bfloat16, float16, float32, float64, complex64 or complex128$"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "dtype",
+    [jnp.float8_e4m3fn, jnp.float8_e5m2, jnp.float4_e2m1fn],
+    ids=lambda x: x.__name__,
+)
+def test_floats_of_eight_bits_and_fewer_are_refused(name, dtype):
+    a = jnp.ones((2, 2), dtype)
+    for x in (a, np.asarray(a)):
+        with pytest.raises(TypeError, match=rf"^{name}: .* got dtype float.*{ACCEPTED}"):
+            FUNCTIONS[name](x)
+    with pytest.raises(TypeError, match=rf"^lstsq: expected b to be .*{ACCEPTED}"):
+        jaxpinv.lstsq(np.ones((2, 2)), a)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int4, jnp.uint8, bool, jnp.float16, jnp.bfloat16])
+def test_every_other_numeric_dtype_is_accepted(dtype):
+    x = jaxpinv.pinv(jnp.eye(2).astype(dtype))
+    assert np.array_equal(x.astype(float), np.eye(2))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("kind", [sparse.BCOO, sparse.BCSR, scipy.sparse.csr_array])
+def test_sparse_matrices_are_refused(name, kind):
+    eye = np.eye(2)
+    a = kind(eye) if kind is scipy.sparse.csr_array else kind.fromdense(jnp.asarray(eye))
+    message = rf"^{name}: .* got {kind.__name__}: sparse .* pass x\.todense\(\)"
+    with pytest.raises(TypeError, match=message):
+        FUNCTIONS[name](a)
+    if kind is sparse.BCOO:
+        with pytest.raises(TypeError, match=message):
+            jax.jit(FUNCTIONS[name])(a)
+        with pytest.raises(TypeError, match=r"^lstsq: expected b .* got BCOO: sparse"):
+            jaxpinv.lstsq(eye, a)
 
 
 def test_a_negative_tolerance_is_refused_under_jit_too():

@@ -155,7 +155,7 @@ def test_every_field_agrees_with_numpy(rng, shape, spectrum, dtype):
     if exact[1].size:
         assert relative_error(found.residuals, exact[1]) <= bound(dtype, 60)
     real = np.zeros(0, dtype).real.dtype
-    assert [x.dtype for x in found] == [dtype, real, np.int32, real]
+    assert [x.dtype for x in found] == [dtype, real, np.int64, real]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_precision_of_both_arguments_is_promoted(rng):
         assert found.residuals.dtype == np.float64
         assert relative_error(found.solution, expected) <= bound(np.float64, 10)
         short = jaxpinv.lstsq(jnp.asarray(a, jnp.bfloat16), jnp.ones(5, jnp.bfloat16))
-        assert {x.dtype.name for x in short} == {"bfloat16", "int32"}
+        assert {x.dtype.name for x in short} == {"bfloat16", "int64"}
 
 
 def test_ill_conditioned_systems_are_solved_to_a_small_residual(rng):

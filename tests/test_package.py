@@ -80,6 +80,11 @@ def test_the_package_is_typed_and_exports_what_it_says():
     }
 
 
+def test_the_version_is_that_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert jaxpinv.__version__ == project["version"]
+
+
 def test_the_code_blocks_of_the_readme_run():
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) >= 5

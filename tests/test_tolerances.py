@@ -16,7 +16,7 @@ SPECTRUM = [4, 2, 1, 0.5]
 def rank(pinv, a, *args, **kwargs):
     """Number of kept singular values, checked against the value's own rank."""
     x, rank = pinv(a, *args, return_rank=True, **kwargs)
-    assert rank.dtype == jnp.int32
+    assert rank.dtype == jnp.linalg.matrix_rank(a).dtype
     assert np.array_equal(np.linalg.matrix_rank(np.asarray(x), tol=1e-6), rank)
     return rank.tolist()
 
@@ -121,9 +121,7 @@ def test_tolerances_broadcast_and_enlarge_the_batch(
         assert np.array_equal(x[i], alone)
 
 
-@pytest.mark.parametrize(
-    "kind", ["float", "int", "numpy", "float32", "jax", "list", "bool"]
-)
+@pytest.mark.parametrize("kind", ["float", "int", "numpy", "float32", "jax", "list"])
 def test_a_tolerance_may_be_any_kind_of_real_number(pinv, rng, kind):
     one = {
         "float": 1.0,
@@ -132,7 +130,6 @@ def test_a_tolerance_may_be_any_kind_of_real_number(pinv, rng, kind):
         "float32": np.float32(1),
         "jax": jnp.asarray(1),
         "list": [1.0],
-        "bool": True,
     }[kind]
     _, ranks = pinv(matrix(rng, (5, 4), [4, 2, 0.8, 0.5]), atol=one, return_rank=True)
     assert np.all(ranks == 2)
