@@ -98,6 +98,7 @@ def factored(
     method: Method = "auto",
     with_pinv: bool = False,
     columns: tuple[str, ArrayLike, Literal["rows", "columns"]] | None = None,
+    capped: bool = False,
     factorise: Callable[[Array, Array, Array], Sequence[Array]] | None = None,
 ) -> tuple[Problem, list[Array]]:
     """The problem of a public function, and the columns that it is applied to, if any.
@@ -111,6 +112,7 @@ def factored(
         with_pinv: whether the pseudo-inverse itself is wanted.
         columns: name and value of what is multiplied, a vector or `(..., length, k)`, and
             what of the matrix its length is the number of.
+        capped: whether the default of the relative tolerance has an upper bound.
         factorise: what makes the factors, and the pseudo-inverse if wanted, of the tall
             matrices, `rtol` and `atol`. `factor_p` if it is not given.
     """
@@ -135,7 +137,7 @@ def factored(
     a, *rest = _varying_alike(arrays, given.values())
     a = mirror_lower(a) if hermitian else a
     real = jnp.finfo(a.dtype)
-    default = jnp.asarray(max(m, n) * real.eps, real.dtype)
+    default = jnp.asarray(default_rtol(max(m, n), a.dtype, capped=capped), real.dtype)
     rtol, atol = (
         _prepend_axes(tolerance.astype(real.dtype), rank - 2)
         for tolerance in _with_defaults(rtol, atol, default)
@@ -154,6 +156,12 @@ def factored(
     x = adjoint(x) if x is not None and m < n else x
     is_wide, cuts = m < n, bool(given)
     return Problem(a, Factors(*factors), x, batch, is_wide, cuts, dtype), rest
+
+
+def default_rtol(size: int, dtype: np.dtype, *, capped: bool) -> float:
+    """The default of the relative tolerance for matrices of that many rows or columns."""
+    eps = float(jnp.finfo(dtype).eps)
+    return min(size * eps, eps**0.5) if capped else size * eps
 
 
 def _with_defaults(
