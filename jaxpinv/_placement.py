@@ -40,16 +40,15 @@ class Placement(NamedTuple):
         return jax.sharding.auto_axes(in_auto_mode, out_sharding=shardings)(*arrays)
 
     def bring(self, x: Array) -> Array:
-        """`x`, `(m, k)`, divided by rows over the mesh if its devices are known by now.
-
-        A traced array on a mesh of automatic sharding stays: `put` does without devices.
-        """
+        """`x`, `(m, k)`, moved to the devices of the mesh where these are known."""
         if isinstance(self.mesh, AbstractMesh):
             return x
-        is_typed = not self.is_explicit or not jax.typeof(x).sharding.mesh.empty
-        if isinstance(x, Tracer) and is_typed:
-            return x
-        return jax.device_put(x, NamedSharding(self.mesh, P(self.axis, None)))
+        if not isinstance(x, Tracer):
+            return jax.device_put(x, NamedSharding(self.mesh, P(self.axis, None)))
+        if self.is_explicit and jax.typeof(x).sharding.mesh.empty:
+            # In `jit` `reshard` does not leave a single device. Copies suit any `vmap`.
+            return jax.device_put(x, NamedSharding(self.mesh, P()))
+        return x
 
     def put(self, x: Array, *spec: Axis | None) -> Array:
         """`x`, and its cotangent in reverse mode, divided over the mesh in that way."""

@@ -214,8 +214,9 @@ def lstsq(
     return LstsqResult(*found)
 
 
-# One program, also outside of `jit`: only in one may arrays that lie on the mesh meet others,
-# such as cotangents, where the type of a traced matrix is all that is known of the mesh.
+# One program, also in eager calls: the type of a traced matrix has the axes of its mesh and
+# not the devices, and only in a program may its shards then meet arrays that lie elsewhere,
+# such as cotangents.
 @partial(jax.jit, static_argnums=0)
 def _pinv(
     place: Placement, a: Array, rtol: Array | None, atol: Array | None
@@ -247,7 +248,7 @@ def _lstsq(
     rtol: Array | None,
     atol: Array | None,
 ) -> tuple[Array, Array, Array, Array | None]:
-    """Solution, `(n, k)`, residuals, `(k,)`, rank, and singular values, `(n,)`, if wanted."""
+    """Solution, `(n, k)`, residuals, `(k,)`, rank, and singular values, `(n,)`, or None."""
 
     def run(place: Placement, a: Array, b: Array, rtol: Array | None, atol: Array | None):
         problem, [b] = factored(
