@@ -39,6 +39,17 @@ class Placement(NamedTuple):
         shardings = jax.tree.map(partial(NamedSharding, self.mesh), specs)
         return jax.sharding.auto_axes(in_auto_mode, out_sharding=shardings)(*arrays)
 
+    def bring(self, x: Array) -> Array:
+        """`x`, `(m, k)`, moved to the devices of the mesh where these are known."""
+        if isinstance(self.mesh, AbstractMesh):
+            return x
+        if not isinstance(x, Tracer):
+            return jax.device_put(x, NamedSharding(self.mesh, P(self.axis, None)))
+        if self.is_explicit and jax.typeof(x).sharding.mesh.empty:
+            # In `jit` `reshard` does not leave a single device. Copies suit any `vmap`.
+            return jax.device_put(x, NamedSharding(self.mesh, P()))
+        return x
+
     def put(self, x: Array, *spec: Axis | None) -> Array:
         """`x`, and its cotangent in reverse mode, divided over the mesh in that way."""
         sharding = NamedSharding(self.mesh, P(*spec))
@@ -73,7 +84,8 @@ def find(
         mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         raise ValueError(
-            f"{function}: expected a mesh, or a matrix that lies on one, got neither"
+            f"{function}: expected a mesh, or a matrix that lies on one, got neither: give "
+            "mesh=, or call it within jax.set_mesh(mesh)"
         )
     if axis is None:
         axis = _of_rows(function, spec, mesh)
@@ -107,5 +119,5 @@ def _of_rows(function: str, spec: P, mesh: Mesh | AbstractMesh) -> Axis:
         return mesh.axis_names[0]
     raise ValueError(
         f"{function}: expected the name of the axis that divides the rows, one of "
-        f"{mesh.axis_names}, got a matrix whose type does not tell"
+        f"{mesh.axis_names}, got a matrix whose type does not tell: give axis="
     )

@@ -164,6 +164,7 @@ def factorize(
     hermitian: bool,
     method: Method = "auto",
     with_pinv: bool = False,
+    capped: bool = False,
     factorise: Factorise | None = None,
 ) -> tuple[Problem, list[Array]]:
     """The problem of a public function, and the columns that it is applied to, if any.
@@ -173,6 +174,7 @@ def factorize(
         hermitian: whether only the lower triangle of the matrices is read.
         method: "auto" or "svd".
         with_pinv: whether the pseudo-inverse itself is wanted.
+        capped: whether the default of the relative tolerance is `sqrt(eps)` at most.
         factorise: what makes the factors, and the pseudo-inverse if wanted, of the tall
             matrices, `rtol` and `atol`. `factor_p` if it is not given.
     """
@@ -190,7 +192,7 @@ def factorize(
     a, *rest = _varying_alike(arrays, given)
     a = mirror_lower(a) if hermitian else a
     real = jnp.finfo(a.dtype)
-    default, is_large = _default_rtol(inputs)
+    default = default_rtol(max(m, n), inputs.a.dtype, a.dtype, capped=capped)
     rtol, atol = (
         _prepend_axes(tolerance.astype(real.dtype), rank - 2)
         for tolerance in _with_defaults(rtol, atol, default)
@@ -204,7 +206,7 @@ def factorize(
     results = factorise(tall, rtol, atol)
     *factors, x = results if with_pinv else (*results, None)
     x = adjoint(x) if x is not None and m < n else x
-    cuts = bool(given) or is_large
+    cuts = bool(given) or _eps_of_input(inputs.a.dtype) > real.eps
     return Problem(a, Factors(*factors), x, batch, m < n, cuts, dtype), rest
 
 
@@ -261,22 +263,27 @@ def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
     return run
 
 
-def _default_rtol(inputs: Inputs) -> tuple[Array, bool]:
-    """The relative tolerance where none is given; whether it may cut more than zeros.
+def default_rtol(
+    size: int, dtype: np.dtype, computed: np.dtype, *, capped: bool
+) -> Array:
+    """The relative tolerance where none is given, in the precision of `computed`.
 
-    It is `max(m, n) * eps` of the dtype that is computed in, for the error of the singular
-    values, or `eps` of the dtype of `a` if that is larger. Rounding to that dtype moves an
-    element by at most `eps / 2` of itself, hence a matrix of rank r by at most
-    `sqrt(r) / 2 * eps` times its norm, and by less than `0.6 * eps` of it if the errors
-    are independent.
+    For matrices of `size` rows or columns it is `size * eps` of the dtype that is computed
+    in, for the error of the singular values, or `eps` of the dtype of the matrix if that is
+    larger. Rounding to that dtype moves an element by at most `eps / 2` of itself, hence a
+    matrix of rank r by at most `sqrt(r) / 2 * eps` times its norm, and by less than `0.6 *
+    eps` of it if the errors are independent.
     """
-    a = inputs.a
-    computed = jnp.finfo(_computed_in(inputs))
-    default = jnp.asarray(max(a.shape[-2:]) * float(computed.eps), computed.dtype)
-    rounded = jnp.finfo(a.dtype).eps if jnp.issubdtype(a.dtype, jnp.inexact) else 0
-    if rounded <= computed.eps:
-        return default, False
-    return jnp.maximum(default, float(rounded)), True
+    real = jnp.finfo(computed)
+    default = jnp.asarray(size * float(real.eps), real.dtype)
+    if capped:
+        default = jnp.minimum(default, float(real.eps) ** 0.5)
+    return jnp.maximum(default, _eps_of_input(dtype))
+
+
+def _eps_of_input(dtype: np.dtype) -> float:
+    """To what the elements of a matrix are rounded: 0 for integers."""
+    return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
 
 
 def _warn_of_large_default(

@@ -7,6 +7,7 @@ The factorisation is a tree of small ones, and no device ever sees the rows of a
 from functools import partial
 from typing import Literal, overload
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import AbstractMesh, Mesh
@@ -17,7 +18,7 @@ from jaxpinv import _by_rows, _checks, _placement
 from jaxpinv._arrays import matmul, squared_norms
 from jaxpinv._lstsq import LstsqResult
 from jaxpinv._placement import Placement
-from jaxpinv._problem import factored
+from jaxpinv._problem import Inputs, Tolerances, factorize, named_tolerances
 from jaxpinv._tsqr import Axis
 
 __all__ = ["lstsq", "pinv"]
@@ -29,6 +30,7 @@ def pinv(
     rtol: ArrayLike | None = None,
     *,
     atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
     mesh: Mesh | AbstractMesh | None = None,
     axis: Axis | None = None,
     return_rank: Literal[False] = False,
@@ -39,6 +41,7 @@ def pinv(
     rtol: ArrayLike | None = None,
     *,
     atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
     mesh: Mesh | AbstractMesh | None = None,
     axis: Axis | None = None,
     return_rank: Literal[True],
@@ -48,13 +51,14 @@ def pinv(
     rtol: ArrayLike | None = None,
     *,
     atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
     mesh: Mesh | AbstractMesh | None = None,
     axis: Axis | None = None,
     return_rank: bool = False,
 ) -> Array | tuple[Array, Array]:
     r"""Moore-Penrose pseudo-inverse of a tall matrix whose rows lie on many devices.
 
-    That of `jaxpinv.pinv`, with the same cutoff,
+    That of `jaxpinv.pinv`,
 
     $$A^+ = \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} s_i^{-1} v_i u_i^H ,$$
 
@@ -66,15 +70,19 @@ def pinv(
             of `axis` must divide `m`: append rows of zeros where they do not. A device may
             have fewer rows than columns. What is not divided so already is moved.
         rtol: singular values up to `rtol` times the largest one are cut. A number, traced
-            or not. If neither tolerance is given it is `m * eps` of the dtype that is
-            computed in, with the `m` of the whole matrix. If only `atol` is given it is
-            that where `atol` is zero, and zero elsewhere.
+            or not. If neither tolerance is given it is `min(m * eps, sqrt(eps))` of the
+            dtype that is computed in, with the `m` of the whole matrix. The bound matters
+            beyond `1 / sqrt(eps)` rows, 2896 in single precision: there `m * eps`, the
+            default of `jaxpinv.pinv`, would truncate more and more, and everything at 8.4
+            million. If only `atol` is given it is that where `atol` is zero, and zero
+            elsewhere.
         atol: singular values up to `atol`, in the unit of `a`, are cut. Zero by default.
+        rcond: NumPy's name for `rtol`.
         mesh: the devices. If it is not given it is that on which `a` lies, or that of
-            `jax.set_mesh`.
+            `jax.set_mesh`. The type of `a` has it also in transformations.
         axis: the axis of the mesh that divides the rows, or a tuple of axes. If it is not
-            given it is that of the sharding of `a`, or the only axis. In `jit` and other
-            transformations the type of `a` has no axis unless that is explicit.
+            given it is that of the sharding of `a`, or the only axis. In `jit`, `grad` and
+            other transformations the type of `a` has no axis unless that is explicit.
         return_rank: whether to return the rank as well.
 
     Returns:
@@ -86,11 +94,14 @@ def pinv(
     Raises:
         TypeError: if `a` is not numeric or a tolerance is not real.
         ValueError: if `a` is not one matrix, or wide, or the devices do not divide its
-            rows; if its columns are divided; if mesh or axis are not known; if a tolerance
-            is not one number, or negative and not traced.
+            rows; if its columns are divided; if mesh or axis are not known; if both `rtol`
+            and `rcond` are given; if a tolerance is not one number, or negative and not
+            traced.
 
-    **Differentiability.** As `jaxpinv.pinv`: in `a`, to every order and in both modes. The
-    factorisation is done once for the value and all derivatives.
+    **Differentiability.** As `jaxpinv.pinv`: in `a`, to every order and in both modes, in
+    eager calls and under `jit`. The factorisation is done once for the value and all
+    derivatives. On a mesh with explicit axes an eager `jax.grad`, of any function that
+    JAX has, needs `jax.set_mesh`.
 
     **Cost.** On each of p devices, a QR factorisation of `m / p` rows, `2 ceil(log2 p)`
     rounds in which a device sends `n^2` numbers or none, as many QR factorisations of 2n
@@ -118,23 +129,10 @@ def pinv(
         the factorisation; as `jaxpinv.pinv` for the rest.
     """
     name = "sharded.pinv"
+    tolerances = _numbers(name, named_tolerances(name, rtol, rcond, atol))
     a = _checks.as_matrices(name, a, hermitian=False)
     place = _placement.find(name, a, mesh, axis)
-    a = place.put(a, place.axis, None)
-
-    def run(place: Placement, a: Array, rtol: Array | None, atol: Array | None):
-        problem, _ = factored(
-            name,
-            a,
-            {"rtol": rtol, "atol": atol},
-            hermitian=False,
-            with_pinv=True,
-            factorise=partial(_by_rows.factor, place, with_pinv=True),
-        )
-        return place.put(problem.pinv(), None, place.axis), problem.rank()
-
-    specs = P(None, place.axis), P()
-    x, rank = place.run(run, specs, a, *_numbers(name, rtol, atol))
+    x, rank = _pinv(place, place.bring(a), *tolerances)
     return (x, rank) if return_rank else x
 
 
@@ -144,8 +142,10 @@ def lstsq(
     rtol: ArrayLike | None = None,
     *,
     atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
     mesh: Mesh | AbstractMesh | None = None,
     axis: Axis | None = None,
+    return_singular_values: bool = True,
 ) -> LstsqResult:
     r"""Least-squares solution of minimum norm for a matrix of rows on many devices.
 
@@ -160,12 +160,16 @@ def lstsq(
             of `a` are.
         rtol: as in `sharded.pinv`, of the dtype that `a` and `b` have in common.
         atol: as in `sharded.pinv`.
+        rcond: as in `sharded.pinv`.
         mesh: as in `sharded.pinv`.
         axis: as in `sharded.pinv`.
+        return_singular_values: whether to return the singular values: if not, nothing is
+            computed for them.
 
     Returns:
         Solution, `(n,)` or `(n, k)`, residuals, `()` or `(k,)`, rank and singular values,
-        `(n,)`, as `jaxpinv.lstsq`, on all devices.
+        `(n,)`, as `jaxpinv.lstsq`, on all devices. With `return_singular_values=False`
+        these are None.
 
     Raises:
         TypeError: if an argument is not numeric or a tolerance is not real.
@@ -176,7 +180,9 @@ def lstsq(
 
     **Cost.** As `sharded.pinv`, with products of matrices with vectors instead of its
     products of matrices where no tolerance is given. Besides those of the factorisation
-    the devices add up `n k` numbers, or `n^2` where a tolerance is given.
+    the devices add up `n k` numbers, or `n^2` where a tolerance is given. The derivatives
+    of the singular values take products of their own, in eager calls also where nobody
+    reads the values: `return_singular_values=False` leaves them out.
 
     Example:
         >>> import jax
@@ -193,6 +199,7 @@ def lstsq(
         As `sharded.pinv` and `jaxpinv.lstsq`.
     """
     name = "sharded.lstsq"
+    tolerances = _numbers(name, named_tolerances(name, rtol, rcond, atol))
     a = _checks.as_matrices(name, a, hermitian=False)
     place = _placement.find(name, a, mesh, axis)
     columns = _checks.as_columns(name, "b", b, a.shape[0], ())
@@ -200,39 +207,75 @@ def lstsq(
         raise ValueError(
             f"{name}: expected b to be a vector or a matrix, got shape {columns.shape}"
         )
+    arrays = (place.bring(x) for x in (a, columns))
+    found = _lstsq(place, bool(return_singular_values), *arrays, *tolerances)
+    if jnp.ndim(b) == 1:
+        solution, residuals, *others = found
+        return LstsqResult(solution[:, 0], residuals[0], *others)
+    return LstsqResult(*found)
 
-    a, columns = (place.put(x, place.axis, None) for x in (a, columns))
+
+# One program, also in eager calls: the type of a traced matrix has the axes of its mesh and
+# not the devices, and only in a program may its shards then meet arrays that lie elsewhere,
+# such as cotangents.
+@partial(jax.jit, static_argnums=0)
+def _pinv(
+    place: Placement, a: Array, rtol: Array | None, atol: Array | None
+) -> tuple[Array, Array]:
+    """The pseudo-inverse, `(n, m)`, and the rank."""
+
+    def run(place: Placement, a: Array, rtol: Array | None, atol: Array | None):
+        problem, _ = factorize(
+            Inputs(a, rtol, atol, None),
+            hermitian=False,
+            with_pinv=True,
+            capped=True,
+            factorise=partial(_by_rows.factor, place, with_pinv=True),
+        )
+        return place.put(problem.pinv(), None, place.axis), problem.rank()
+
+    a = place.put(a, place.axis, None)
+    return place.run(run, (P(None, place.axis), P()), a, rtol, atol)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _lstsq(
+    place: Placement,
+    with_values: bool,
+    a: Array,
+    b: Array,
+    rtol: Array | None,
+    atol: Array | None,
+) -> tuple[Array, Array, Array, Array | None]:
+    """Solution, `(n, k)`, residuals, `(k,)`, rank, and singular values, `(n,)`, or None."""
 
     def run(place: Placement, a: Array, b: Array, rtol: Array | None, atol: Array | None):
-        problem, [b] = factored(
-            name,
-            a,
-            {"rtol": rtol, "atol": atol},
+        problem, [b] = factorize(
+            Inputs(a, rtol, atol, b),
             hermitian=False,
-            columns=("b", b, "rows"),
+            capped=True,
             factorise=partial(_by_rows.factor, place, with_pinv=False),
         )
         x = problem.solve(b)
         r = b - matmul(problem.a, x)
         residuals = squared_norms(r)
-        values = _by_rows.singular_values(problem.a, problem.factors)
         real = jnp.finfo(problem.dtype).dtype
         solution = place.put(x.astype(problem.dtype))
-        return solution, residuals.astype(real), problem.rank(), values.astype(real)
+        found = solution, residuals.astype(real), problem.rank()
+        if not with_values:
+            return *found, None
+        values = _by_rows.singular_values(problem.a, problem.factors)
+        return *found, values.astype(real)
 
-    found = place.run(run, (P(),) * 4, a, columns, *_numbers(name, rtol, atol))
-    solution, residuals, rank, values = found
-    if jnp.ndim(b) == 1:
-        solution, residuals = solution[:, 0], residuals[0]
-    return LstsqResult(solution, residuals, rank, values)
+    a, b = (place.put(x, place.axis, None) for x in (a, b))
+    specs = (*(P(),) * 3, P() if with_values else None)
+    return place.run(run, specs, a, b, rtol, atol)
 
 
-def _numbers(
-    function: str, rtol: ArrayLike | None, atol: ArrayLike | None
-) -> list[Array | None]:
+def _numbers(function: str, tolerances: Tolerances) -> list[Array | None]:
     """Both tolerances, checked before they are traced."""
     found = []
-    for name, value in {"rtol": rtol, "atol": atol}.items():
+    for name, value in tolerances.items():
         tolerance = None if value is None else _checks.as_tolerance(function, name, value)
         if tolerance is not None and tolerance.ndim:
             raise ValueError(
