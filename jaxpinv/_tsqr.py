@@ -17,7 +17,8 @@ from jax import Array
 from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxpinv._arrays import adjoint, matmul, power_of_two
+from jaxpinv._arrays import matmul, power_of_two
+from jaxpinv._decomposition import triplets
 
 #: A name of an axis of a mesh, or several of them.
 Axis = str | tuple[str, ...]
@@ -85,8 +86,16 @@ def _qr(a: Array) -> tuple[Array, Array]:
 
 def _svd(r: Array) -> tuple[Array, Array, Array]:
     """Singular value decomposition of a square matrix, as `(u, s, v)`."""
-    u, s, vh = jax.lax.linalg.svd(r, full_matrices=False)
-    return u, s, adjoint(vh)
+
+    def decompose(r: Array, *, in_blocks: bool) -> tuple[Array, Array, Array]:
+        return triplets(r, hermitian=False, in_blocks=in_blocks)
+
+    # The branch on a CPU is one of this device alone: the others wait for it anyway.
+    return jax.lax.platform_dependent(
+        r,
+        cpu=partial(decompose, in_blocks=True),
+        default=partial(decompose, in_blocks=False),
+    )
 
 
 def _zeros_like_svd(r: Array) -> tuple[Array, Array, Array]:
