@@ -1,8 +1,9 @@
-"""Singular value decompositions, taken in another way where LAPACK does not converge.
+"""Singular value decompositions, taken once more where LAPACK does not converge.
 
 Of about two in a thousand matrices of low rank in double precision LAPACK's divide and
-conquer finds no decomposition, and jaxlib then returns NaN. Where a program may branch at
-no cost these are decomposed once more, by QR iteration.
+conquer finds no decomposition, and jaxlib then returns NaN. Those are decomposed by QR
+iteration instead, if the program may branch: a GPU, which has one algorithm by default,
+would have to ask the host, and devices that share out a batch would wait for each other.
 """
 
 import math
@@ -15,6 +16,11 @@ from jax import Array
 
 from jaxpinv import _blocks
 from jaxpinv._arrays import adjoint, in_units, is_known
+
+# LAPACK's SMLSIZ: divide and conquer leaves matrices of up to so many columns to QR
+# iteration, and a branch is not compiled for nothing. It does so with singular values
+# without vectors of any size.
+_DIVIDED = 25
 
 #: What makes of matrices their singular values, and after these any arrays.
 Decomposition = Callable[[Array], tuple[Array, ...]]
@@ -29,14 +35,19 @@ def triplets(a: Array, *, hermitian: bool, in_blocks: bool) -> tuple[Array, Arra
             `u` but for signs, unless the decomposition had to be taken once more.
         in_blocks: whether the program may loop over the matrices, and branch on them.
     """
-    first = _eigh if hermitian else _svd
-    s, u, v = decomposed(first, _svd_by_qr, a, in_blocks=in_blocks)
-    return u, s, v
+    may_fail = all(not is_known((k,)) or k > _DIVIDED for k in a.shape[-2:])
+    if hermitian:
+        second = _hermitian_by_qr if may_fail else None
+        s, u, v = decomposed(_eigh, second, a, in_blocks=in_blocks)
+        return u, s, v
+    second = _svd_by_qr if may_fail else None
+    s, u, vh = decomposed(_svd, second, a, in_blocks=in_blocks)
+    return u, s, adjoint(vh)
 
 
 def values(a: Array, *, in_blocks: bool) -> Array:
     """All singular values of `a`, `(..., m, n)`, descending, without vectors."""
-    [s] = decomposed(_values, _values_by_qr, a, in_blocks=in_blocks)
+    [s] = decomposed(_values, None, a, in_blocks=in_blocks)
     return s
 
 
@@ -47,45 +58,49 @@ def of_one_call(a: Array) -> int:
 
 
 def decomposed(
-    first: Decomposition, second: Decomposition, a: Array, *, in_blocks: bool
+    first: Decomposition, second: Decomposition | None, a: Array, *, in_blocks: bool
 ) -> tuple[Array, ...]:
-    """What the first way makes of matrices, and the second way where it gives NaN.
+    """What the first way makes of `a`, `(..., m, n)`, and the second where that is NaN.
 
     With `in_blocks` it is in as many calls as are safe, without it in one, and then there
     is no second way. Matrices of any size are decomposed in their units, and those that
     are not finite as zero.
     """
-
-    def scaled(a: Array) -> tuple[Array, ...]:
-        in_its_units, scale, _ = in_units(a)
-        return (scale, *first(in_its_units))
-
+    second = second if in_blocks else None
     *batch, m, n = a.shape
     if not in_blocks or not is_known(a.shape) or not a.size or math.prod(batch) == 1:
-        scale, *found = scaled(a)
-        if in_blocks:
-            found = _completed(second, a, scale, found)
+        scaled, scale, _ = in_units(a)
+        found = first(scaled)
+        if second is not None:
+            found = _completed(second, scaled, found)
     else:
         flat = jnp.reshape(a, (-1, m, n))
-        scale, *found = _blocks.in_blocks(scaled, of_one_call(flat), flat)
-        found = _completed_one_by_one(second, flat, scale, found)
-        scale = jnp.reshape(scale, batch)
-        found = [jnp.reshape(x, (*batch, *x.shape[1:])) for x in found]
+        parts = _blocks.in_blocks(partial(_in_units, first), of_one_call(flat), flat)
+        scale, *found = parts
+        if second is not None:
+            found = _completed_one_by_one(second, flat, scale, found)
+        scale, *found = (jnp.reshape(x, (*batch, *x.shape[1:])) for x in (scale, *found))
     s, *vectors = found
     return s * scale[..., None], *vectors
 
 
+def _in_units(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
+    """The scale of matrices, and the decomposition of what they are in its units."""
+    scaled, scale, _ = in_units(a)
+    return scale, *decompose(scaled)
+
+
 def _completed(
-    second: Decomposition, a: Array, scale: Array, found: Sequence[Array]
+    second: Decomposition, a: Array, found: Sequence[Array]
 ) -> tuple[Array, ...]:
     """`found`, with what the second way makes of matrices that it has no numbers for."""
-    failed = jnp.any(jnp.isnan(found[0]), axis=-1)
+    failed = _is_nan(found)
 
     def complete() -> tuple[Array, ...]:
-        # The others count as zero: for LAPACK they are little work then, and none of them
-        # has an Inf.
-        chosen = jnp.where(failed[..., None, None], a, 0)
-        again = second(chosen / scale[..., None, None].astype(a.dtype))
+        # Of an exported program with symbolic sizes the batch may be of any length.
+        again = second(a)
+        if is_known(a.shape):
+            return again
         return tuple(
             jnp.where(jnp.expand_dims(failed, range(failed.ndim, y.ndim)), y, x)
             for x, y in zip(found, again, strict=True)
@@ -99,38 +114,41 @@ def _completed_one_by_one(
 ) -> tuple[Array, ...]:
     """The same for matrices in one batch axis of more than one, `(B, m, n)`.
 
-    A loop that goes to the matrices in question alone, and which is no branch besides.
+    A loop that goes to the matrices in question alone, and so is the branch as well.
     """
-    failed = jnp.any(jnp.isnan(found[0]), axis=-1)
-    count = failed.shape[0]
-    places = jnp.arange(count, dtype=jnp.int32)
+    failed = _is_nan(found)
+    places = jnp.arange(failed.shape[0], dtype=jnp.int32)
 
     def last_before(i: Array | int) -> Array:
         return jnp.max(jnp.where(failed & (places < i), places, -1))
 
     def step(state: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
         i, found = state
-        some = jax.lax.dynamic_index_in_dim(a, i) / jax.lax.dynamic_index_in_dim(scale, i)[
-            ..., None, None
-        ].astype(a.dtype)
+        one, unit = (jax.lax.dynamic_index_in_dim(x, i) for x in (a, scale))
+        again = second(one / unit[:, None, None].astype(a.dtype))
         placed = (
             jax.lax.dynamic_update_index_in_dim(x, y, i, 0)
-            for x, y in zip(found, second(some), strict=True)
+            for x, y in zip(found, again, strict=True)
         )
         return last_before(i), tuple(placed)
 
-    start = (last_before(count), tuple(found))
+    start = (last_before(failed.shape[0]), tuple(found))
     return jax.lax.while_loop(lambda state: state[0] >= 0, step, start)[1]
 
 
+def _is_nan(found: Sequence[Array]) -> Array:
+    """Which matrices have no decomposition, `(...)`: then all of it is NaN."""
+    return jnp.isnan(jax.lax.index_in_dim(found[0], 0, axis=-1, keepdims=False))
+
+
 def _svd(a: Array, **options) -> tuple[Array, Array, Array]:
-    """Thin singular value decomposition, as `(s, u, v)`."""
+    """Thin singular value decomposition, as `(s, u, v^H)`."""
     u, s, vh = jax.lax.linalg.svd(a, full_matrices=False, **options)
-    return s, u, adjoint(vh)
+    return s, u, vh
 
 
 def _eigh(a: Array) -> tuple[Array, Array, Array]:
-    """Singular value decomposition of a Hermitian matrix, from its eigenvectors.
+    """The same of a Hermitian matrix, from its eigenvectors, as `(s, u, v)`.
 
     `A = V diag(l) V^H` is `U S V^H` with `S = |l|` and `U = V sign(l)`.
     """
@@ -139,14 +157,20 @@ def _eigh(a: Array) -> tuple[Array, Array, Array]:
     return jnp.abs(eigenvalues), v * sign[..., None, :], v
 
 
-def _values(a: Array, **options) -> tuple[Array]:
+def _values(a: Array) -> tuple[Array]:
     """Singular values alone."""
-    return (jax.lax.linalg.svd(a, full_matrices=False, compute_uv=False, **options),)
+    return (jax.lax.linalg.svd(a, full_matrices=False, compute_uv=False),)
 
 
-# LAPACK's gesvd. It is the second way of `eigh` as well: the factors of any singular value
-# decomposition do, and those of a Hermitian matrix need not have `U = V sign(l)`, which
-# from singular vectors could not be had where eigenvalues are equal but for their signs.
-_by_qr = {"algorithm": jax.lax.linalg.SvdAlgorithm.QR}
-_svd_by_qr = partial(_svd, **_by_qr)
-_values_by_qr = partial(_values, **_by_qr)
+# LAPACK's gesvd.
+_svd_by_qr = partial(_svd, algorithm=jax.lax.linalg.SvdAlgorithm.QR)
+
+
+def _hermitian_by_qr(a: Array) -> tuple[Array, Array, Array]:
+    """The second way of `_eigh`, from singular vectors.
+
+    There `U` need not be `V sign(l)`, which nothing asks for: where eigenvalues are equal
+    but for their signs, singular vectors do not tell them apart.
+    """
+    s, u, vh = _svd_by_qr(a)
+    return s, u, adjoint(vh)

@@ -1,0 +1,264 @@
+"""Matrices on which LAPACK gives up are decomposed once more, and no others are."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxpinv
+from jaxpinv import _decomposition, sharded
+from jaxpinv._blocks import Ways
+from jaxpinv._certificate import Cutoff
+from jaxpinv._derivatives import derivative
+from jaxpinv._factorisation import factors_of
+from jaxpinv._factors import pseudo_inverse
+from tests.helpers import (
+    SEEDS_OF_NO_CONVERGENCE,
+    bound,
+    exact_derivative,
+    factors_of_no_convergence,
+    gaussian,
+    hermitian_matrix,
+    matrix,
+    pinv_of_factors,
+    relative_error,
+)
+
+RANK = 42
+
+
+class Hard:
+    """One such matrix, its pseudo-inverse, and both along a curve of that rank."""
+
+    def __init__(self, seed):
+        self.left, self.right = factors_of_no_convergence(seed)
+        self.a = self.left @ self.right
+        self.x = pinv_of_factors(self.left, self.right)
+        self.limit = bound(
+            np.float64, np.linalg.norm(self.a, 2) * np.linalg.norm(self.x, 2)
+        )
+        n, rng = len(self.a), np.random.default_rng(seed)
+        self.turn = gaussian(rng, (2, n, n)) / n
+        self.e = self.turn[0] @ self.a + self.a @ self.turn[1]
+
+    def factors_at(self, t):
+        """The factors of a point of the curve."""
+        identity = np.eye(len(self.a))
+        first, second = (identity + t * turn for turn in self.turn)
+        return first @ self.left, self.right @ second
+
+    def slope(self, f, step=1e-4):
+        """The derivative of a function of factors along the curve, by differences."""
+        ahead, behind = (f(*self.factors_at(t)) for t in (step, -step))
+        return (ahead - behind) / (2 * step)
+
+
+@pytest.fixture(scope="module", params=SEEDS_OF_NO_CONVERGENCE[:2])
+def hard(request):
+    return Hard(request.param)
+
+
+@pytest.mark.parametrize("method", ["auto", "svd"])
+def test_values_of_a_matrix_on_which_lapack_gives_up(rng, hard, method):
+    b = gaussian(rng, (len(hard.a), 2))
+    x, rank = jaxpinv.pinv(hard.a, method=method, return_rank=True)
+    found = jaxpinv.lstsq(hard.a, b, method=method)
+    projected = jaxpinv.null_projection(hard.a, b)
+    assert {int(rank), int(found.rank), int(jaxpinv.matrix_rank(hard.a))} == {RANK}
+    assert relative_error(x, hard.x) <= hard.limit
+    assert relative_error(found.solution, hard.x @ b) <= hard.limit
+    assert relative_error(projected, b - hard.x @ (hard.a @ b)) <= hard.limit
+    values = np.linalg.svd(hard.a, compute_uv=False)
+    assert relative_error(found.singular_values, values) <= bound(np.float64, 10)
+
+
+@pytest.mark.parametrize("method", ["auto", "svd"])
+def test_in_a_batch_the_others_stay_what_they_are(rng, hard, method):
+    others = np.stack([np.eye(len(hard.a)), hard.a.T, gaussian(rng, hard.a.shape)])
+    batch = np.insert(others, 2, hard.a, axis=0)
+    x, rank = jaxpinv.pinv(batch, method=method, return_rank=True)
+    alone = jaxpinv.pinv(others, method=method)
+    assert rank.tolist() == [222, RANK, RANK, 222]
+    assert relative_error(x[2], hard.x) <= hard.limit
+    assert np.array_equal(np.delete(x, 2, axis=0), alone)
+
+
+def test_derivatives_of_a_matrix_on_which_lapack_gives_up(rng, hard):
+    b = gaussian(rng, (len(hard.a), 1))
+
+    def fields(a):
+        values = jaxpinv.lstsq(a, b).singular_values
+        return jaxpinv.pinv(a, rtol=1e-8), jaxpinv.lstsq(a, b).solution, values[:RANK]
+
+    dx, dy, ds = jax.jvp(fields, (hard.a,), (hard.e,))[1]
+    slope = hard.slope(pinv_of_factors)
+    assert relative_error(dx, slope) <= 1e-6
+    assert relative_error(dy, slope @ b) <= 1e-6
+    exact = hard.slope(lambda x, y: np.linalg.svd(x @ y, compute_uv=False)[:RANK])
+    assert relative_error(ds, exact) <= 1e-6
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_rows_of_such_a_matrix_on_many_devices(hard, count):
+    mesh = jax.make_mesh((count,), ("rows",), devices=jax.devices()[:count])
+    f = partial(sharded.pinv, mesh=mesh, axis="rows", return_rank=True)
+    # A device may have factored it: so it is the triangular factor that is hard.
+    (x, rank), (dx, _) = jax.jvp(f, (hard.a,), (hard.e,))
+    assert int(rank) == RANK
+    assert relative_error(x, hard.x) <= hard.limit
+    assert relative_error(dx, hard.slope(pinv_of_factors)) <= 1e-6
+
+
+def test_a_batch_within_shard_map(rng, hard):
+    mesh = jax.make_mesh((2,), ("batch",), (AxisType.Auto,), devices=jax.devices()[:2])
+    spec = PartitionSpec("batch")
+    f = partial(jaxpinv.pinv, method="svd")
+    mapped = jax.jit(jax.shard_map(f, mesh=mesh, in_specs=spec, out_specs=spec))
+    batch = np.stack([hard.a.T, hard.a, np.eye(222), hard.a])
+    x = mapped(jax.device_put(batch, NamedSharding(mesh, spec)))
+    for found, exact in zip(x, (hard.x.T, hard.x, np.eye(222), hard.x), strict=True):
+        assert relative_error(found, exact) <= hard.limit
+
+
+def test_a_batch_of_an_exported_program_with_a_symbolic_size(hard):
+    (b,) = export.symbolic_shape("b")
+    exported = export.export(jax.jit(jaxpinv.pinv))(
+        jax.ShapeDtypeStruct((b, *hard.a.shape), np.float64)
+    )
+    # An Inf must not reach LAPACK the second time either.
+    x = exported.call(np.stack([np.eye(222), np.full((222, 222), np.inf), hard.a]))
+    assert np.array_equal(x[0], np.eye(222))
+    assert np.all(np.isnan(x[1]))
+    assert relative_error(x[2], hard.x) <= hard.limit
+
+
+CALLS = {
+    "svd": (_decomposition._svd, _decomposition._svd_by_qr, lambda v: v.conj().mT),
+    "eigh": (_decomposition._eigh, _decomposition._hermitian_by_qr, lambda v: v),
+}
+#: Two eigenvalues are equal but for their signs.
+EIGENVALUES = [3.0, -3.0, 2.0, 2.0, -0.5]
+
+
+def fails(decompose, a):
+    """A decomposition that fails where the first row is the first unit vector."""
+    failed = (a[..., 0, 0] != 0) & jnp.all(a[..., 0, 1:] == 0, axis=-1)
+    return tuple(
+        jnp.where(jnp.expand_dims(failed, range(failed.ndim, x.ndim)), jnp.nan, x)
+        for x in decompose(a)
+    )
+
+
+def batch_of(rng, kind, dtype, chosen, count=7):
+    """Matrices, of which the decomposition of the chosen ones is to fail."""
+    if kind == "svd":
+        a = np.stack([matrix(rng, (6, 4), [3, 2, 2, 0.5], dtype) for _ in range(count)])
+    else:
+        a = np.stack([hermitian_matrix(rng, EIGENVALUES, dtype) for _ in range(count)])
+    for i in chosen:
+        a[i, 0] = 0
+        a[i, :, 0] = 0
+        a[i, 0, 0] = 3
+    return a
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128], ids=str)
+@pytest.mark.parametrize("chosen", [[], [0], [2, 3, 6], range(7)], ids=len)
+@pytest.mark.parametrize("kind", CALLS)
+def test_those_that_fail_are_redone_and_the_others_are_unchanged(rng, kind, chosen, dtype):
+    first, second, columns = CALLS[kind]
+    a, redone = batch_of(rng, kind, dtype, chosen), []
+
+    def counted(a):
+        jax.debug.callback(lambda x: redone.append(np.asarray(x)), a)
+        return second(a)
+
+    run = jax.jit(partial(_decomposition.decomposed, in_blocks=True), static_argnums=(0, 1))
+    s, u, v = run(partial(fails, first), counted, a)
+    jax.effects_barrier()
+    assert [x.shape[0] for x in redone] == [1] * len(chosen)
+    v = columns(v)
+    for q in (u, v):
+        gram = np.conj(np.asarray(q)).mT @ np.asarray(q)
+        assert relative_error(gram, np.broadcast_to(np.eye(s.shape[-1]), gram.shape)) <= (
+            bound(dtype)
+        )
+    assert relative_error(u * s[:, None, :] @ np.conj(v).mT, a) <= bound(dtype)
+    direct = run(first, second, a)
+    for x, y in zip((s, u, columns(v) if kind == "svd" else v), direct, strict=True):
+        kept = np.delete(np.arange(len(a)), list(chosen))
+        assert np.array_equal(np.asarray(x)[kept], np.asarray(y)[kept])
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1), ()], ids=str)
+@pytest.mark.parametrize("kind", CALLS)
+def test_one_matrix_that_fails_is_redone(rng, kind, shape):
+    first, second, columns = CALLS[kind]
+    a = batch_of(rng, kind, np.float64, [0], 1)
+    a = a.reshape(*shape, *a.shape[1:]) * 2.0**-600
+    s, u, v = _decomposition.decomposed(partial(fails, first), second, a, in_blocks=True)
+    assert s.shape[:-1] == shape
+    product = u * s[..., None, :] @ columns(v).conj().mT
+    assert relative_error(product, a) <= bound(np.float64)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_nan_remains_where_the_second_way_fails_as_well(rng, count):
+    broken = partial(fails, _decomposition._svd)
+    a = batch_of(rng, "svd", np.float64, [0], count)
+    found = _decomposition.decomposed(broken, broken, a, in_blocks=True)
+    for x in found:
+        assert np.all(np.isnan(x[0]))
+        assert np.all(np.isfinite(x[1:]))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=str)
+def test_a_hermitian_matrix_has_the_right_derivative_from_singular_vectors(rng, dtype):
+    first, second, _ = CALLS["eigh"]
+    a = hermitian_matrix(rng, [3.0, -3.0, 2.0, 0.4, -0.4], dtype)
+    e = gaussian(rng, a.shape, dtype)
+    e = e + e.conj().T
+    never = partial(jax.tree.map, lambda x: jnp.full_like(x, jnp.nan))
+    s, u, v = _decomposition.decomposed(
+        lambda a: never(first(a)), second, jnp.asarray(a), in_blocks=True
+    )
+    cutoff = Cutoff(jnp.asarray(0.2), jnp.asarray(0.0))
+    yes, no = jnp.asarray(True), jnp.asarray(False)
+    factors = factors_of((u, s, v), cutoff, yes, no)
+    x = pseudo_inverse(factors)
+    dx = derivative(factors, [jnp.asarray(e)], Ways(False, False))
+    for order, found in enumerate((x, dx)):
+        exact = exact_derivative(a, [e][:order], 0.6)
+        limit = bound(np.float64, 100)
+        assert relative_error(found, exact) <= limit
+        assert relative_error(found, found.conj().T) <= limit
+
+
+def calls(platform, shape, **kwargs):
+    """Names of the library calls of a program."""
+    exported = export.export(jax.jit(partial(jaxpinv.pinv, **kwargs)), platforms=[platform])
+    text = exported(jax.ShapeDtypeStruct(shape, np.float64)).mlir_module()
+    return set(re.findall(r"custom_call @(\w+)", text))
+
+
+@pytest.mark.parametrize("hermitian", [False, True])
+@pytest.mark.parametrize("batch", [(), (3,)], ids=str)
+def test_only_what_may_fail_has_a_second_way(batch, hermitian):
+    kwargs = {"method": "svd", "hermitian": hermitian}
+    assert "lapack_dgesvd_ffi" in calls("cpu", (*batch, 26, 26), **kwargs)
+    assert "lapack_dgesvd_ffi" not in calls("cpu", (*batch, 25, 25), **kwargs)
+    second = {x for x in calls("cuda", (*batch, 26, 26), **kwargs) if "gesvd_" in x}
+    assert not second
+
+
+def test_a_program_divided_over_devices_has_no_second_way():
+    mesh = jax.make_mesh((8,), ("batch",), (AxisType.Auto,))
+    a = jax.device_put(np.ones((8, 26, 26)), NamedSharding(mesh, PartitionSpec("batch")))
+    text = jax.jit(jaxpinv.pinv).lower(a).as_text()
+    assert "lapack_dgesdd_ffi" in text
+    assert "lapack_dgesvd_ffi" not in text
