@@ -1,9 +1,10 @@
 """Singular value decompositions, taken once more where LAPACK does not converge.
 
 Of about two in a thousand matrices of low rank in double precision LAPACK's divide and
-conquer finds no decomposition, and jaxlib then returns NaN. Those are decomposed by QR
-iteration instead, if the program may branch: a GPU, which has one algorithm by default,
-would have to ask the host, and devices that share out a batch would wait for each other.
+conquer finds no decomposition, and jaxlib then returns NaN. Of the adjoint it does: rounding
+takes another course, and of those that failed none failed again. So these are decomposed
+once more if the program may branch. On a GPU that would be a round trip to the host, and
+devices that share out a batch would wait for each other.
 """
 
 import math
@@ -37,10 +38,10 @@ def triplets(a: Array, *, hermitian: bool, in_blocks: bool) -> tuple[Array, Arra
     """
     may_fail = all(not is_known((k,)) or k > _DIVIDED for k in a.shape[-2:])
     if hermitian:
-        second = _hermitian_by_qr if may_fail else None
+        second = _svd_for_eigh if may_fail else None
         s, u, v = decomposed(_eigh, second, a, in_blocks=in_blocks)
         return u, s, v
-    second = _svd_by_qr if may_fail else None
+    second = _svd_of_adjoint if may_fail else None
     s, u, vh = decomposed(_svd, second, a, in_blocks=in_blocks)
     return u, s, adjoint(vh)
 
@@ -141,9 +142,9 @@ def _is_nan(found: Sequence[Array]) -> Array:
     return jnp.isnan(jax.lax.index_in_dim(found[0], 0, axis=-1, keepdims=False))
 
 
-def _svd(a: Array, **options) -> tuple[Array, Array, Array]:
+def _svd(a: Array) -> tuple[Array, Array, Array]:
     """Thin singular value decomposition, as `(s, u, v^H)`."""
-    u, s, vh = jax.lax.linalg.svd(a, full_matrices=False, **options)
+    u, s, vh = jax.lax.linalg.svd(a, full_matrices=False)
     return s, u, vh
 
 
@@ -162,15 +163,19 @@ def _values(a: Array) -> tuple[Array]:
     return (jax.lax.linalg.svd(a, full_matrices=False, compute_uv=False),)
 
 
-# LAPACK's gesvd.
-_svd_by_qr = partial(_svd, algorithm=jax.lax.linalg.SvdAlgorithm.QR)
+# QR iteration, LAPACK's gesvd, has never been seen to fail. But `jax.export` refuses it, for
+# jaxlib does not promise to keep it.
+def _svd_of_adjoint(a: Array) -> tuple[Array, Array, Array]:
+    """The second way of `_svd`."""
+    s, v, uh = _svd(adjoint(a))
+    return s, adjoint(uh), adjoint(v)
 
 
-def _hermitian_by_qr(a: Array) -> tuple[Array, Array, Array]:
-    """The second way of `_eigh`, from singular vectors.
+def _svd_for_eigh(a: Array) -> tuple[Array, Array, Array]:
+    """The second way of `_eigh`, as `(s, u, v)`.
 
     There `U` need not be `V sign(l)`, which nothing asks for: where eigenvalues are equal
     but for their signs, singular vectors do not tell them apart.
     """
-    s, u, vh = _svd_by_qr(a)
+    s, u, vh = _svd(a)
     return s, u, adjoint(vh)
