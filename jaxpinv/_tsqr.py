@@ -86,16 +86,8 @@ def _qr(a: Array) -> tuple[Array, Array]:
 
 def _svd(r: Array) -> tuple[Array, Array, Array]:
     """Singular value decomposition of a square matrix, as `(u, s, v)`."""
-
-    def decompose(r: Array, *, in_blocks: bool) -> tuple[Array, Array, Array]:
-        return triplets(r, hermitian=False, in_blocks=in_blocks)
-
-    # The branch on a CPU is one of this device alone: the others wait for it anyway.
-    return jax.lax.platform_dependent(
-        r,
-        cpu=partial(decompose, in_blocks=True),
-        default=partial(decompose, in_blocks=False),
-    )
+    # This is in a branch of one device already, so that a loop adds no wait.
+    return triplets(r, hermitian=False, in_blocks=True)
 
 
 def _zeros_like_svd(r: Array) -> tuple[Array, Array, Array]:
