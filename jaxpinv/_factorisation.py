@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv import _blocks, _direct
-from jaxpinv._arrays import adjoint, finite_or_zero, in_units, is_known, largest_of_columns
+from jaxpinv import _blocks, _decomposition, _direct
+from jaxpinv._arrays import finite_or_zero, in_units, largest_of_columns
 from jaxpinv._certificate import Cutoff
 from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
 
@@ -35,14 +35,14 @@ def factor(
         hermitian: whether the matrices are Hermitian.
         direct: whether to look for matrices that need no singular values.
         in_blocks: whether many matrices go through in blocks, as caches and the threads of
-            LAPACK like it.
+            LAPACK like it, and those that it fails on once more.
     """
-    decompose = partial(_scaled, _eigh if hermitian else _svd)
+    decompose = partial(_decomposition.triplets, hermitian=hermitian, in_blocks=in_blocks)
     cutoff = Cutoff(rtol, atol)
     finite = finite_or_zero(a)[1][..., 0, 0]
     found = _where_proven(decompose, a, cutoff, in_blocks=in_blocks) if direct else None
     if found is None:
-        triplets, x = _decomposed(decompose, a, in_blocks=in_blocks), None
+        triplets, x = decompose(a), None
         certified = jnp.zeros_like(finite)
     else:
         (*triplets, x), certified = found
@@ -50,18 +50,6 @@ def factor(
     if x is None or factors.s.shape[:-1] != finite.shape:
         x = pseudo_inverse(factors)
     return factors, x
-
-
-def singular_values(a: Array, *, in_blocks: bool) -> Array:
-    """All singular values of `a`, `(..., m, n)`, descending, without vectors."""
-
-    def values(a: Array) -> tuple[Array]:
-        scaled, scale, _ = in_units(a)
-        s = jax.lax.linalg.svd(scaled, full_matrices=False, compute_uv=False)
-        return (s * scale[..., None],)
-
-    [s] = _decomposed(values, a, in_blocks=in_blocks)
-    return s
 
 
 def factors_of(
@@ -105,29 +93,13 @@ def _where_proven(
         size, rest = flat.shape[0], -(-flat.shape[0] // _SHARES)
         if in_blocks:
             size = rest = _blocks.of_cache(flat)
-            rest = min(rest, _of_one_decomposition(flat))
+            rest = min(rest, _decomposition.of_one_call(flat))
             if method is not _direct.by_gram_schmidt:
                 size = min(size, _blocks.of_one_call(flat, n**3))
         *found, certified = _blocks.in_blocks(partial(_attempt, method), size, *problems)
         found = _blocks.replace(solve, rest, ~certified, found, *problems)
     back = [jnp.reshape(x, (*batch, *x.shape[len(shape) :])) for x in (*found, certified)]
     return tuple(back[:-1]), back[-1]
-
-
-def _decomposed(decompose: Callable, a: Array, *, in_blocks: bool) -> tuple[Array, ...]:
-    """What decompositions of a batch give, in as many calls as are safe."""
-    *batch, m, n = a.shape
-    if not in_blocks or not is_known(a.shape) or not a.size or math.prod(batch) == 1:
-        return decompose(a)
-    flat = jnp.reshape(a, (-1, m, n))
-    found = _blocks.in_blocks(decompose, _of_one_decomposition(flat), flat)
-    return tuple(jnp.reshape(x, (*batch, *x.shape[1:])) for x in found)
-
-
-def _of_one_decomposition(a: Array) -> int:
-    """How many matrices may be decomposed in one call."""
-    m, n = a.shape[-2:]
-    return _blocks.of_one_call(a, 10 * m * n * min(m, n))
 
 
 def _attempt(
@@ -159,26 +131,3 @@ def _largest_met(tolerance: Array, batch: list) -> Array:
     more = [i for i, n in enumerate(batch) if n == 1 != tolerance.shape[i]]
     largest = jnp.max(tolerance, axis=more, keepdims=True, initial=0)
     return jnp.broadcast_to(largest, batch)
-
-
-def _scaled(decompose: Callable, a: Array) -> Triplets:
-    """Singular triplets of matrices of any size, of zero for those that are not finite."""
-    scaled, scale, _ = in_units(a)
-    u, s, v = decompose(scaled)
-    return u, s * scale[..., None], v
-
-
-def _svd(a: Array) -> tuple[Array, Array, Array]:
-    """Thin singular value decomposition, as `(u, s, v)`."""
-    u, s, vh = jax.lax.linalg.svd(a, full_matrices=False)
-    return u, s, adjoint(vh)
-
-
-def _eigh(a: Array) -> tuple[Array, Array, Array]:
-    """Singular value decomposition of a Hermitian matrix, from its eigenvectors.
-
-    `A = V diag(l) V^H` is `U S V^H` with `S = |l|` and `U = V sign(l)`.
-    """
-    v, eigenvalues = jax.lax.linalg.eigh(a, lower=True, symmetrize_input=False)
-    sign = jnp.where(eigenvalues < 0, -1, 1).astype(v.dtype)
-    return v * sign[..., None, :], jnp.abs(eigenvalues), v

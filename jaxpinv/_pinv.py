@@ -84,7 +84,9 @@ def pinv(
         may enlarge the batch shape. With `return_rank=True` also the number of singular
         values that were not cut, in JAX's default integer dtype, of batch shape. A matrix
         with an element that is not finite gives NaN and rank 0, and so does a NaN
-        tolerance; the other matrices of a batch are not touched by it.
+        tolerance; the other matrices of a batch are not touched by it. So does a finite
+        matrix, of more than 25 columns and rows, on which LAPACK does not converge, nor on
+        any of eight multiples.
 
     Raises:
         TypeError: if `a` is not of an accepted dtype, or sparse, or a tolerance is not
@@ -108,7 +110,10 @@ def pinv(
     batches go through in blocks, and with jaxlib before 0.12 LAPACK gets so few matrices at
     a time that it does not divide them among threads, lest calls wait for each other for
     ever. The result for a matrix does not depend on the others of its batch; one with
-    several tolerances goes by the largest. A program that the compiler divides over
+    several tolerances goes by the largest. Where LAPACK does not converge on a matrix the
+    decomposition is taken again on a CPU, of a multiple, but not in a program that the
+    compiler divides over devices, nor on other platforms, where the host would have to be
+    asked. A program that the compiler divides over
     devices, and one of symbolic sizes, takes singular values of every matrix; inside
     `jax.shard_map` it need not. There is one factorisation for the value and all
     derivatives. Outside of `jit` a program is compiled once for every shape, dtype and set

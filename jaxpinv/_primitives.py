@@ -19,7 +19,8 @@ from jax.interpreters import ad, batching, mlir
 from jaxpinv import _form
 from jaxpinv._arrays import transpose
 from jaxpinv._blocks import Ways
-from jaxpinv._factorisation import factor, singular_values
+from jaxpinv._decomposition import values
+from jaxpinv._factorisation import factor
 from jaxpinv._factors import Factors
 from jaxpinv._form import Outer, Slot
 from jaxpinv._rules import abstract_eval, batch, eager, is_local, is_on_one_device
@@ -90,7 +91,7 @@ mlir.register_lowering(factor_p, partial(_factor_lowering, in_blocks=True), plat
 
 
 def _singular_values_impl(a, *, in_blocks=True):
-    return singular_values(a, in_blocks=in_blocks)
+    return values(a, in_blocks=in_blocks)
 
 
 def _singular_values_abstract_eval(a):

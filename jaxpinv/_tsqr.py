@@ -17,7 +17,8 @@ from jax import Array
 from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxpinv._arrays import adjoint, matmul, power_of_two
+from jaxpinv._arrays import matmul, power_of_two
+from jaxpinv._decomposition import triplets
 
 #: A name of an axis of a mesh, or several of them.
 Axis = str | tuple[str, ...]
@@ -85,8 +86,8 @@ def _qr(a: Array) -> tuple[Array, Array]:
 
 def _svd(r: Array) -> tuple[Array, Array, Array]:
     """Singular value decomposition of a square matrix, as `(u, s, v)`."""
-    u, s, vh = jax.lax.linalg.svd(r, full_matrices=False)
-    return u, s, adjoint(vh)
+    # This is in a branch of one device already, so that a loop adds no wait.
+    return triplets(r, hermitian=False, in_blocks=True)
 
 
 def _zeros_like_svd(r: Array) -> tuple[Array, Array, Array]:

@@ -74,6 +74,29 @@ def hermitian_matrix(
     return ((a + a.conj().T) / 2).astype(dtype)
 
 
+#: Seeds of matrices of low rank on which LAPACK's divide and conquer gives up: OpenBLAS,
+#: with AVX-512, on one thread and on two. Elsewhere it may converge.
+SEEDS_OF_NO_CONVERGENCE = (912, 1738, 2058, 2769, 3050)
+
+
+def factors_of_no_convergence(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Factors, 222 by 42 and 42 by 222, of a matrix of rank 42 and condition 1e3 or so.
+
+    They and their product are integers, so that no rounding makes another matrix of them.
+    """
+    rng = np.random.default_rng(seed)
+    n, rank, bits = 222, 42, 10
+    left, right = (rng.integers(-127, 128, shape) for shape in ((n, rank), (rank, n)))
+    return (left * 2 ** (bits - np.arange(rank) * bits // rank)).astype(float), right * 1.0
+
+
+def pinv_of_factors(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The pseudo-inverse of `left @ right`, both of full rank, without singular values."""
+    q, r = np.linalg.qr(left)
+    p, t = np.linalg.qr(right.conj().T)
+    return p @ np.linalg.solve(t.conj().T, np.linalg.solve(r, q.conj().T))
+
+
 def exact_pinv(a: mpmath.matrix, cutoff: float) -> mpmath.matrix:
     """Sum over the singular triplets above the cutoff, in the precision of mpmath."""
     is_complex = any(isinstance(x, mpmath.mpc) for x in a)

@@ -55,6 +55,9 @@ def test_a_cell_says_what_a_call_returns(library, row):
         # Its digits are rounding, which no two machines share.
         assert found is not None
         assert abs(np.log10(float(found) / float(said))) < 0.7
+    elif row == features.NO_CONVERGENCE:
+        # LAPACK may converge on another machine.
+        assert found in (said, features.RIGHT)
     else:
         assert found == (None if said == "hangs" else said)
 

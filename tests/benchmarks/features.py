@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tests import helpers
 from tests.benchmarks.libraries import Array, Library, installed
 
-YES, NO, NONE = "yes", "no", "-"
+YES, NO, NONE, RIGHT = "yes", "no", "-", "right"
 #: Of a derivative that is right. The errors of those that are not are 0.1 and more.
 EXACT = 1e-6
 SHAPE = (6, 4)
@@ -113,6 +113,24 @@ def one_not_finite(value: float, library: Library) -> str:
     return "NaN" if np.isnan(x[1]).all() else "zeros" if not x[1, 0].any() else "other"
 
 
+def no_convergence(library: Library) -> str:
+    """The worst that becomes of matrices on which LAPACK's gesdd may give up."""
+    found = {_of_low_rank(library, seed) for seed in helpers.SEEDS_OF_NO_CONVERGENCE}
+    return next(word for word in ("wrong", "error", "NaN", RIGHT) if word in found)
+
+
+def _of_low_rank(library: Library, seed: int) -> str:
+    left, right = helpers.factors_of_no_convergence(seed)
+    try:
+        x = np.asarray(library.pinv(library.array(left @ right), rtol=1e-9))
+    except Exception:
+        return "error"
+    if np.isnan(x).all():
+        return "NaN"
+    error = helpers.relative_error(x, helpers.pinv_of_factors(left, right))
+    return RIGHT if error < EXACT else "wrong"
+
+
 ROWS: dict[str, Callable[[Library], str]] = {
     "`rtol` and `atol` at once": takes_both_tolerances,
     "a tolerance for each matrix": takes_a_tolerance_for_each_matrix,
@@ -125,8 +143,11 @@ ROWS: dict[str, Callable[[Library], str]] = {
     "least squares, derivative, zeros cut": least_squares,
     "a matrix with NaN in a batch": partial(one_not_finite, np.nan),
     "a matrix with Inf in a batch": partial(one_not_finite, np.inf),
+    "a matrix on which LAPACK's gesdd gives up": no_convergence,
 }
 INF = "a matrix with Inf in a batch"
+#: A row in which LAPACK may converge on another machine.
+NO_CONVERGENCE = "a matrix on which LAPACK's gesdd gives up"
 
 
 def cell(row: str, library: Library) -> str | None:
