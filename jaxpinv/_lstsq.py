@@ -140,7 +140,7 @@ def _lstsq(
     x = problem.solve(columns)
     r = columns - matmul(problem.a, x)
     residuals = squared_norms(r)
-    if inputs.columns.ndim == 1:
+    if inputs.columns is not None and inputs.columns.ndim == 1:
         x, residuals = x[..., 0], residuals[..., 0]
     real = jnp.finfo(problem.dtype).dtype
     values = None

@@ -1,7 +1,6 @@
 """What every public function begins with: a matrix checked, promoted and factored."""
 
 import functools
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
@@ -13,14 +12,11 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxpinv import _checks
-from jaxpinv._arrays import adjoint, is_known, mirror_lower
+from jaxpinv import _checks, _defaults
+from jaxpinv._arrays import adjoint, mirror_lower
 from jaxpinv._factors import Factors, off_corange, off_range
 from jaxpinv._form import Outer
 from jaxpinv._primitives import factor_p, pinv_form
-
-# Where the default of `rtol` is above this, a warning says so.
-_LARGE_DEFAULT = 0.1
 
 Method = Literal["auto", "svd"]
 Tolerances = dict[str, ArrayLike | None]
@@ -154,7 +150,7 @@ def prepare(
     inputs = Inputs(a, rtol, atol, x)
     if rtol is None:
         *_, atol = tolerances.values()
-        _warn_of_large_default(function, inputs, atol, stacklevel)
+        _defaults.warn_if_large(function, a, x, atol, stacklevel)
     return inputs
 
 
@@ -186,16 +182,17 @@ def factorize(
     if inputs.columns is not None:
         x = inputs.columns
         arrays.append(x[:, None] if x.ndim == 1 else x)
-    dtype = _floating(jnp.result_type(*arrays))
+    dtype = _defaults.floating(jnp.result_type(*arrays))
+    computed = _defaults.computed_in(*arrays)
     rank = max(len(batch) + 2, *(x.ndim for x in arrays))
-    arrays = [_prepend_axes(x.astype(_at_least_float32(dtype)), rank) for x in arrays]
+    arrays = [_prepend_axes(x.astype(computed), rank) for x in arrays]
     a, *rest = _varying_alike(arrays, given)
     a = mirror_lower(a) if hermitian else a
     real = jnp.finfo(a.dtype)
-    default = default_rtol(max(m, n), inputs.a.dtype, a.dtype, capped=capped)
+    default = _defaults.default_rtol(max(m, n), inputs.a.dtype, a.dtype, capped=capped)
     rtol, atol = (
         _prepend_axes(tolerance.astype(real.dtype), rank - 2)
-        for tolerance in _with_defaults(rtol, atol, default)
+        for tolerance in _defaults.with_defaults(rtol, atol, default)
     )
     # pinv(A) = pinv(A^H)^H: past this line every matrix is tall.
     tall = a if m >= n else adjoint(a)
@@ -206,7 +203,7 @@ def factorize(
     results = factorise(tall, rtol, atol)
     *factors, x = results if with_pinv else (*results, None)
     x = adjoint(x) if x is not None and m < n else x
-    cuts = bool(given) or _eps_of_input(inputs.a.dtype) > real.eps
+    cuts = bool(given) or _defaults.eps_of_input(inputs.a.dtype) > real.eps
     return Problem(a, Factors(*factors), x, batch, m < n, cuts, dtype), rest
 
 
@@ -261,74 +258,6 @@ def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
             return function(inputs, **chosen)
 
     return run
-
-
-def default_rtol(
-    size: int, dtype: np.dtype, computed: np.dtype, *, capped: bool
-) -> Array:
-    """The relative tolerance where none is given, in the precision of `computed`.
-
-    For matrices of `size` rows or columns it is `size * eps` of the dtype that is computed
-    in, for the error of the singular values, or `eps` of the dtype of the matrix if that is
-    larger. Rounding to that dtype moves an element by at most `eps / 2` of itself, hence a
-    matrix of rank r by at most `sqrt(r) / 2 * eps` times its norm, and by less than `0.6 *
-    eps` of it if the errors are independent.
-    """
-    real = jnp.finfo(computed)
-    default = jnp.asarray(size * float(real.eps), real.dtype)
-    if capped:
-        default = jnp.minimum(default, float(real.eps) ** 0.5)
-    return jnp.maximum(default, _eps_of_input(dtype))
-
-
-def _eps_of_input(dtype: np.dtype) -> float:
-    """To what the elements of a matrix are rounded: 0 for integers."""
-    return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
-
-
-def _warn_of_large_default(
-    function: str, inputs: Inputs, atol: ArrayLike | None, stacklevel: int
-) -> None:
-    """Warns where the default of `rtol` is used and so large that it cuts what counts."""
-    longest = max(inputs.a.shape[-2:]) if is_known(inputs.a.shape[-2:]) else 0
-    # Shapes alone tell nearly always that there is nothing to warn of.
-    if longest <= _LARGE_DEFAULT / float(jnp.finfo(jnp.float32).eps):
-        return
-    default = longest * float(jnp.finfo(_computed_in(inputs)).eps)
-    if default > _LARGE_DEFAULT and _checks.is_zero_somewhere(atol):
-        warnings.warn(
-            f"{function}: the default rtol, {longest} * eps = {default:.2g}, cuts singular "
-            "values that are not small; pass rtol, for instance sqrt(eps)",
-            UserWarning,
-            stacklevel=stacklevel + 1,
-        )
-
-
-def _computed_in(inputs: Inputs) -> np.dtype:
-    """The dtype that is computed in."""
-    arrays = [x for x in (inputs.a, inputs.columns) if x is not None]
-    return _at_least_float32(_floating(jnp.result_type(*arrays)))
-
-
-def _with_defaults(
-    rtol: Array | None, atol: Array | None, default: Array
-) -> tuple[Array, Array]:
-    """Both tolerances, of which `rtol` defaults to 0 where a positive `atol` is given."""
-    if atol is None:
-        return default if rtol is None else rtol, jnp.zeros_like(default)
-    if rtol is None:
-        rtol = jnp.where(atol > jnp.zeros_like(atol), 0, default)
-    return rtol, atol
-
-
-def _floating(dtype: np.dtype) -> np.dtype:
-    """The dtype itself if it is floating or complex, else the default floating one."""
-    return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
-
-
-def _at_least_float32(dtype: np.dtype) -> np.dtype:
-    """The dtype, or float32 for a shorter one, which no factorisation takes."""
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def _varying_alike(arrays: list[Array], others: Iterable[Array]) -> list[Array]:

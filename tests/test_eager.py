@@ -1,6 +1,7 @@
 """Calls outside of `jit`: one program for every shape, and no transfers by the way."""
 
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +56,7 @@ def test_default_tolerances_need_no_transfer(name, shape, rng):
     a = jnp.asarray(gaussian(rng, shape))
     # The vectors are made before.
     b = jnp.ones((*shape[:-1], 1))
-    f = {
+    f: Any = {
         "lstsq": lambda a: jaxpinv.lstsq(a, b),
         "short lstsq": lambda a: jaxpinv.lstsq(a, b, return_singular_values=False),
     }.get(name, GUARDED[name])

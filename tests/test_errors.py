@@ -154,7 +154,9 @@ def test_every_other_numeric_dtype_is_accepted(dtype):
 @pytest.mark.parametrize("kind", [sparse.BCOO, sparse.BCSR, scipy.sparse.csr_array])
 def test_sparse_matrices_are_refused(name, kind):
     eye = np.eye(2)
-    a = kind(eye) if kind is scipy.sparse.csr_array else kind.fromdense(jnp.asarray(eye))
+    a: Any = (
+        kind(eye) if kind is scipy.sparse.csr_array else kind.fromdense(jnp.asarray(eye))
+    )
     message = rf"^{name}: .* got {kind.__name__}: sparse .* pass x\.todense\(\)"
     with pytest.raises(TypeError, match=message):
         FUNCTIONS[name](a)

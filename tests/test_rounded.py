@@ -100,5 +100,7 @@ def test_values_cut_by_the_rounding_of_the_matrix_have_exact_derivatives(rng):
     with jax.numpy_dtype_promotion("standard"):
         dx = jax.jvp(solution, (a,), (e,))[1]
     wide_a, wide_e = np.asarray(a, float), np.asarray(e, float)
-    expected = exact_derivative(wide_a, [wide_e], eps * np.linalg.norm(wide_a, 2)) @ b
+    expected = (
+        exact_derivative(wide_a, [wide_e], eps * float(np.linalg.norm(wide_a, 2))) @ b
+    )
     assert relative_error(dx, expected) <= bound(np.float64, 1e6)

@@ -1,0 +1,84 @@
+"""The dtype that is computed in, and the default tolerances, which depend on it."""
+
+import warnings
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxpinv import _checks
+from jaxpinv._arrays import is_known
+
+# Where the default of `rtol` is above this, a warning says so.
+_LARGE = 0.1
+
+
+def floating(dtype: np.dtype) -> np.dtype:
+    """The dtype itself if it is floating or complex, else the default floating one."""
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
+
+
+def computed_in(*arrays: Array | None) -> np.dtype:
+    """The dtype that these arrays are computed in."""
+    given = [x for x in arrays if x is not None]
+    return _at_least_float32(floating(jnp.result_type(*given)))
+
+
+def default_rtol(size: int, dtype: np.dtype, computed: np.dtype, *, capped: bool) -> Array:
+    """The relative tolerance where none is given, in the precision of `computed`.
+
+    For matrices of `size` rows or columns it is `size * eps` of the dtype that is computed
+    in, for the error of the singular values, or `eps` of the dtype of the matrix if that is
+    larger. Rounding to that dtype moves an element by at most `eps / 2` of itself, hence a
+    matrix of rank r by at most `sqrt(r) / 2 * eps` times its norm, and by less than `0.6 *
+    eps` of it if the errors are independent.
+    """
+    real = jnp.finfo(computed)
+    default = jnp.asarray(size * float(real.eps), real.dtype)
+    if capped:
+        default = jnp.minimum(default, float(real.eps) ** 0.5)
+    return jnp.maximum(default, eps_of_input(dtype))
+
+
+def eps_of_input(dtype: np.dtype) -> float:
+    """To what the elements of a matrix are rounded: 0 for integers."""
+    return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
+
+
+def with_defaults(
+    rtol: Array | None, atol: Array | None, default: Array
+) -> tuple[Array, Array]:
+    """Both tolerances, of which `rtol` defaults to 0 where a positive `atol` is given."""
+    if atol is None:
+        return default if rtol is None else rtol, jnp.zeros_like(default)
+    if rtol is None:
+        rtol = jnp.where(atol > jnp.zeros_like(atol), 0, default)
+    return rtol, atol
+
+
+def warn_if_large(
+    function: str,
+    a: Array,
+    columns: Array | None,
+    atol: ArrayLike | None,
+    stacklevel: int,
+) -> None:
+    """Warns where the default of `rtol` is used and so large that it cuts what counts."""
+    longest = max(a.shape[-2:]) if is_known(a.shape[-2:]) else 0
+    # Shapes alone tell nearly always that there is nothing to warn of.
+    if longest <= _LARGE / float(jnp.finfo(jnp.float32).eps):
+        return
+    default = longest * float(jnp.finfo(computed_in(a, columns)).eps)
+    if default > _LARGE and _checks.is_zero_somewhere(atol):
+        warnings.warn(
+            f"{function}: the default rtol, {longest} * eps = {default:.2g}, cuts singular "
+            "values that are not small; pass rtol, for instance sqrt(eps)",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _at_least_float32(dtype: np.dtype) -> np.dtype:
+    """The dtype, or float32 for a shorter one, which no factorisation takes."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
