@@ -142,7 +142,8 @@ def test_lstsq_has_its_derivatives_however_it_is_called(rng, kind, call, source)
 @SOURCES
 def test_lstsq_maps_over_columns_however_it_is_called(rng, kind, call, source):
     case = Case(kind, call, source)
-    a, b = gaussian(rng, (M, N)), gaussian(rng, (M, 2))
+    # As many columns as the devices do not divide.
+    a, b = gaussian(rng, (M, N)), gaussian(rng, (M, DEVICES + 1))
     with case.context():
         placed = case.place(a)
         solve = jax.vmap(lambda b: sharded.lstsq(placed, b, **case.keywords).solution, 1, 1)
