@@ -266,9 +266,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for shape in shapes(quick=args.quick):
         if all(str(getattr(shape, k)) in v for k, v in only.items()):
             programs = OF_VALUES if args.values else programs_of(shape)
-            found = measure(shape, kinds, args.seeds, methods, programs)
+            found = list(measure(shape, kinds, args.seeds, methods, programs))
             cells += found
-            print(*shape, file=sys.stderr, flush=True)
+            lines = [f"beyond the limit: {x}" for x in shapes_report.violations(found)]
+            print(shape, *lines, sep="\n    ", file=sys.stderr, flush=True)
             jax.clear_caches()
     print(shapes_report.table(cells))
     beyond = shapes_report.violations(cells)
