@@ -240,15 +240,18 @@ def test_a_cliff_is_a_step_beyond_more_elements_that_a_second_look_confirms():
         *((shapes[0], shapes[2]), (shapes[1], shapes[3]), (shapes[2], shapes[3])),
     ]
     assert factors == [1.0, 42.99, 42.95]
-    short = [point._replace(seconds={cliffs.AUTO: 1e-6}) for point in points[:2]]
-    assert list(cliffs.steps(short, lambda x, y: 9.0)) == []
+    short = [
+        point._replace(seconds={cliffs.AUTO: t / 1e6})
+        for point, t in zip(points, ms, strict=True)
+    ]
+    assert len(list(cliffs.steps(short, lambda x, y: 9.0))) == 2
 
 
 def test_times_over_shapes_are_printed_and_drawn(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cliffs, "measure", lambda shape, seconds: point(shape))
 
     def point(shape):
-        seconds = dict.fromkeys(cliffs.METHODS, 1e-9 * shape.elements)
+        seconds = {method: 1e-9 * shape.elements for method in cliffs.METHODS}
         return cliffs.Point(shape, seconds, 1.2 if shape.batch == 31 else 1.0, 1.0)
 
     arguments = ["--quick", "--only", "n=8", "m=1000,1001", "--out", str(tmp_path)]

@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ from matplotlib.figure import Figure
 import jaxpinv
 from tests.benchmarks import timing
 
-AUTO, SVD, JNP = METHODS = ("auto", "svd", "jnp")
+METHODS: tuple[str, ...] = ("auto", "svd", "jnp")
+AUTO, SVD, JNP = METHODS
 BATCHES = (1, 2, 4, 8, 16, 24, 31, 32, 33, 48, 64, 100, 128, 256)
 #: Close pairs where the package or a power of two has a threshold, and the way there.
 ROWS = (
@@ -70,7 +71,7 @@ class Step(NamedTuple):
     factor: float
 
 
-def call(shape: Shape, method: str) -> timing.Method:
+def call(shape: Shape, method: Any) -> timing.Method:
     """A compiled pseudo-inverse of one matrix after the other, that waits."""
     inputs = np.random.default_rng(0).standard_normal((2, *shape), dtype=np.float32)
     arrays = [jnp.asarray(x if shape.batch > 1 else x[0]) for x in inputs]

@@ -110,7 +110,8 @@ def operands(shape: Shape, kind: str, seed: int) -> Operands | None:
     """
     rng = np.random.default_rng([seed, shape.batch, shape.m, shape.n])
     rows = [KINDS[kind](rng, shape.m, shape.n, shape.dtype) for _ in range(shape.batch)]
-    if rows[0] is None:
+    rows = [row for row in rows if row is not None]
+    if not rows:
         return None
     a = np.stack(rows).astype(shape.dtype)
     x, c = (gaussian(rng, (shape.batch, shape.n, k), shape.dtype) for k in (1, 2))
@@ -127,13 +128,13 @@ def _null(method: str, a: jax.Array, x: jax.Array, rtol: float | None) -> jax.Ar
     return x - jnp.conj(jnp.swapaxes(vh, -1, -2)) @ (vh @ x)
 
 
-def _solve(method: str, a: jax.Array, b: jax.Array, rtol: float | None) -> Sequence[Any]:
+def _solve(method: Any, a: jax.Array, b: jax.Array, rtol: float | None) -> Sequence[Any]:
     if method == JNP:
         return jax.vmap(lambda a, b: jnp.linalg.lstsq(a, b, rcond=rtol)[:2])(a, b)
     return jaxpinv.lstsq(a, b, rtol, method=method)[:2]
 
 
-def _pinv(method: str, a: jax.Array, rtol: float | None) -> jax.Array:
+def _pinv(method: Any, a: jax.Array, rtol: float | None) -> jax.Array:
     if method == JNP:
         # Its own default may be larger than one.
         default = max(a.shape[-2:]) * float(jnp.finfo(a.dtype).eps)
@@ -144,7 +145,7 @@ def _pinv(method: str, a: jax.Array, rtol: float | None) -> jax.Array:
 @partial(jax.jit, static_argnames=("method", "rtol"))
 def values(given: Operands, method: str, rtol: float | None) -> dict[str, jax.Array]:
     """The pseudo-inverse and least squares of `Reference.values`, for a batch."""
-    a, b, _, _ = given
+    a, b, _, _ = map(jnp.asarray, given)
     solution, residuals = _solve(method, a, b, rtol)
     x = _pinv(method, a, rtol)
     return {"pinv": x, "solution": solution, "residuals": residuals}
@@ -153,7 +154,7 @@ def values(given: Operands, method: str, rtol: float | None) -> dict[str, jax.Ar
 @partial(jax.jit, static_argnames=("method", "rtol"))
 def projections(given: Operands, method: str, rtol: float | None) -> dict[str, jax.Array]:
     """The projections of `Reference.values`, for a batch."""
-    a, b, c, _ = given
+    a, b, c, _ = map(jnp.asarray, given)
     wide = jnp.conj(jnp.swapaxes(a, -1, -2))
     return {
         "null": _null(method, a, c, rtol),
@@ -164,7 +165,7 @@ def projections(given: Operands, method: str, rtol: float | None) -> dict[str, j
 @partial(jax.jit, static_argnames=("method", "rtol"))
 def gradient(given: Operands, method: str, rtol: float | None) -> dict[str, jax.Array]:
     """The gradient that `Reference.derivatives` knows, for a batch."""
-    a, b, c, _ = given
+    a, b, c, _ = map(jnp.asarray, given)
     _, pull = jax.vjp(lambda a: _solve(method, a, b, rtol)[0], a)
     return {"gradient": pull(c)[0]}
 
@@ -172,7 +173,7 @@ def gradient(given: Operands, method: str, rtol: float | None) -> dict[str, jax.
 @partial(jax.jit, static_argnames=("method", "rtol"))
 def directional(given: Operands, method: str, rtol: float | None) -> dict[str, jax.Array]:
     """The derivatives of the pseudo-inverse that it knows, for a batch."""
-    a, _, _, e = given
+    a, _, _, e = map(jnp.asarray, given)
 
     def first(a):
         return jax.jvp(lambda a: _pinv(method, a, rtol), (a,), (e,))[1]
@@ -265,9 +266,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for shape in shapes(quick=args.quick):
         if all(str(getattr(shape, k)) in v for k, v in only.items()):
             programs = OF_VALUES if args.values else programs_of(shape)
-            found = measure(shape, kinds, args.seeds, methods, programs)
+            found = list(measure(shape, kinds, args.seeds, methods, programs))
             cells += found
-            print(*shape, file=sys.stderr, flush=True)
+            lines = [f"beyond the limit: {x}" for x in shapes_report.violations(found)]
+            print(shape, *lines, sep="\n    ", file=sys.stderr, flush=True)
             jax.clear_caches()
     print(shapes_report.table(cells))
     beyond = shapes_report.violations(cells)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-AUTO, SVD, JNP = METHODS = ("auto", "svd", "jnp")
+METHODS: tuple[str, ...] = ("auto", "svd", "jnp")
+AUTO, SVD, JNP = METHODS
 DTYPES = ("float32", "float64", "complex64", "complex128")
 LIMIT = 4.0
 
