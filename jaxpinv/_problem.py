@@ -203,7 +203,7 @@ def factorize(
     results = factorise(tall, rtol, atol)
     *factors, x = results if with_pinv else (*results, None)
     x = adjoint(x) if x is not None and m < n else x
-    cuts = bool(given) or _defaults.eps_of_input(inputs.a.dtype) > real.eps
+    cuts = bool(given) or bool(_defaults.eps_of_input(inputs.a.dtype) > real.eps)
     return Problem(a, Factors(*factors), x, batch, m < n, cuts, dtype), rest
 
 

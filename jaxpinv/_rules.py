@@ -63,7 +63,7 @@ def device_count(ctx: mlir.LoweringRuleContext) -> int:
         return 1
     context = ctx.module_context.axis_context
     mesh = getattr(context, "mesh", None)
-    return context.num_devices if mesh is None else mesh.size
+    return getattr(context, "num_devices", 1) if mesh is None else mesh.size
 
 
 def names_a_mesh_axis(ctx: mlir.LoweringRuleContext) -> bool:
