@@ -1,7 +1,9 @@
 """The Moore-Penrose pseudo-inverse as a differentiable JAX primitive."""
 
 from jaxpinv import sharded as sharded
-from jaxpinv._lstsq import LstsqResult, lstsq, matrix_rank, null_projection
+from jaxpinv._lstsq import LstsqResult, lstsq
+from jaxpinv._null_space import null_projection
 from jaxpinv._pinv import pinv, pinverse
+from jaxpinv._rank import matrix_rank
 
 __all__ = ["LstsqResult", "lstsq", "matrix_rank", "null_projection", "pinv", "pinverse"]
