@@ -1,8 +1,8 @@
-"""The primitives `factor`, `singular_values` and `pinv_form` and their rules.
+"""The primitives `factor`, `singular_values`, `kept` and `pinv_form` and their rules.
 
 They work on leading batch axes that broadcast against each other: all operands of one
 rank, each batch axis as long as the others' or 1. So nothing that a `vmap` leaves alone,
-the singular vectors in a Jacobian for one, is ever copied. The first and the last take
+the singular vectors in a Jacobian for one, is ever copied. All but `singular_values` take
 tall matrices.
 """
 
@@ -22,6 +22,7 @@ from jaxpinv._blocks import Ways
 from jaxpinv._factorisation import factor, singular_values
 from jaxpinv._factors import Factors
 from jaxpinv._form import Outer, Slot
+from jaxpinv._ranks import kept_values
 
 
 @functools.lru_cache
@@ -174,6 +175,42 @@ mlir.register_lowering(singular_values_p, _singular_values_lowering)
 mlir.register_lowering(
     singular_values_p, partial(_singular_values_lowering, in_blocks=True), platform="cpu"
 )
+
+
+# kept: a (..., m, n), rtol (...), atol (...) -> which values are kept (..., n)
+
+
+def _kept_impl(a, rtol, atol, *, direct, in_blocks=True):
+    return kept_values(a, rtol, atol, direct=direct, in_blocks=in_blocks)
+
+
+def _kept_abstract_eval(*avals, direct):
+    # As for `factor`, the type does not depend on the way.
+    return _abstract_eval(_kept_impl, *avals, direct=False, in_blocks=False)[0]
+
+
+def _kept_jvp(primals, _, **params):
+    kept = kept_p.bind(*primals, **params)
+    return kept, ad.Zero(jax.typeof(kept).to_tangent_aval())
+
+
+def _kept_batching(args, axes, **params):
+    return _batch(kept_p, args, axes, **params)[0], 0
+
+
+def _kept_lowering(ctx, *args, direct, in_blocks=False):
+    in_blocks = in_blocks and _is_local(ctx)
+    impl = partial(_kept_impl, direct=direct, in_blocks=in_blocks)
+    return mlir.lower_fun(impl, multiple_results=False)(ctx, *args)
+
+
+kept_p = Primitive("kept")
+kept_p.def_impl(_eager(kept_p, _kept_impl))
+kept_p.def_abstract_eval(_kept_abstract_eval)
+ad.primitive_jvps[kept_p] = _kept_jvp
+batching.primitive_batchers[kept_p] = _kept_batching
+mlir.register_lowering(kept_p, _kept_lowering)
+mlir.register_lowering(kept_p, partial(_kept_lowering, in_blocks=True), platform="cpu")
 
 
 # pinv_form: the factors, and what is in the slots -> the result of the open slot

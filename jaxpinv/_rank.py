@@ -1,9 +1,13 @@
 """The public function `matrix_rank`."""
 
+from typing import Any
+
+import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._problem import factored
+from jaxpinv._primitives import kept_p
+from jaxpinv._problem import Method, factored, named_tolerances
 
 
 def matrix_rank(
@@ -12,6 +16,8 @@ def matrix_rank(
     hermitian: bool = False,
     *,
     atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
+    method: Method = "auto",
 ) -> Array:
     r"""Number of singular values above the cutoff of `pinv`, the numerical rank.
 
@@ -22,19 +28,27 @@ def matrix_rank(
         rtol: as in `pinv`.
         hermitian: as in `pinv`.
         atol: as in `pinv`.
+        rcond: as in `pinv`.
+        method: as in `pinv`.
 
     Returns:
-        The ranks, int32, of batch shape: those of `pinv` and `lstsq`, from the same
-        factorisation. A matrix that is not finite has rank 0, and so has one with a NaN
+        The ranks, in the default integer dtype of JAX, of batch shape. The rule is that of
+        `pinv` and `lstsq`, but the singular values are computed without vectors: one that
+        is within rounding of the cutoff may count here and be truncated there, or the
+        other way round. A matrix that is not finite has rank 0, and so has one with a NaN
         tolerance.
 
     Raises:
         TypeError: as `pinv` does.
         ValueError: as `pinv` does.
 
-    **Differentiability.** None: it is a whole number.
+    **Differentiability.** None: the rank is an integer, and its tangent is zero.
 
-    **Cost.** One factorisation, as in `pinv` with `method="auto"`.
+    **Cost.** The singular values without vectors, `O(m n min(m, n))`, as in
+    `jnp.linalg.matrix_rank`; those of a long or wide matrix from its triangular factor. With
+    `method="auto"`, large batches of matrices of at most 64 rows and 8 columns, or the
+    reverse, are first tried by Gram-Schmidt, which may prove full rank without singular
+    values.
 
     Example:
         >>> import jax.numpy as jnp
@@ -45,6 +59,13 @@ def matrix_rank(
     Source:
         The cutoff is that of `pinv`.
     """
-    tolerances = {"rtol": rtol, "atol": atol}
-    problem, _ = factored("matrix_rank", a, tolerances, hermitian=hermitian)
-    return problem.rank()
+    tolerances = named_tolerances("matrix_rank", rtol, rcond, atol)
+
+    def kept(a: Array, rtol: Array, atol: Array) -> Any:
+        # Of all factors nobody looks at more.
+        return None, None, None, kept_p.bind(a, rtol, atol, direct=method == "auto"), None
+
+    problem, _ = factored(
+        "matrix_rank", a, tolerances, hermitian=hermitian, method=method, factorise=kept
+    )
+    return problem.in_batch(jnp.sum(problem.factors.kept, axis=-1, dtype=int), 0)

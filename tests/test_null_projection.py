@@ -111,18 +111,10 @@ class TestMatrixRank:
         a = matrix(rng, (3, 4, 4), spectrum)
         a = a @ a.swapaxes(-1, -2) if hermitian else a
         ranks = jaxpinv.matrix_rank(a, hermitian=hermitian)
-        assert ranks.dtype == jnp.int32
+        assert ranks.dtype == jnp.result_type(int)
         assert ranks.tolist() == [rank] * 3
         assert np.linalg.matrix_rank(a, hermitian=hermitian).tolist() == [rank] * 3
         _, others = jaxpinv.pinv(a, hermitian=hermitian, return_rank=True)
         assert np.array_equal(ranks, others)
         found = jaxpinv.lstsq(a, np.ones((4, 1)), hermitian=hermitian)
         assert np.array_equal(ranks, found.rank)
-
-    def test_it_passes_through_a_gradient(self, rng):
-        a = gaussian(rng, (5, 4))
-        gradient = jax.grad(lambda a: jnp.sum(a) * jaxpinv.matrix_rank(a).astype(float))(a)
-        assert np.array_equal(gradient, np.full((5, 4), 4.0))
-
-    def test_it_is_0_where_the_matrix_is_not_finite(self):
-        assert jaxpinv.matrix_rank(np.full((2, 2), np.inf)) == 0
