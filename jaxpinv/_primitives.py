@@ -1,9 +1,9 @@
-"""The primitives `factor`, `singular_values`, `kept` and `pinv_form` and their rules.
+"""The primitives `factor` and `pinv_form`, those without derivatives, and their rules.
 
 They work on leading batch axes that broadcast against each other: all operands of one
 rank, each batch axis as long as the others' or 1. So nothing that a `vmap` leaves alone,
-the singular vectors in a Jacobian for one, is ever copied. All but `singular_values` take
-tall matrices.
+the singular vectors in a Jacobian for one, is ever copied. `factor`, `kept` and
+`pinv_form` take tall matrices.
 """
 
 import functools
@@ -19,6 +19,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxpinv import _form
 from jaxpinv._arrays import transpose
 from jaxpinv._blocks import Ways
+from jaxpinv._complement import complement
 from jaxpinv._factorisation import factor, singular_values
 from jaxpinv._factors import Factors
 from jaxpinv._form import Outer, Slot
@@ -145,72 +146,48 @@ mlir.register_lowering(factor_p, _factor_lowering)
 mlir.register_lowering(factor_p, partial(_factor_lowering, in_blocks=True), platform="cpu")
 
 
-# singular_values: a (..., m, n) -> all of them, descending (..., min(m, n))
+# Without derivatives: their arguments must have none
 #
-# Without derivatives, which take vectors.
-
-
-def _singular_values_impl(a, *, in_blocks=True):
-    return singular_values(a, in_blocks=in_blocks)
-
-
-def _singular_values_abstract_eval(a):
-    return _abstract_eval(_singular_values_impl, a, in_blocks=False)[0]
-
-
-def _singular_values_batching(args, axes):
-    return _batch(singular_values_p, args, axes)[0], 0
-
-
-def _singular_values_lowering(ctx, a, *, in_blocks=False):
-    impl = partial(_singular_values_impl, in_blocks=in_blocks and _is_local(ctx))
-    return mlir.lower_fun(impl, multiple_results=False)(ctx, a)
-
-
-singular_values_p = Primitive("singular_values")
-singular_values_p.def_impl(_eager(singular_values_p, _singular_values_impl))
-singular_values_p.def_abstract_eval(_singular_values_abstract_eval)
-batching.primitive_batchers[singular_values_p] = _singular_values_batching
-mlir.register_lowering(singular_values_p, _singular_values_lowering)
-mlir.register_lowering(
-    singular_values_p, partial(_singular_values_lowering, in_blocks=True), platform="cpu"
-)
-
-
+# singular_values: a (..., m, n) -> all of them, descending (..., min(m, n))
 # kept: a (..., m, n), rtol (...), atol (...) -> which values are kept (..., n)
+# complement: columns (..., n, k), which are kept (..., k) -> a basis of what is orthogonal
+#     to these (..., n, n), and its dimension (...)
 
 
-def _kept_impl(a, rtol, atol, *, direct, in_blocks=True):
-    return kept_values(a, rtol, atol, direct=direct, in_blocks=in_blocks)
+def _without_derivatives(name, function, *, multiple_results=False):
+    """The primitive of a function of arrays that may loop over the matrices."""
+
+    def impl(*args, in_blocks=True, **params):
+        return function(*args, in_blocks=in_blocks, **params)
+
+    def abstract_eval(*avals, **params):
+        # As for `factor`, the type does not depend on the way.
+        params |= {"direct": False} if "direct" in params else {}
+        found = _abstract_eval(impl, *avals, in_blocks=False, **params)
+        return found if multiple_results else found[0]
+
+    def batch(args, axes, **params):
+        found, _ = _batch(primitive, args, axes, **params)
+        return found, [0] * len(found) if multiple_results else 0
+
+    def lowering(ctx, *args, in_blocks=False, **params):
+        in_blocks = in_blocks and _is_local(ctx)
+        lower = partial(impl, in_blocks=in_blocks, **params)
+        return mlir.lower_fun(lower, multiple_results=multiple_results)(ctx, *args)
+
+    primitive = Primitive(name)
+    primitive.multiple_results = multiple_results
+    primitive.def_impl(_eager(primitive, impl))
+    primitive.def_abstract_eval(abstract_eval)
+    batching.primitive_batchers[primitive] = batch
+    mlir.register_lowering(primitive, lowering)
+    mlir.register_lowering(primitive, partial(lowering, in_blocks=True), platform="cpu")
+    return primitive
 
 
-def _kept_abstract_eval(*avals, direct):
-    # As for `factor`, the type does not depend on the way.
-    return _abstract_eval(_kept_impl, *avals, direct=False, in_blocks=False)[0]
-
-
-def _kept_jvp(primals, _, **params):
-    kept = kept_p.bind(*primals, **params)
-    return kept, ad.Zero(jax.typeof(kept).to_tangent_aval())
-
-
-def _kept_batching(args, axes, **params):
-    return _batch(kept_p, args, axes, **params)[0], 0
-
-
-def _kept_lowering(ctx, *args, direct, in_blocks=False):
-    in_blocks = in_blocks and _is_local(ctx)
-    impl = partial(_kept_impl, direct=direct, in_blocks=in_blocks)
-    return mlir.lower_fun(impl, multiple_results=False)(ctx, *args)
-
-
-kept_p = Primitive("kept")
-kept_p.def_impl(_eager(kept_p, _kept_impl))
-kept_p.def_abstract_eval(_kept_abstract_eval)
-ad.primitive_jvps[kept_p] = _kept_jvp
-batching.primitive_batchers[kept_p] = _kept_batching
-mlir.register_lowering(kept_p, _kept_lowering)
-mlir.register_lowering(kept_p, partial(_kept_lowering, in_blocks=True), platform="cpu")
+singular_values_p = _without_derivatives("singular_values", singular_values)
+kept_p = _without_derivatives("kept", kept_values)
+complement_p = _without_derivatives("complement", complement, multiple_results=True)
 
 
 # pinv_form: the factors, and what is in the slots -> the result of the open slot

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -45,10 +46,10 @@ def matrix_rank(
     **Differentiability.** None: the rank is an integer, and its tangent is zero.
 
     **Cost.** The singular values without vectors, `O(m n min(m, n))`, as in
-    `jnp.linalg.matrix_rank`; those of a long or wide matrix from its triangular factor. With
-    `method="auto"`, large batches of matrices of at most 64 rows and 8 columns, or the
-    reverse, are first tried by Gram-Schmidt, which may prove full rank without singular
-    values.
+    `jnp.linalg.matrix_rank`. Those of a matrix with at least twice as many rows as columns,
+    or the reverse, are computed from its triangular factor. With `method="auto"` large
+    batches of matrices with at most 64 rows and 8 columns, or the reverse, are first tried
+    by Gram-Schmidt, which may prove full rank without singular values.
 
     Example:
         >>> import jax.numpy as jnp
@@ -61,9 +62,10 @@ def matrix_rank(
     """
     tolerances = named_tolerances("matrix_rank", rtol, rcond, atol)
 
-    def kept(a: Array, rtol: Array, atol: Array) -> Any:
+    def kept(*arguments: Array) -> Any:
+        fixed = jax.lax.stop_gradient(arguments)
         # Of all factors nobody looks at more.
-        return None, None, None, kept_p.bind(a, rtol, atol, direct=method == "auto"), None
+        return None, None, None, kept_p.bind(*fixed, direct=method == "auto"), None
 
     problem, _ = factored(
         "matrix_rank", a, tolerances, hermitian=hermitian, method=method, factorise=kept

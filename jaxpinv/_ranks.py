@@ -13,8 +13,8 @@ from jaxpinv._certificate import Cutoff
 # LAPACK takes the values of a longer matrix from its triangular factor, but is slower than
 # a factorization by `jax.lax.linalg.qr` before it.
 _LONG = 2
-# Gram-Schmidt takes about a tenth of the time of the singular values of a matrix that is not
-# longer, so that it is worth an attempt if it proves more than a tenth of the matrices.
+# Gram-Schmidt takes about a tenth of the time of the singular values if the matrices are
+# not longer, so that an attempt pays if it proves more than a tenth of them.
 _SHORT, _SHARE = 64, 8
 # The first chunk may prove nothing. Of so many chunks its time does not count.
 _CHUNKS = 8
@@ -53,7 +53,7 @@ def kept_values(
 
 
 def _of_batch(a: Array, cutoff: Cutoff, *, direct: bool) -> tuple[Array, Array]:
-    """Singular values of `a`, `(B, m, n)`, and which matrices are proven to be of full rank.
+    """Singular values of `a`, `(B, m, n)`, and which matrices are proven of full rank.
 
     The values of those are zero.
     """
