@@ -1,9 +1,20 @@
 """The Moore-Penrose pseudo-inverse as a differentiable JAX primitive."""
 
 from jaxpinv import sharded as sharded
-from jaxpinv._lstsq import LstsqResult, lstsq, matrix_rank, null_projection
+from jaxpinv._lstsq import LstsqResult, lstsq
+from jaxpinv._null_space import NullSpaceResult, null_projection, null_space
 from jaxpinv._pinv import pinv, pinverse
+from jaxpinv._rank import matrix_rank
 
 __version__ = "0.1.0"
 
-__all__ = ["LstsqResult", "lstsq", "matrix_rank", "null_projection", "pinv", "pinverse"]
+__all__ = [
+    "LstsqResult",
+    "NullSpaceResult",
+    "lstsq",
+    "matrix_rank",
+    "null_projection",
+    "null_space",
+    "pinv",
+    "pinverse",
+]

@@ -1,9 +1,8 @@
-"""The public functions `lstsq`, `null_projection` and `matrix_rank`."""
+"""The public function `lstsq`."""
 
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -150,116 +149,3 @@ def _lstsq(
     return LstsqResult(
         x.astype(problem.dtype), residuals.astype(real), problem.rank(), values
     )
-
-
-def null_projection(
-    a: ArrayLike,
-    x: ArrayLike,
-    rtol: ArrayLike | None = None,
-    hermitian: bool = False,
-    *,
-    atol: ArrayLike | None = None,
-) -> Array:
-    r"""Orthogonal projection of vectors onto the null space, `(I - pinv(a) @ a) @ x`.
-
-    $$P x = x - \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} v_i\, (v_i^H x),$$
-
-    the motion $x$ of a redundant arm as far as it leaves its hand where it is. Singular
-    values that are cut count as zero.
-
-    Args:
-        a: matrices, `(..., m, n)`, of any numeric dtype.
-        x: a vector, `(n,)`, or an array of matrices, `(..., n, k)`, as `b` of `lstsq`.
-        rtol: as in `lstsq`.
-        hermitian: as in `pinv`.
-        atol: as in `pinv`.
-
-    Returns:
-        The projections, in the shape of `x` but for the batch, which broadcasts, and in the
-        dtype that `a` and `x` have in common. A matrix that is not finite gives NaN.
-
-    Raises:
-        TypeError: as `lstsq` does.
-        ValueError: as `lstsq` does, for the columns of `a`.
-
-    **Differentiability.** As the solution of `lstsq`, in `a` and `x`. Derivatives lose
-    digits with the condition of the kept singular values, which the value does not.
-
-    **Cost.** As `lstsq`, with `method="auto"`. The n by n projector is never formed.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import jaxpinv
-        >>> a = jnp.array([[1.0, 1.0, 0.0]])
-        >>> p = jaxpinv.null_projection(a, jnp.array([2.0, 0.0, 3.0]))
-        >>> bool(jnp.allclose(p, jnp.array([1.0, -1.0, 3.0]), atol=1e-5))
-        True
-
-    Source:
-        A. Liégeois, "Automatic supervisory control of the configuration and behavior of
-        multibody mechanisms", IEEE Trans. Syst. Man Cybern. 7 (1977) 868-871.
-    """
-    tolerances = {"rtol": rtol, "atol": atol}
-    problem, [columns] = factored(
-        "null_projection", a, tolerances, hermitian=hermitian, columns=("x", x, "columns")
-    )
-    formula = columns - problem.solve(matmul(problem.a, columns))
-    # The formula loses digits with the condition, which the singular vectors do not.
-    exact = jax.lax.stop_gradient(problem.null_projection(columns))
-    projected = _with_derivative_of(exact, formula).astype(problem.dtype)
-    return projected[..., 0] if jnp.ndim(x) == 1 else projected
-
-
-def matrix_rank(
-    a: ArrayLike,
-    rtol: ArrayLike | None = None,
-    hermitian: bool = False,
-    *,
-    atol: ArrayLike | None = None,
-) -> Array:
-    r"""Number of singular values above the cutoff of `pinv`, the numerical rank.
-
-    $$\#\{ i : s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1) \}$$
-
-    Args:
-        a: matrices, `(..., m, n)`, of any numeric dtype.
-        rtol: as in `pinv`.
-        hermitian: as in `pinv`.
-        atol: as in `pinv`.
-
-    Returns:
-        The ranks, int32, of batch shape: those of `pinv` and `lstsq`, from the same
-        factorisation. A matrix that is not finite has rank 0, and so has one with a NaN
-        tolerance.
-
-    Raises:
-        TypeError: as `pinv` does.
-        ValueError: as `pinv` does.
-
-    **Differentiability.** None: it is a whole number.
-
-    **Cost.** One factorisation, as in `pinv` with `method="auto"`.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import jaxpinv
-        >>> int(jaxpinv.matrix_rank(jnp.ones((3, 2))))
-        1
-
-    Source:
-        The cutoff is that of `pinv`.
-    """
-    tolerances = {"rtol": rtol, "atol": atol}
-    problem, _ = factored("matrix_rank", a, tolerances, hermitian=hermitian)
-    return problem.rank()
-
-
-@jax.custom_jvp
-def _with_derivative_of(x: Array, formula: Array) -> Array:
-    """`x`, with the derivatives of a formula that is less accurate."""
-    return x
-
-
-@_with_derivative_of.defjvp
-def _with_derivative_of_jvp(primals, tangents):
-    return _with_derivative_of(*primals), tangents[1]

@@ -1,9 +1,9 @@
-"""The primitives `factor`, `singular_values` and `pinv_form` and their rules.
+"""The primitives `factor` and `pinv_form`, those without derivatives, and their rules.
 
 They work on leading batch axes that broadcast against each other: all operands of one
 rank, each batch axis as long as the others' or 1. So nothing that a `vmap` leaves alone,
-the singular vectors in a Jacobian for one, is ever copied. The first and the last take
-tall matrices.
+the singular vectors in a Jacobian for one, is ever copied. `factor`, `kept` and
+`pinv_form` take tall matrices.
 """
 
 import functools
@@ -19,11 +19,14 @@ from jax.interpreters import ad, batching, mlir
 from jaxpinv import _form
 from jaxpinv._arrays import transpose
 from jaxpinv._blocks import Ways
+from jaxpinv._complement import complement
 from jaxpinv._decomposition import values
 from jaxpinv._factorisation import factor
 from jaxpinv._factors import Factors
 from jaxpinv._form import Outer, Slot
+from jaxpinv._ranks import kept_values
 from jaxpinv._rules import abstract_eval, batch, eager, is_local, is_on_one_device
+
 
 # factor: a (..., m, n), rtol (...), atol (...) -> the factors, and pinv(a) if wanted
 #
@@ -85,36 +88,48 @@ mlir.register_lowering(factor_p, _factor_lowering)
 mlir.register_lowering(factor_p, partial(_factor_lowering, in_blocks=True), platform="cpu")
 
 
-# singular_values: a (..., m, n) -> all of them, descending (..., min(m, n))
+# Without derivatives: their arguments must have none
 #
-# Without derivatives, which take vectors.
+# singular_values: a (..., m, n) -> all of them, descending (..., min(m, n))
+# kept: a (..., m, n), rtol (...), atol (...) -> which values are kept (..., n)
+# complement: columns (..., n, k), which are kept (..., k) -> a basis of what is orthogonal
+#     to these (..., n, n), and its dimension (...)
 
 
-def _singular_values_impl(a, *, in_blocks=True):
-    return values(a, in_blocks=in_blocks)
+def _without_derivatives(name, function, *, multiple_results=False):
+    """The primitive of a function of arrays that may loop over the matrices."""
+
+    def impl(*args, in_blocks=True, **params):
+        return function(*args, in_blocks=in_blocks, **params)
+
+    def result_types(*avals, **params):
+        # As for `factor`, the type does not depend on the way.
+        params |= {"direct": False} if "direct" in params else {}
+        found = abstract_eval(impl, *avals, in_blocks=False, **params)
+        return found if multiple_results else found[0]
+
+    def batching_rule(args, axes, **params):
+        found, _ = batch(primitive, args, axes, **params)
+        return found, [0] * len(found) if multiple_results else 0
+
+    def lowering(ctx, *args, in_blocks=False, **params):
+        in_blocks = in_blocks and is_local(ctx)
+        lower = partial(impl, in_blocks=in_blocks, **params)
+        return mlir.lower_fun(lower, multiple_results=multiple_results)(ctx, *args)
+
+    primitive = Primitive(name)
+    primitive.multiple_results = multiple_results
+    primitive.def_impl(eager(primitive, impl))
+    primitive.def_abstract_eval(result_types)
+    batching.primitive_batchers[primitive] = batching_rule
+    mlir.register_lowering(primitive, lowering)
+    mlir.register_lowering(primitive, partial(lowering, in_blocks=True), platform="cpu")
+    return primitive
 
 
-def _singular_values_abstract_eval(a):
-    return abstract_eval(_singular_values_impl, a, in_blocks=False)[0]
-
-
-def _singular_values_batching(args, axes):
-    return batch(singular_values_p, args, axes)[0], 0
-
-
-def _singular_values_lowering(ctx, a, *, in_blocks=False):
-    impl = partial(_singular_values_impl, in_blocks=in_blocks and is_local(ctx))
-    return mlir.lower_fun(impl, multiple_results=False)(ctx, a)
-
-
-singular_values_p = Primitive("singular_values")
-singular_values_p.def_impl(eager(singular_values_p, _singular_values_impl))
-singular_values_p.def_abstract_eval(_singular_values_abstract_eval)
-batching.primitive_batchers[singular_values_p] = _singular_values_batching
-mlir.register_lowering(singular_values_p, _singular_values_lowering)
-mlir.register_lowering(
-    singular_values_p, partial(_singular_values_lowering, in_blocks=True), platform="cpu"
-)
+singular_values_p = _without_derivatives("singular_values", values)
+kept_p = _without_derivatives("kept", kept_values)
+complement_p = _without_derivatives("complement", complement, multiple_results=True)
 
 
 # pinv_form: the factors, and what is in the slots -> the result of the open slot

@@ -118,11 +118,3 @@ class TestMatrixRank:
         assert np.array_equal(ranks, others)
         found = jaxpinv.lstsq(a, np.ones((4, 1)), hermitian=hermitian)
         assert np.array_equal(ranks, found.rank)
-
-    def test_it_passes_through_a_gradient(self, rng):
-        a = gaussian(rng, (5, 4))
-        gradient = jax.grad(lambda a: jnp.sum(a) * jaxpinv.matrix_rank(a).astype(float))(a)
-        assert np.array_equal(gradient, np.full((5, 4), 4.0))
-
-    def test_it_is_0_where_the_matrix_is_not_finite(self):
-        assert jaxpinv.matrix_rank(np.full((2, 2), np.inf)) == 0

@@ -1,0 +1,54 @@
+"""An orthonormal basis of what is orthogonal to given columns."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxpinv import _blocks
+from jaxpinv._arrays import is_known, matmul
+
+
+def complement(columns: Array, kept: Array, *, in_blocks: bool) -> tuple[Array, Array]:
+    """An orthonormal basis of what is orthogonal to the kept columns, and its dimension.
+
+    Args:
+        columns: `(..., n, k)` with `k <= n`, orthonormal unless n are kept.
+        kept: which of them, `(..., k)`.
+        in_blocks: whether the program may loop over the matrices.
+
+    Returns:
+        `(..., n, n)`, the columns beyond the dimension being zero, and that, int32.
+    """
+    n, k = columns.shape[-2:]
+    # The kept columns come first. In QR the others, zero then, make no reflections.
+    front = jnp.cumsum(kept, axis=-1, dtype=jnp.int32)
+    q = _full_q(_moved(columns, front - 1, kept, k), in_blocks=in_blocks)
+    rank = jnp.sum(kept, axis=-1, keepdims=True, dtype=jnp.int32)
+    place = jax.lax.broadcasted_iota(jnp.int32, (*rank.shape[:-1], n), rank.ndim - 1) - rank
+    return _moved(q, place, place >= 0, n), n - rank[..., 0]
+
+
+def _moved(x: Array, place: Array, chosen: Array, size: int) -> Array:
+    """The chosen columns of `(..., n, k)` at their places, the others zero, `(..., n, size)`.
+
+    A product, since a gather along a sharded batch has no type on an explicit mesh.
+    """
+    places = jax.lax.broadcasted_iota(jnp.int32, (*place.shape, size), place.ndim)
+    move = chosen[..., :, None] & (place[..., :, None] == places)
+    return matmul(x, move.astype(x.dtype))
+
+
+def _full_q(a: Array, *, in_blocks: bool) -> Array:
+    """The unitary factor of the QR factorization of `(..., n, k)`, `(..., n, n)`."""
+
+    def unitary(a: Array) -> tuple[Array]:
+        return (jax.lax.linalg.qr(a, full_matrices=True)[0],)
+
+    *batch, n, k = a.shape
+    if not in_blocks or not is_known(a.shape) or not a.size or math.prod(batch) == 1:
+        return unitary(a)[0]
+    flat = jnp.reshape(a, (-1, n, k))
+    [q] = _blocks.in_blocks(unitary, _blocks.of_one_call(flat, 4 * n**3), flat)
+    return jnp.reshape(q, (*batch, n, n))

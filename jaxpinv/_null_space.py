@@ -1,0 +1,195 @@
+"""The public functions `null_projection` and `null_space`."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxpinv._arrays import matmul
+from jaxpinv._primitives import complement_p
+from jaxpinv._problem import Method, Problem, factored, named_tolerances
+
+
+class NullSpaceResult(NamedTuple):
+    """What `null_space` returns.
+
+    Attributes:
+        basis: `(..., n, n)`, in the floating dtype of `a`. Of its columns so many in front
+            as `nullity` says are an orthonormal basis, and the others are zero.
+        nullity: the dimension of the null space, in the default integer dtype, `(...)`.
+    """
+
+    basis: Array
+    nullity: Array
+
+
+def null_projection(
+    a: ArrayLike,
+    x: ArrayLike,
+    rtol: ArrayLike | None = None,
+    hermitian: bool = False,
+    *,
+    atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
+    method: Method = "auto",
+) -> Array:
+    r"""Orthogonal projection of vectors onto the null space, `(I - pinv(a) @ a) @ x`.
+
+    $$P x = x - \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} v_i\, (v_i^H x),$$
+
+    the motion $x$ of a redundant arm as far as it leaves its hand where it is. Singular
+    values that are cut count as zero.
+
+    Args:
+        a: matrices, `(..., m, n)`, of any numeric dtype.
+        x: a vector, `(n,)`, or an array of matrices, `(..., n, k)`, as `b` of `lstsq`.
+        rtol: as in `lstsq`.
+        hermitian: as in `pinv`.
+        atol: as in `pinv`.
+        rcond: as in `pinv`.
+        method: as in `pinv`.
+
+    Returns:
+        The projections, in the shape of `x` but for the batch, which broadcasts, and in the
+        dtype that `a` and `x` have in common. A matrix that is not finite gives NaN.
+
+    Raises:
+        TypeError: as `lstsq` does.
+        ValueError: as `lstsq` does, for the columns of `a`.
+
+    **Differentiability.** As the solution of `lstsq`, in `a` and `x`. Derivatives lose
+    digits with the condition of the kept singular values, which the value does not.
+
+    **Cost.** As `lstsq`. The n by n projector is never formed.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxpinv
+        >>> a = jnp.array([[1.0, 1.0, 0.0]])
+        >>> p = jaxpinv.null_projection(a, jnp.array([2.0, 0.0, 3.0]))
+        >>> bool(jnp.allclose(p, jnp.array([1.0, -1.0, 3.0]), atol=1e-5))
+        True
+
+    Source:
+        A. Liégeois, "Automatic supervisory control of the configuration and behavior of
+        multibody mechanisms", IEEE Trans. Syst. Man Cybern. 7 (1977) 868-871.
+    """
+    tolerances = named_tolerances("null_projection", rtol, rcond, atol)
+    problem, [columns] = factored(
+        "null_projection",
+        a,
+        tolerances,
+        hermitian=hermitian,
+        method=method,
+        columns=("x", x, "columns"),
+    )
+    formula = columns - problem.solve(matmul(problem.a, columns))
+    # The formula loses digits with the condition, which the singular vectors do not.
+    exact = jax.lax.stop_gradient(problem.null_projection(columns))
+    projected = _with_derivative_of(exact, formula).astype(problem.dtype)
+    return projected[..., 0] if jnp.ndim(x) == 1 else projected
+
+
+def null_space(
+    a: ArrayLike,
+    rtol: ArrayLike | None = None,
+    hermitian: bool = False,
+    *,
+    atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
+    method: Method = "auto",
+) -> NullSpaceResult:
+    r"""Orthonormal basis of the null space, of static size, and its dimension.
+
+    $$A_k N = 0, \qquad N^H N = \mathrm{diag}(1, \dots, 1, 0, \dots, 0), \qquad
+    N N^H = I - A^+ A,$$
+
+    where $A_k$ is $A$ without the singular values that `pinv` truncates.
+
+    Args:
+        a: matrices, `(..., m, n)`, of any numeric dtype.
+        rtol: as in `pinv`.
+        hermitian: as in `pinv`.
+        atol: as in `pinv`.
+        rcond: as in `pinv`.
+        method: as in `pinv`.
+
+    Returns:
+        The basis, `(..., n, n)`, in the floating dtype of `a`, and the nullity, n minus the
+        rank, in the default integer dtype, of batch shape. The basis has `nullity`
+        orthonormal columns in front; the others are zero. Outside of `jit`,
+        `basis[:, :nullity]` is the array of `scipy.linalg.null_space`. A matrix that is not
+        finite, or has a NaN tolerance, gives a basis of NaN and nullity 0.
+
+    Raises:
+        TypeError: as `pinv` does.
+        ValueError: as `pinv` does.
+
+    **Differentiability.** The basis is defined up to a rotation, the same for value and
+    derivative: only functions of $N N^H$, the projector, have meaningful derivatives. They
+    are exact to every order and in both modes, wherever `pinv` is differentiable. With the
+    derivative $dP$ of the projector $P = I - A^+ A$ the derivative of the basis is
+    $dN = dP\, N$. If only zeros are truncated, that is $-A^+ E N$ along $E$.
+
+    **Cost.** One factorization as in `pinv`, and a QR factorization of an n by n matrix
+    with all of `Q`, about `8/3 n^3` flops, or of n by m if `m < n`. The derivative takes
+    what that of the solution of `lstsq` does for n right-hand sides.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxpinv
+        >>> a = jnp.array([[1.0, 1.0, 0.0]])
+        >>> basis, nullity = jaxpinv.null_space(a)
+        >>> int(nullity), bool(jnp.allclose(a @ basis, 0, atol=1e-6))
+        (2, True)
+        >>> bool(jnp.allclose(basis @ basis.T, jnp.eye(3) - jaxpinv.pinv(a) @ a, atol=1e-6))
+        True
+
+    Source:
+        G. H. Golub and V. Pereyra, "The differentiation of pseudo-inverses and nonlinear
+        least squares problems whose variables separate", SIAM J. Numer. Anal. 10 (1973)
+        413-432, for the derivative of the projector.
+    """
+    tolerances = named_tolerances("null_space", rtol, rcond, atol)
+    problem, _ = factored("null_space", a, tolerances, hermitian=hermitian, method=method)
+    basis, nullity = _basis(problem)
+    onto_corange = problem.solve(problem.a)
+    basis = _moving_off(basis, onto_corange).astype(problem.dtype)
+    nullity = nullity.astype(jnp.result_type(int))
+    return NullSpaceResult(problem.in_batch(basis, 2), problem.in_batch(nullity, 0))
+
+
+def _basis(problem: Problem) -> tuple[Array, Array]:
+    """The basis, `(..., n, n)`, and the nullity, without derivatives."""
+    u, s, v, kept, _ = jax.lax.stop_gradient(problem.factors)
+    # Columns of certified factors need not be orthonormal, but nothing is beside them.
+    basis, nullity = complement_p.bind(u if problem.is_wide else v, kept)
+    undefined = jnp.any(jnp.isnan(s), axis=-1)
+    basis = jnp.where(undefined[..., None, None], jnp.nan, basis)
+    return basis, jnp.where(undefined, 0, nullity)
+
+
+@jax.custom_jvp
+def _with_derivative_of(x: Array, formula: Array) -> Array:
+    """`x`, with the derivatives of a formula that is less accurate."""
+    return x
+
+
+@_with_derivative_of.defjvp
+def _with_derivative_of_jvp(primals, tangents):
+    return _with_derivative_of(*primals), tangents[1]
+
+
+@jax.custom_jvp
+def _moving_off(basis: Array, projector: Array) -> Array:
+    """`basis` of the null space of an orthogonal projector, both `(..., n, n)`."""
+    return basis
+
+
+@_moving_off.defjvp
+def _moving_off_jvp(primals, tangents):
+    # The basis in the tangent moves too, or second derivatives would be wrong.
+    basis = _moving_off(*primals)
+    return basis, -matmul(tangents[1], basis)

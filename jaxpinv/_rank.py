@@ -1,0 +1,73 @@
+"""The public function `matrix_rank`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxpinv._primitives import kept_p
+from jaxpinv._problem import Method, factored, named_tolerances
+
+
+def matrix_rank(
+    a: ArrayLike,
+    rtol: ArrayLike | None = None,
+    hermitian: bool = False,
+    *,
+    atol: ArrayLike | None = None,
+    rcond: ArrayLike | None = None,
+    method: Method = "auto",
+) -> Array:
+    r"""Number of singular values above the cutoff of `pinv`, the numerical rank.
+
+    $$\#\{ i : s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1) \}$$
+
+    Args:
+        a: matrices, `(..., m, n)`, of any numeric dtype.
+        rtol: as in `pinv`.
+        hermitian: as in `pinv`.
+        atol: as in `pinv`.
+        rcond: as in `pinv`.
+        method: as in `pinv`.
+
+    Returns:
+        The ranks, in the default integer dtype of JAX, of batch shape. The rule is that of
+        `pinv` and `lstsq`, but the singular values are computed without vectors: one that
+        is within rounding of the cutoff may count here and be truncated there, or the
+        other way round. A matrix that is not finite has rank 0, and so has one with a NaN
+        tolerance.
+
+    Raises:
+        TypeError: as `pinv` does.
+        ValueError: as `pinv` does.
+
+    **Differentiability.** None: the rank is an integer, and its tangent is zero.
+
+    **Cost.** The singular values without vectors, `O(m n min(m, n))`, as in
+    `jnp.linalg.matrix_rank`. Those of a matrix with at least twice as many rows as columns,
+    or the reverse, are computed from its triangular factor. With `method="auto"` large
+    batches of matrices with at most 64 rows and 8 columns, or the reverse, are first tried
+    by Gram-Schmidt, which may prove full rank without singular values.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxpinv
+        >>> int(jaxpinv.matrix_rank(jnp.ones((3, 2))))
+        1
+
+    Source:
+        The cutoff is that of `pinv`.
+    """
+    tolerances = named_tolerances("matrix_rank", rtol, rcond, atol)
+
+    def kept(*arguments: Array) -> Any:
+        fixed = jax.lax.stop_gradient(arguments)
+        # Of all factors nobody looks at more.
+        return None, None, None, kept_p.bind(*fixed, direct=method == "auto"), None
+
+    problem, _ = factored(
+        "matrix_rank", a, tolerances, hermitian=hermitian, method=method, factorise=kept
+    )
+    return problem.in_batch(jnp.sum(problem.factors.kept, axis=-1, dtype=int), 0)
