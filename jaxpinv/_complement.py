@@ -31,7 +31,7 @@ def complement(columns: Array, kept: Array, *, in_blocks: bool) -> tuple[Array, 
 
 
 def _moved(x: Array, place: Array, chosen: Array, size: int) -> Array:
-    """The chosen columns of `(..., n, k)` at their places, the others zero, `(..., n, size)`.
+    """The chosen columns of `(..., n, k)` at their places, else zero, `(..., n, size)`.
 
     A product, since a gather along a sharded batch has no type on an explicit mesh.
     """

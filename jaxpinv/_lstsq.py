@@ -12,7 +12,6 @@ from jaxpinv._problem import (
     Inputs,
     Method,
     compiled,
-    factored,
     factorize,
     named_tolerances,
     prepare,

@@ -1,5 +1,6 @@
 """The public functions `null_projection` and `null_space`."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,15 @@ from jax.typing import ArrayLike
 
 from jaxpinv._arrays import matmul
 from jaxpinv._primitives import complement_p
-from jaxpinv._problem import Method, Problem, factored, named_tolerances
+from jaxpinv._problem import (
+    Inputs,
+    Method,
+    Problem,
+    compiled,
+    factorize,
+    named_tolerances,
+    prepare,
+)
 
 
 class NullSpaceResult(NamedTuple):
@@ -77,19 +86,28 @@ def null_projection(
         multibody mechanisms", IEEE Trans. Syst. Man Cybern. 7 (1977) 868-871.
     """
     tolerances = named_tolerances("null_projection", rtol, rcond, atol)
-    problem, [columns] = factored(
+    columns = ("x", x, "columns")
+    inputs = prepare(
         "null_projection",
         a,
         tolerances,
         hermitian=hermitian,
         method=method,
-        columns=("x", x, "columns"),
+        columns=columns,
     )
+    return _null_projection(inputs, hermitian=bool(hermitian), method=method)
+
+
+@partial(compiled, options=("hermitian", "method"))
+def _null_projection(inputs: Inputs, *, hermitian: bool, method: Method) -> Array:
+    """The projections, compiled once for every shape."""
+    problem, [columns] = factorize(inputs, hermitian=hermitian, method=method)
     formula = columns - problem.solve(matmul(problem.a, columns))
     # The formula loses digits with the condition, which the singular vectors do not.
     exact = jax.lax.stop_gradient(problem.null_projection(columns))
     projected = _with_derivative_of(exact, formula).astype(problem.dtype)
-    return projected[..., 0] if jnp.ndim(x) == 1 else projected
+    is_vector = inputs.columns is not None and inputs.columns.ndim == 1
+    return projected[..., 0] if is_vector else projected
 
 
 def null_space(
@@ -153,7 +171,14 @@ def null_space(
         413-432, for the derivative of the projector.
     """
     tolerances = named_tolerances("null_space", rtol, rcond, atol)
-    problem, _ = factored("null_space", a, tolerances, hermitian=hermitian, method=method)
+    inputs = prepare("null_space", a, tolerances, hermitian=hermitian, method=method)
+    return _null_space(inputs, hermitian=bool(hermitian), method=method)
+
+
+@partial(compiled, options=("hermitian", "method"))
+def _null_space(inputs: Inputs, *, hermitian: bool, method: Method) -> NullSpaceResult:
+    """The basis and the nullity, compiled once for every shape."""
+    problem, _ = factorize(inputs, hermitian=hermitian, method=method)
     basis, nullity = _basis(problem)
     onto_corange = problem.solve(problem.a)
     basis = _moving_off(basis, onto_corange).astype(problem.dtype)

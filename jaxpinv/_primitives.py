@@ -27,7 +27,6 @@ from jaxpinv._form import Outer, Slot
 from jaxpinv._ranks import kept_values
 from jaxpinv._rules import abstract_eval, batch, eager, is_local, is_on_one_device
 
-
 # factor: a (..., m, n), rtol (...), atol (...) -> the factors, and pinv(a) if wanted
 #
 # The factors serve the form alone, which knows how it changes with a. The tangent that

@@ -207,36 +207,6 @@ def factorize(
     return Problem(a, Factors(*factors), x, batch, m < n, cuts, dtype), rest
 
 
-def factored(
-    function: str,
-    a: ArrayLike,
-    tolerances: Tolerances,
-    *,
-    hermitian: bool,
-    method: Method = "auto",
-    with_pinv: bool = False,
-    columns: Columns | None = None,
-    factorise: Factorise | None = None,
-) -> tuple[Problem, list[Array]]:
-    """What `factorize` makes of what `prepare` returns."""
-    inputs = prepare(
-        function,
-        a,
-        tolerances,
-        hermitian=hermitian,
-        method=method,
-        columns=columns,
-        stacklevel=4,
-    )
-    return factorize(
-        inputs,
-        hermitian=bool(hermitian),
-        method=method,
-        with_pinv=with_pinv,
-        factorise=factorise,
-    )
-
-
 def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
     """`function` of `Inputs` and of these options, compiled once for every shape.
 

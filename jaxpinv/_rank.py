@@ -1,5 +1,6 @@
 """The public function `matrix_rank`."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpinv._primitives import kept_p
-from jaxpinv._problem import Method, factored, named_tolerances
+from jaxpinv._problem import Inputs, Method, compiled, factorize, named_tolerances, prepare
 
 
 def matrix_rank(
@@ -61,13 +62,18 @@ def matrix_rank(
         The cutoff is that of `pinv`.
     """
     tolerances = named_tolerances("matrix_rank", rtol, rcond, atol)
+    inputs = prepare("matrix_rank", a, tolerances, hermitian=hermitian, method=method)
+    return _matrix_rank(inputs, hermitian=bool(hermitian), method=method)
+
+
+@partial(compiled, options=("hermitian", "method"))
+def _matrix_rank(inputs: Inputs, *, hermitian: bool, method: Method) -> Array:
+    """The ranks, compiled once for every shape."""
 
     def kept(*arguments: Array) -> Any:
         fixed = jax.lax.stop_gradient(arguments)
         # Of all factors nobody looks at more.
         return None, None, None, kept_p.bind(*fixed, direct=method == "auto"), None
 
-    problem, _ = factored(
-        "matrix_rank", a, tolerances, hermitian=hermitian, method=method, factorise=kept
-    )
+    problem, _ = factorize(inputs, hermitian=hermitian, method=method, factorise=kept)
     return problem.in_batch(jnp.sum(problem.factors.kept, axis=-1, dtype=int), 0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from jaxpinv._problem import factored
+from jaxpinv._problem import factorize, prepare
 from tests.helpers import bound, gaussian, hermitian_matrix, matrix, relative_error
 
 # By Gram-Schmidt, by LU and by Cholesky, each with and without a batch where it has both.
@@ -49,8 +49,8 @@ def random(rng, shape, dtype, spectrum=None):
 def directly(a, rtol=None, *, hermitian=False, atol=None):
     """The factors that `pinv` finds. Both compile one program."""
     tolerances = {"rtol": rtol, "atol": atol}
-    problem, _ = factored("pinv", a, tolerances, hermitian=hermitian, with_pinv=True)
-    return problem.factors
+    inputs = prepare("pinv", a, tolerances, hermitian=hermitian)
+    return factorize(inputs, hermitian=hermitian, with_pinv=True)[0].factors
 
 
 def singular_values_taken(a, rtol=None, *, hermitian=False, atol=None):
