@@ -38,7 +38,7 @@ def kept_values(
     cutoff = Cutoff(rtol, atol)
     *batch, m, n = a.shape
     if not in_blocks or not is_known(a.shape) or not a.size or math.prod(batch) == 1:
-        s, full = _values(scaled), jnp.zeros_like(finite)
+        s, full = _values(scaled, may_reduce=in_blocks), jnp.zeros_like(finite)
     else:
         flat = jnp.reshape(scaled, (-1, m, n))
         met = Cutoff(*(_largest_met(x, batch) for x in (rtol, atol / scale)))
@@ -91,10 +91,11 @@ def _proven_in_chunks(a: Array, cutoff: Cutoff, chunk: int) -> Array:
     return jax.lax.while_loop(goes_on, step, (begin, ~none[0], none))[2]
 
 
-def _values(a: Array) -> Array:
-    """All singular values, `(..., n)`."""
+def _values(a: Array, *, may_reduce: bool = True) -> Array:
+    """All singular values, `(..., n)`, of triangular factors if that may be."""
     m, n = a.shape[-2:]
-    if is_known((m, n)) and m >= _LONG * n:
+    # JAX cannot lower a QR factorization where the type says how a batch is divided.
+    if may_reduce and is_known((m, n)) and m >= _LONG * n:
         _, a = jax.lax.linalg.qr(a, full_matrices=False)
     elif m == n:
         # LAPACK stores columns where we store rows: it takes the transpose as that is.
