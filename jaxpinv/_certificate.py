@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxpinv._arrays import adjoint, frobenius_norm, identity, matmul
+from jaxpinv._arrays import adjoint, frobenius_norm, identity, largest_of_columns, matmul
 
 # Rounding leaves `||A W - Q||_F` at eps ||A||_F ||W||_F times 0.1 sqrt(n) for LU, measured
 # on random, graded, Kahan and Vandermonde matrices for n from 9 to 500, and 0.2 for two
@@ -42,6 +42,18 @@ class Cutoff(NamedTuple):
     def above(self, upper: Array) -> Array:
         """The cutoff, or more if `upper` is more than the largest singular value."""
         return jnp.maximum(jnp.maximum(self.atol, self.rtol * upper), 0)
+
+    def keeps(self, s: Array) -> Array:
+        """Which singular values of `(..., n)` are above the cutoff."""
+        largest = largest_of_columns(s[..., None])[..., 0, 0]
+        return s > self.above(largest)[..., None]
+
+
+def largest_met(tolerance: Array, batch: list) -> Array:
+    """The largest tolerance that each matrix of a batch meets."""
+    more = [i for i, n in enumerate(batch) if n == 1 != tolerance.shape[i]]
+    largest = jnp.max(tolerance, axis=more, keepdims=True, initial=0)
+    return jnp.broadcast_to(largest, batch)
 
 
 def is_hopeless(

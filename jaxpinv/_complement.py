@@ -31,7 +31,7 @@ def complement(columns: Array, kept: Array, *, in_blocks: bool) -> tuple[Array, 
 
 
 def _moved(x: Array, place: Array, chosen: Array, size: int) -> Array:
-    """The chosen columns of `(..., n, k)` at their places, else zero, `(..., n, size)`.
+    """The chosen columns of `(..., n, k)` at their places, `(..., n, size)`, others zero.
 
     A product, since a gather along a sharded batch has no type on an explicit mesh.
     """
@@ -41,10 +41,15 @@ def _moved(x: Array, place: Array, chosen: Array, size: int) -> Array:
 
 
 def _full_q(a: Array, *, in_blocks: bool) -> Array:
-    """The unitary factor of the QR factorization of `(..., n, k)`, `(..., n, n)`."""
+    """A unitary matrix whose first columns span those of `(..., n, k)`, `(..., n, n)`."""
 
     def unitary(a: Array) -> tuple[Array]:
         return (jax.lax.linalg.qr(a, full_matrices=True)[0],)
+
+    if any(axis is not None for axis in jax.typeof(a).sharding.spec):
+        # JAX cannot lower a QR factorization where the type says how a batch is divided.
+        # Of orthonormal columns and zeros the left singular vectors do as well.
+        return jax.lax.linalg.svd(a, full_matrices=True)[0]
 
     *batch, n, k = a.shape
     if not in_blocks or not is_known(a.shape) or not a.size or math.prod(batch) == 1:

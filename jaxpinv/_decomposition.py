@@ -15,13 +15,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _blocks
-from jaxpinv._arrays import adjoint, in_units, is_known
+from jaxpinv._arrays import adjoint, in_units, is_known, transpose
 
 # LAPACK's SMLSIZ: divide and conquer leaves matrices of up to so many columns to QR
 # iteration, which has not been seen to fail, and the loop would be compiled for nothing.
 # Singular values without vectors come from QR iteration whatever the size. By name it can
 # be had with vectors as well, but `jax.export` refuses that call (gesvd).
 _DIVIDED = 25
+# LAPACK takes the values of a longer matrix from its triangular factor, but is slower than
+# `jax.lax.linalg.qr` before it.
+_LONG = 2
 # Of 31 matrices that failed not one failed again, but of 68 transposes, say, two did.
 _ATTEMPTS = 8
 
@@ -39,17 +42,21 @@ def triplets(a: Array, *, hermitian: bool, in_blocks: bool) -> tuple[Array, Arra
         in_blocks: whether the program may loop over the matrices.
     """
     may_fail = all(not is_known((k,)) or k > _DIVIDED for k in a.shape[-2:])
-    loops = {"in_blocks": in_blocks, "again": in_blocks and may_fail}
+    again = in_blocks and may_fail
     if hermitian:
-        s, u, v = decomposed(_eigh, a, **loops)
+        s, u, v = decomposed(_eigh, a, in_blocks=in_blocks, again=again)
         return u, s, v
-    s, u, vh = decomposed(_svd, a, **loops)
+    s, u, vh = decomposed(_svd, a, in_blocks=in_blocks, again=again)
     return u, s, adjoint(vh)
 
 
 def values(a: Array, *, in_blocks: bool) -> Array:
     """All singular values of `a`, `(..., m, n)`, descending, without vectors."""
-    [s] = decomposed(_values, a, in_blocks=in_blocks, again=False)
+    # JAX cannot lower a QR factorization where the type says how a batch is divided.
+    take = partial(_values, of_factor=in_blocks and _is_long(a))
+    [s] = decomposed(
+        take, a, in_blocks=in_blocks, again=False, of_one_call=values_of_one_call
+    )
     return s
 
 
@@ -59,8 +66,21 @@ def of_one_call(a: Array) -> int:
     return _blocks.of_one_call(a, 10 * m * n * min(m, n))
 
 
+def values_of_one_call(a: Array) -> int:
+    """How many of the matrices may be left to LAPACK in one call for values alone."""
+    if not _is_long(a):
+        return of_one_call(a)
+    m, n = a.shape[-2:]
+    return _blocks.of_one_call(a, max(10 * n**3, 2 * m * n**2))
+
+
 def decomposed(
-    decompose: Decomposition, a: Array, *, in_blocks: bool, again: bool
+    decompose: Decomposition,
+    a: Array,
+    *,
+    in_blocks: bool,
+    again: bool,
+    of_one_call: Callable[[Array], int] = of_one_call,
 ) -> tuple[Array, ...]:
     """Decompositions of matrices of any size, `(..., m, n)`, each in its units.
 
@@ -69,6 +89,7 @@ def decomposed(
         a: the matrices. Those that are not finite count as zero.
         in_blocks: whether to do so in as many calls as are safe, instead of in one.
         again: whether to decompose multiples of a matrix if that gives NaN.
+        of_one_call: how many of the matrices are safe in one call.
     """
     *batch, m, n = a.shape
     parts, flat = partial(_in_units, decompose), a
@@ -141,6 +162,17 @@ def _eigh(a: Array) -> tuple[Array, Array, Array]:
     return jnp.abs(eigenvalues), v * sign[..., None, :], v
 
 
-def _values(a: Array) -> tuple[Array]:
-    """Singular values alone."""
+def _values(a: Array, *, of_factor: bool) -> tuple[Array]:
+    """Singular values alone, those of the triangular factor if wanted."""
+    if of_factor:
+        _, a = jax.lax.linalg.qr(a, full_matrices=False)
+    elif a.shape[-2] == a.shape[-1]:
+        # LAPACK stores columns where we store rows: it takes the transpose as that is.
+        a = transpose(a)
     return (jax.lax.linalg.svd(a, full_matrices=False, compute_uv=False),)
+
+
+def _is_long(a: Array) -> bool:
+    """Whether values are taken of the triangular factor."""
+    m, n = a.shape[-2:]
+    return is_known((m, n)) and m >= _LONG * n

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _blocks, _decomposition, _direct
-from jaxpinv._arrays import finite_or_zero, in_units, largest_of_columns
-from jaxpinv._certificate import Cutoff
+from jaxpinv._arrays import finite_or_zero, in_units
+from jaxpinv._certificate import Cutoff, largest_met
 from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
 
 # On a GPU, where blocks gain nothing, matrices without a proof are at least not all
@@ -63,7 +63,7 @@ def factors_of(
     # A largest value beyond all numbers would cut all others: the result would be zero.
     overflows = ~jnp.all(jnp.isfinite(s), axis=-1)
     undefined = ~finite | overflows | jnp.isnan(cutoff.rtol) | jnp.isnan(cutoff.atol)
-    kept = _kept(s, cutoff) | (certified | undefined)[..., None]
+    kept = cutoff.keeps(s) | (certified | undefined)[..., None]
     s = jnp.where(undefined[..., None], jnp.nan, s)
     return Factors(u, s, v, kept, certified & may_be_inverse(u.shape))
 
@@ -80,7 +80,7 @@ def _where_proven(
     method = _direct.method(flat, in_blocks=in_blocks)
     if method is None:
         return None
-    cutoff = Cutoff(*(jnp.reshape(_largest_met(x, batch), shape) for x in cutoff))
+    cutoff = Cutoff(*(jnp.reshape(largest_met(x, batch), shape) for x in cutoff))
     problems = (flat, *cutoff)
 
     def solve(a: Array, rtol: Array, atol: Array) -> Solution:
@@ -118,16 +118,3 @@ def _solved(decompose: Callable, a: Array, cutoff: Cutoff) -> Solution:
     triplets, finite = decompose(a), finite_or_zero(a)[1][..., 0, 0]
     factors = factors_of(triplets, cutoff, finite, jnp.zeros_like(finite))
     return (*triplets, pseudo_inverse(factors))
-
-
-def _kept(s: Array, cutoff: Cutoff) -> Array:
-    """Which singular values are above the cutoff, `(..., n)`."""
-    largest = largest_of_columns(s[..., None])[..., 0, 0]
-    return s > cutoff.above(largest)[..., None]
-
-
-def _largest_met(tolerance: Array, batch: list) -> Array:
-    """The largest tolerance that each matrix of a batch meets."""
-    more = [i for i, n in enumerate(batch) if n == 1 != tolerance.shape[i]]
-    largest = jnp.max(tolerance, axis=more, keepdims=True, initial=0)
-    return jnp.broadcast_to(largest, batch)

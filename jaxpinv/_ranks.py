@@ -7,12 +7,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _blocks, _direct
-from jaxpinv._arrays import TINY, in_units, is_known, largest_of_columns, transpose
-from jaxpinv._certificate import Cutoff
+from jaxpinv._arrays import TINY, in_units, is_known
+from jaxpinv._certificate import Cutoff, largest_met
+from jaxpinv._decomposition import values, values_of_one_call
 
-# LAPACK takes the values of a longer matrix from its triangular factor, but is slower than
-# a factorization by `jax.lax.linalg.qr` before it.
-_LONG = 2
 # Gram-Schmidt takes about a tenth of the time of the singular values if the matrices are
 # not longer, so that an attempt pays if it proves more than a tenth of them.
 _SHORT, _SHARE = 64, 8
@@ -37,34 +35,33 @@ def kept_values(
     scaled, scale, finite = in_units(a)
     cutoff = Cutoff(rtol, atol)
     *batch, m, n = a.shape
-    if not in_blocks or not is_known(a.shape) or not a.size or math.prod(batch) == 1:
-        s, full = _values(scaled), jnp.zeros_like(finite)
+    count, chunk = math.prod(batch), _blocks.of_cache(a) if is_known(a.shape) else 0
+    tiny = in_blocks and is_known(a.shape) and a.size and n <= TINY and m <= _SHORT
+    if direct and tiny and count >= _CHUNKS * chunk:
+        met = (jnp.ravel(largest_met(x, batch)) for x in (rtol, atol / scale))
+        s, full = _of_batch(jnp.reshape(scaled, (-1, m, n)), Cutoff(*met), chunk)
+        s, full = jnp.reshape(s, (*batch, n)) * scale[..., None], jnp.reshape(full, batch)
     else:
-        flat = jnp.reshape(scaled, (-1, m, n))
-        met = Cutoff(*(_largest_met(x, batch) for x in (rtol, atol / scale)))
-        s, full = _of_batch(flat, met, direct=direct)
-        s, full = jnp.reshape(s, (*batch, n)), jnp.reshape(full, batch)
-    s = s * scale[..., None]
-    largest = largest_of_columns(s[..., None])[..., 0, 0]
-    kept = (s > cutoff.above(largest)[..., None]) | full[..., None]
+        s, full = values(a, in_blocks=in_blocks), jnp.zeros_like(finite)
     # The rank is not known if the largest value is beyond the range of the dtype.
-    defined = finite & jnp.isfinite(largest) & ~jnp.isnan(rtol) & ~jnp.isnan(atol)
-    return kept & defined[..., None]
+    finite &= jnp.all(jnp.isfinite(s), axis=-1)
+    defined = finite & ~jnp.isnan(rtol) & ~jnp.isnan(atol)
+    return (cutoff.keeps(s) | full[..., None]) & defined[..., None]
 
 
-def _of_batch(a: Array, cutoff: Cutoff, *, direct: bool) -> tuple[Array, Array]:
+def _of_batch(a: Array, cutoff: Cutoff, chunk: int) -> tuple[Array, Array]:
     """Singular values of `a`, `(B, m, n)`, and which matrices are proven of full rank.
 
     The values of those are zero.
     """
-    count, m, n = a.shape
-    size, chunk = _of_one_call(a), _blocks.of_cache(a)
-    if not direct or n > TINY or m > _SHORT or count < _CHUNKS * chunk:
-        [s] = _blocks.in_blocks(lambda a: (_values(a),), size, a)
-        return s, jnp.isnan(s[:, 0])
     full = _proven_in_chunks(a, cutoff, chunk)
-    s = 0 * jnp.real(a[:, 0])
-    [s] = _blocks.replace(lambda a: (_values(a),), min(chunk, size), ~full, [s], a)
+    [s] = _blocks.replace(
+        lambda a: (values(a, in_blocks=True),),
+        min(chunk, values_of_one_call(a)),
+        ~full,
+        [0 * jnp.real(a[:, 0])],
+        a,
+    )
     return s, full
 
 
@@ -89,29 +86,3 @@ def _proven_in_chunks(a: Array, cutoff: Cutoff, chunk: int) -> Array:
     none = jnp.isnan(jnp.real(a[:, 0, 0]) * 0 + 0 * cutoff.rtol + 0 * cutoff.atol) & False
     begin = jnp.zeros((), jnp.int32)
     return jax.lax.while_loop(goes_on, step, (begin, ~none[0], none))[2]
-
-
-def _values(a: Array) -> Array:
-    """All singular values, `(..., n)`."""
-    m, n = a.shape[-2:]
-    if is_known((m, n)) and m >= _LONG * n:
-        _, a = jax.lax.linalg.qr(a, full_matrices=False)
-    elif m == n:
-        # LAPACK stores columns where we store rows: it takes the transpose as that is.
-        a = transpose(a)
-    return jax.lax.linalg.svd(a, full_matrices=False, compute_uv=False)
-
-
-def _of_one_call(a: Array) -> int:
-    """How many of the matrices LAPACK may be given at a time."""
-    m, n = a.shape[-2:]
-    is_long = m >= _LONG * n
-    flops = max(10 * n**3, 2 * m * n**2) if is_long else 10 * m * n**2
-    return _blocks.of_one_call(a, flops)
-
-
-def _largest_met(tolerance: Array, batch: list) -> Array:
-    """The largest tolerance that each matrix of a batch meets, in one axis."""
-    more = [i for i, n in enumerate(batch) if n == 1 != tolerance.shape[i]]
-    largest = jnp.max(tolerance, axis=more, keepdims=True, initial=0)
-    return jnp.ravel(jnp.broadcast_to(largest, batch))
