@@ -4,7 +4,7 @@ The error of every result over `eps * cond`, by both ways and by jnp, the worst 
 matrices. It is relative to the change that a change of the matrix by its own size makes, so
 that a backward stable method has a small number everywhere: see `tests.extended`. A cell
 may have 4, or 4 times the error of `method="svd"`, in the norm and in the largest element.
-If one has more the status is 1. All shapes take some two hours on one core.
+If one has more the status is 1. All shapes take hours on one core.
 """
 
 import argparse
@@ -229,8 +229,8 @@ def programs_of(shape: Shape) -> Sequence[Callable[..., dict[str, jax.Array]]]:
 def shapes(*, quick: bool) -> Iterator[Shape]:
     """Single matrices of all sizes, batches of fewer, and square ones."""
     if quick:
-        yield from (Shape(1, 20_000, n, x) for n in (2, 8) for x in DTYPES[:2])
-        yield Shape(32, 1001, 2, "float32")
+        yield from (Shape(1, 20_000, 2, x) for x in DTYPES[:2])
+        yield Shape(3, 1001, 8, "float64")
         return
     for dtype in DTYPES:
         is_complex, most = dtype.startswith("c"), MOST_PRODUCTS.get(dtype, np.inf)
