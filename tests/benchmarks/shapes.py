@@ -121,9 +121,9 @@ def operands(shape: Shape, kind: str, seed: int) -> Operands | None:
 
 
 def _null(method: str, a: jax.Array, x: jax.Array, rtol: float | None) -> jax.Array:
-    """The projection on the null space, by singular vectors but for "auto"."""
-    if method == AUTO:
-        return jaxpinv.null_projection(a, x, rtol)
+    """The projection on the null space; jnp has none but by singular vectors."""
+    if method != JNP:
+        return jaxpinv.null_projection(a, x, rtol, method=method)
     vh = jnp.linalg.svd(a, full_matrices=False)[2]
     return x - jnp.conj(jnp.swapaxes(vh, -1, -2)) @ (vh @ x)
 
