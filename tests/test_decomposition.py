@@ -100,9 +100,11 @@ def test_derivatives_of_a_matrix_on_which_lapack_gives_up(rng, hard):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_rows_of_such_a_matrix_on_many_devices(hard, count):
-    mesh = jax.make_mesh((count,), ("rows",), devices=jax.devices()[:count])
+    devices = jax.devices()[:count]
+    mesh = jax.make_mesh((count,), ("rows",), (AxisType.Auto,), devices=devices)
+    a, e = jax.device_put((hard.a, hard.e), NamedSharding(mesh, PartitionSpec("rows")))
     f = partial(sharded.pinv, mesh=mesh, axis="rows", return_rank=True)
-    (x, rank), (dx, _) = jax.jit(lambda a, e: jax.jvp(f, (a,), (e,)))(hard.a, hard.e)
+    (x, rank), (dx, _) = jax.jit(lambda a, e: jax.jvp(f, (a,), (e,)))(a, e)
     assert int(rank) == RANK
     assert relative_error(x, hard.x) <= hard.limit
     assert relative_error(dx, hard.slope(pinv_of_factors)) <= 1e-6
