@@ -33,6 +33,7 @@ WITH_TOLERANCES = {
     "pinv": jaxpinv.pinv,
     "lstsq": lstsq,
     "null_projection": null_projection,
+    "null_space": jaxpinv.null_space,
     "matrix_rank": jaxpinv.matrix_rank,
 }
 FUNCTIONS = WITH_TOLERANCES | {"pinverse": pinverse}
@@ -69,15 +70,16 @@ def test_what_is_not_numeric_is_refused(name, a):
         FUNCTIONS[name](a)
 
 
-def test_rtol_and_rcond_together_are_refused():
+@pytest.mark.parametrize("name", ["pinv", "null_projection", "null_space", "matrix_rank"])
+def test_rtol_and_rcond_together_are_refused(name):
     with pytest.raises(
-        ValueError, match=r"^pinv: expected rtol or rcond.* rtol=0.1 and rcond=0.2"
+        ValueError, match=rf"^{name}: expected rtol or rcond.* rtol=0.1 and rcond=0.2"
     ):
-        jaxpinv.pinv(A, 0.1, rcond=0.2)
+        FUNCTIONS[name](A, 0.1, rcond=0.2)
 
 
 TOLERANCES = [(f, name) for f in WITH_TOLERANCES for name in ("rtol", "atol")]
-TOLERANCES.append(("pinv", "rcond"))
+TOLERANCES += [(f, "rcond") for f in WITH_TOLERANCES if f != "lstsq"]
 
 
 @pytest.mark.parametrize(("function", "name"), TOLERANCES)

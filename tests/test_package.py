@@ -72,9 +72,11 @@ def test_the_package_is_typed_and_exports_what_it_says():
     assert (PACKAGE / "py.typed").exists()
     assert set(jaxpinv.__all__) == {
         "LstsqResult",
+        "NullSpaceResult",
         "lstsq",
         "matrix_rank",
         "null_projection",
+        "null_space",
         "pinv",
         "pinverse",
     }
