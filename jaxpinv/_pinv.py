@@ -104,8 +104,8 @@ def pinv(
 
     **Cost.** With `method="auto"` a matrix is first factored without singular values, and
     if that proves that none is cut it is enough: by LU if the matrix is square, by two Gram
-    matrices if not. If one side is at most 8 it is by Gram-Schmidt, in batches of 32 or
-    more; of fewer only those go so whose other side is more than 1000. A matrix that is not
+    matrices if not. If one side is at most 8 only batches of 32 matrices or more go so, by
+    Gram-Schmidt up to 512 elements and by Gram matrices beyond. A matrix that is not
     proven takes one thin singular value decomposition (`eigh` if `hermitian`). On a CPU
     batches go through in blocks, and with jaxlib before 0.12 LAPACK gets so few matrices at
     a time that it does not divide them among threads, lest calls wait for each other for
@@ -113,8 +113,8 @@ def pinv(
     several tolerances goes by the largest. Where LAPACK does not converge on a matrix the
     decomposition is taken again on a CPU, of a multiple, but not in a program that the
     compiler divides over devices, nor on other platforms, where the host would have to be
-    asked. A program that the compiler divides over
-    devices, and one of symbolic sizes, takes singular values of every matrix; inside
+    asked. A program that the compiler divides over devices, and one of symbolic sizes,
+    takes singular values of every matrix; inside
     `jax.shard_map` it need not. There is one factorisation for the value and all
     derivatives. Outside of `jit` a program is compiled once for every shape, dtype and set
     of options. A first derivative of tall matrices takes four products of `2 m n^2` flops,

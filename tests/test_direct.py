@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxpinv
+from jaxpinv import _direct
 from jaxpinv._problem import factorize, prepare
 from tests.helpers import bound, gaussian, hermitian_matrix, matrix, relative_error
 
@@ -138,6 +139,37 @@ def test_hermitian_matrices_go_without_eigenvalues(rng):
     results = [value_gradient_and_hvp(a, ct, e, m, True) for m in ("auto", "svd")]
     for order, (x, y) in enumerate(zip(*results, strict=True)):
         assert relative_error(x, y) <= bound(dtype, CONDITION ** (order + 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((64, 64, 8), _direct.by_gram_schmidt),
+        ((64, 65, 8), _direct.by_cholesky),
+        ((32, 4096, 1), _direct.by_cholesky),
+        ((31, 4096, 8), None),
+        ((100_000, 2), None),
+        ((100_000, 9), _direct.by_cholesky),
+    ],
+    ids=str,
+)
+def test_long_matrices_go_by_what_suits_them(shape, expected):
+    shape = jax.ShapeDtypeStruct(shape, np.float32)
+    assert _direct.method(shape, in_blocks=True) == expected
+
+
+@pytest.mark.parametrize("shape", [(1, 200, 200), (3, 100, 100)], ids=str)
+def test_inverses_of_unitary_matrices_are_as_accurate_as_by_singular_values(rng, shape):
+    others = gaussian(rng, shape, np.complex64)
+    batch = others.copy()
+    batch[0] = np.linalg.qr(gaussian(rng, shape[1:], np.complex128))[0]
+    assert not np.any(singular_values_taken(batch))
+    x, y = (np.asarray(jaxpinv.pinv(a)) for a in (batch, others))
+    exact = np.linalg.inv(batch[0].astype(np.complex128))
+    error = np.linalg.norm(x[0] - exact) / np.linalg.norm(exact)
+    assert error <= 4 * np.finfo(np.float32).eps
+    # The other matrices stay what they are without it.
+    assert np.array_equal(x[1:], y[1:])
 
 
 class TestOption:
