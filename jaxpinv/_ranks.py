@@ -32,7 +32,7 @@ def kept_values(
         direct: whether to look for matrices of full rank without singular values.
         in_blocks: whether the program may loop over the matrices.
     """
-    scaled, scale, finite = in_units(a)
+    scaled, scale, _ = in_units(a)
     cutoff = Cutoff(rtol, atol)
     *batch, m, n = a.shape
     count, chunk = math.prod(batch), _blocks.of_cache(a) if is_known(a.shape) else 0
@@ -42,10 +42,10 @@ def kept_values(
         s, full = _of_batch(jnp.reshape(scaled, (-1, m, n)), Cutoff(*met), chunk)
         s, full = jnp.reshape(s, (*batch, n)) * scale[..., None], jnp.reshape(full, batch)
     else:
-        s, full = values(a, in_blocks=in_blocks), jnp.zeros_like(finite)
-    # The rank is not known if the largest value is beyond the range of the dtype.
-    finite &= jnp.all(jnp.isfinite(s), axis=-1)
-    defined = finite & ~jnp.isnan(rtol) & ~jnp.isnan(atol)
+        s = values(a, in_blocks=in_blocks)
+        full = jnp.zeros(s.shape[:-1], bool)
+    # Not even what is proven for the largest tolerance, for a maximum may pass over a NaN.
+    defined = ~jnp.isnan(rtol) & ~jnp.isnan(atol)
     return (cutoff.keeps(s) | full[..., None]) & defined[..., None]
 
 

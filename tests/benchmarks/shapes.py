@@ -120,7 +120,7 @@ def operands(shape: Shape, kind: str, seed: int) -> Operands | None:
     return Operands(a, b, c, gaussian(rng, a.shape, shape.dtype))
 
 
-def _null(method: str, a: jax.Array, x: jax.Array, rtol: float | None) -> jax.Array:
+def _null(method: Any, a: jax.Array, x: jax.Array, rtol: float | None) -> jax.Array:
     """The projection on the null space; jnp has none but by singular vectors."""
     if method != JNP:
         return jaxpinv.null_projection(a, x, rtol, method=method)

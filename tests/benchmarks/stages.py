@@ -17,7 +17,7 @@ from jax import Array
 
 import jaxpinv
 from jaxpinv import _certificate, _direct, _triangular
-from jaxpinv._arrays import adjoint, matmul
+from jaxpinv._arrays import adjoint, frobenius_norm, matmul
 from jaxpinv._certificate import Cutoff
 
 SINGLE = ((500, 500), (1000, 1000), (2000, 400), (20_000, 64))
@@ -42,7 +42,7 @@ def proof(a: Array, w: Array) -> Array:
     """Whether nothing is cut by the default cutoff, given that `a w` is orthonormal."""
     rtol = max(a.shape[-2:]) * float(jnp.finfo(a.dtype).eps)
     cutoff = Cutoff(jnp.asarray(rtol, a.dtype), jnp.zeros((), a.dtype))
-    return _certificate.nothing_is_cut(a, w, cutoff, jnp.asarray(True))
+    return _certificate.nothing_is_cut(a, frobenius_norm(a), w, cutoff, jnp.asarray(True))
 
 
 def whole(a: Array) -> dict[str, Call]:
