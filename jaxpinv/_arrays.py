@@ -1,4 +1,4 @@
-"""Products and adjoints of batches of matrices, as every other room uses them."""
+"""Products and adjoints of batches of matrices, as every other module uses them."""
 
 import functools
 import operator
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._inner import inner, is_long
+from jaxpinv._inner import has_long_axis, inner, is_long, sum_of_products
 
 # Many matrices as small as this cost less in plain arithmetic, vectorised over the batch,
 # than in a library call for each: 20000 products of 7 by 6 with 6 by 6 take 1 ms, not 10.
@@ -15,8 +15,6 @@ TINY, MANY = 8, 32
 # Complex arithmetic does so up to here: Hessian-vector products of 20000 complex 6 by 7
 # matrices take 704 ms in it and 268 by the library, those of 4000 8 by 8 ones 130 and 64.
 _TINY_COMPLEX = 4
-# So does one matrix of few columns and many rows, next to a product by the library.
-_THIN, _LONG = 4, 256
 
 
 def matmul(x: Array, y: Array) -> Array:
@@ -26,18 +24,17 @@ def matmul(x: Array, y: Array) -> Array:
     `jax.default_matmul_precision` says: neither may leak into a derivative.
     """
     if _are_many_and_tiny(x, y):
-        return _computed_once(_sum_of_products(x, y))
-    if _are_long_and_thin(x, y):
-        return _sum_of_products(x, y)
+        return _computed_once(sum_of_products(x, y))
     (m, k), n = x.shape[-2:], y.shape[-1]
-    if is_known((k, m, n)) and is_long(k, m, n):
+    if is_known((m, k, n)) and has_long_axis(k, m, n):
         return inner(transpose(x), y)
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
 def sum_of_rows(x: Array) -> Array:
     """The sum over the rows of `(..., m, k)`, `(..., 1, k)`."""
-    if not is_known(x.shape[-2:]) or not is_long(x.shape[-2], 1, x.shape[-1]):
+    m, k = x.shape[-2:]
+    if not is_known((m, k)) or not k or not is_long(m, 1, k):
         return jnp.sum(x, axis=-2, keepdims=True)
     return inner(jnp.ones_like(x[..., :1]), x)
 
@@ -140,20 +137,6 @@ def _are_many_and_tiny(x: Array, y: Array) -> bool:
     # Not for vectors: XLA would fuse chains of their products and repeat each link.
     tiny = _TINY_COMPLEX if jnp.iscomplexobj(x) or jnp.iscomplexobj(y) else TINY
     return many and 0 < k and 1 < y.shape[-1] and max(m, k, y.shape[-1]) <= tiny
-
-
-def _are_long_and_thin(x: Array, y: Array) -> bool:
-    """Whether the product of a long side is one for plain arithmetic."""
-    if not is_known((*x.shape, *y.shape)):
-        return False
-    m, k = x.shape[-2:]
-    return 0 < k <= _THIN and max(m, y.shape[-1]) >= _LONG
-
-
-def _sum_of_products(x: Array, y: Array) -> Array:
-    """The product of matrices as a sum of products of columns with rows."""
-    terms = (x[..., :, k, None] * y[..., k, None, :] for k in range(x.shape[-1]))
-    return functools.reduce(operator.add, terms)
 
 
 def identity(a: Array) -> Array:

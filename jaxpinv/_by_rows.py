@@ -1,7 +1,7 @@
 """Factors of a matrix of rows on many devices, which change with it as they should.
 
-The factorisation itself is never differentiated. What leaves this room has the derivatives
-of the matrix attached to it.
+The factorisation itself is never differentiated. What leaves this module has the
+derivatives of the matrix attached to it.
 """
 
 import jax

@@ -22,7 +22,7 @@ def complement(columns: Array, kept: Array, *, in_blocks: bool) -> tuple[Array, 
         `(..., n, n)`, the columns beyond the dimension being zero, and that, int32.
     """
     n, k = columns.shape[-2:]
-    # The kept columns come first. In QR the others, zero then, make no reflections.
+    # The kept columns come first. The others are zero, so that QR does not reflect them.
     front = jnp.cumsum(kept, axis=-1, dtype=jnp.int32)
     q = _full_q(_moved(columns, front - 1, kept, k), in_blocks=in_blocks)
     rank = jnp.sum(kept, axis=-1, keepdims=True, dtype=jnp.int32)

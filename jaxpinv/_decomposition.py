@@ -131,7 +131,9 @@ def _complete(
     def step(state: tuple[Array, Array, list[Array]]) -> tuple[Array, Array, list[Array]]:
         i, factor, found = state
         one, unit = (jax.lax.dynamic_index_in_dim(x, i) for x in (a, scale))
-        s, *vectors = decompose(one * (factor / unit)[:, None, None].astype(a.dtype))
+        # In this order, or what is far from 1 overflows on the way.
+        scaled = one / unit[:, None, None].astype(a.dtype)
+        s, *vectors = decompose(scaled * factor.astype(a.dtype))
         placed = [
             jax.lax.dynamic_update_index_in_dim(x, y, i, 0)
             for x, y in zip(found, (s / factor, *vectors), strict=True)

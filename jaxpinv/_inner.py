@@ -9,11 +9,14 @@ by one product of matrices, and the sums of chunks are added in groups, and thes
 for chunks of at most c rows, where the rows lie on p devices. That is 32 where a side has
 fewer than four columns, else 128, or twice the number of columns if that is more (N. J.
 Higham, "The accuracy of floating point summation", SIAM J. Sci. Comput. 14 (1993) 783-799,
-eq. 3.6 for pairwise sums). It counts: equal terms, as those of an intercept, are rounded
-alike, and a running sum of 64 of them is off by 8 eps, one of 8 by 1.
+eq. 3.6 for pairwise sums). The length of a chunk matters: the equal terms of an intercept
+column are all rounded the same way, and a running sum of 64 of them is off by up to 8 eps,
+one of 8 by about 1. Derivatives are products of the same kind.
 """
 
+import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +29,11 @@ from jaxpinv._rules import abstract_eval, batch, device_count, eager
 # The bound above is stated with these. For fewer than four columns XLA adds up one product
 # after the other; for more, products of matrices are slower in shorter chunks.
 _CHUNK_OF_VECTORS, _CHUNK, _CHUNK_OVER_COLUMNS, _GROUP = 32, 128, 2, 8
+_THIN = 4
 
 
 def inner(x: Array, y: Array) -> Array:
-    """`X^T Y`, `(..., k, j)`, of `x` `(..., m, k)` and `y` `(..., m, j)`, for long m."""
+    """`X^T Y`, `(..., k, j)`, of `x` `(..., m, k)` and `y` `(..., m, j)`."""
     rank = max(x.ndim, y.ndim)
     x, y = (jax.lax.expand_dims(z, range(rank - z.ndim)) for z in (x, y))
     return inner_p.bind(x, y)
@@ -38,6 +42,11 @@ def inner(x: Array, y: Array) -> Array:
 def is_long(rows: int, k: int, j: int) -> bool:
     """Whether a sum over so many rows is taken in chunks, for a result of `k` by `j`."""
     return rows > _chunk_limit(k, j)
+
+
+def has_long_axis(m: int, k: int, j: int) -> bool:
+    """Whether the product `X^T Y` or that of a derivative of it sums over a long axis."""
+    return is_long(m, k, j) or is_long(k, m, j) or is_long(j, m, k)
 
 
 def _chunk_limit(k: int, j: int) -> int:
@@ -81,13 +90,23 @@ def _total(x: Array) -> Array:
 
 def _inner_impl(x, y, *, parts=1):
     m, k, j = *x.shape[-2:], y.shape[-1]
+    if not is_long(m, k, j):
+        # In plain arithmetic a few long columns cost less than by a library call.
+        is_thin = 0 < m <= _THIN
+        return sum_of_products(jnp.swapaxes(x, -1, -2), y) if is_thin else _product(x, y)
     count, length = _chunks(m // parts, _chunk_limit(k, j))
     products = _product(*(_in_chunks(z, parts, count, length) for z in (x, y)))
     return jnp.sum(_total(products), axis=-3)
 
 
+def sum_of_products(x: Array, y: Array) -> Array:
+    """The product of matrices as a sum of products of columns with rows."""
+    terms = (x[..., :, k, None] * y[..., k, None, :] for k in range(x.shape[-1]))
+    return functools.reduce(operator.add, terms)
+
+
 def _product(x, y):
-    # Not of the transpose: XLA would write that down for a product of chunks.
+    # Not by a transpose first: XLA would materialize it for a product of chunks.
     return jnp.einsum("...mk,...mj->...kj", x, y, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -96,11 +115,11 @@ def _inner_abstract_eval(x, y):
 
 
 def _inner_transpose_x(ct, x, y):
-    return _like(_product(jnp.swapaxes(y, -1, -2), jnp.swapaxes(ct, -1, -2)), x.aval)
+    return _like(inner(jnp.swapaxes(y, -1, -2), jnp.swapaxes(ct, -1, -2)), x.aval)
 
 
 def _inner_transpose_y(ct, x, y):
-    return _like(_product(jnp.swapaxes(x, -1, -2), ct), y.aval)
+    return _like(inner(jnp.swapaxes(x, -1, -2), ct), y.aval)
 
 
 def _like(result, aval):

@@ -35,7 +35,7 @@ class LstsqResult(NamedTuple):
     solution: Array
     residuals: Array
     rank: Array
-    # `Any` stands for None, so that who did not leave them out need not ask.
+    # `Any` stands for None, so that callers who keep them need no check for None.
     singular_values: Array | Any
 
 
@@ -78,6 +78,7 @@ def lstsq(
         depend on those of the arguments alone: unlike in NumPy and PyTorch the residuals
         are there for every rank and shape. A matrix that is not finite gives NaN and rank
         0, and a column of `b` that is not finite one of NaN; all others stay as they are.
+        So does a finite matrix on which LAPACK gives up, as in `pinv`.
 
     Raises:
         TypeError: if an argument is not numeric or a tolerance is not real.

@@ -62,7 +62,8 @@ def null_projection(
 
     Returns:
         The projections, in the shape of `x` but for the batch, which broadcasts, and in the
-        dtype that `a` and `x` have in common. A matrix that is not finite gives NaN.
+        dtype that `a` and `x` have in common. A matrix that is not finite gives NaN,
+        and so does one on which LAPACK gives up, as in `pinv`.
 
     Raises:
         TypeError: as `lstsq` does.

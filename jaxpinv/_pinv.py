@@ -114,9 +114,8 @@ def pinv(
     decomposition is taken again on a CPU, of a multiple, but not in a program that the
     compiler divides over devices, nor on other platforms, where the host would have to be
     asked. A program that the compiler divides over devices, and one of symbolic sizes,
-    takes singular values of every matrix; inside
-    `jax.shard_map` it need not. There is one factorisation for the value and all
-    derivatives. Outside of `jit` a program is compiled once for every shape, dtype and set
+    takes singular values of every matrix; inside `jax.shard_map` it need not. There is one
+    factorisation for the value and all derivatives. Outside of `jit` a program is compiled once for every shape, dtype and set
     of options. A first derivative of tall matrices takes four products of `2 m n^2` flops,
     or two if the matrices are square and all proven, and keeps `m n + n^2 + 2 n + 1`
     numbers. A second one takes the flops of some twenty such products, a third of some

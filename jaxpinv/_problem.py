@@ -221,11 +221,9 @@ def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
         if isinstance(jnp.zeros(()), Tracer):
             # A program around this one is being traced, and compiles what is in it.
             return function(inputs, **chosen)
-        try:
-            return program(inputs, **chosen)
-        except ValueError:
-            # JAX does not map a `jit` some of whose operands are on an explicit mesh.
-            return function(inputs, **chosen)
+        # JAX does not map a `jit` some of whose operands are on an explicit mesh.
+        meshes = {jax.typeof(x).sharding.mesh for x in inputs if x is not None}
+        return (program if len(meshes) == 1 else function)(inputs, **chosen)
 
     return run
 

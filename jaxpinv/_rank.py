@@ -72,7 +72,7 @@ def _matrix_rank(inputs: Inputs, *, hermitian: bool, method: Method) -> Array:
 
     def kept(*arguments: Array) -> Any:
         fixed = jax.lax.stop_gradient(arguments)
-        # Of all factors nobody looks at more.
+        # Only `kept` is used.
         return None, None, None, kept_p.bind(*fixed, direct=method == "auto"), None
 
     problem, _ = factorize(inputs, hermitian=hermitian, method=method, factorise=kept)

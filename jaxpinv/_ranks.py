@@ -35,9 +35,9 @@ def kept_values(
     scaled, scale, _ = in_units(a)
     cutoff = Cutoff(rtol, atol)
     *batch, m, n = a.shape
-    count, chunk = math.prod(batch), _blocks.of_cache(a) if is_known(a.shape) else 0
-    tiny = in_blocks and is_known(a.shape) and a.size and n <= TINY and m <= _SHORT
-    if direct and tiny and count >= _CHUNKS * chunk:
+    may_try = direct and in_blocks and is_known(a.shape) and a.size
+    chunk = _blocks.of_cache(a) if may_try and n <= TINY and m <= _SHORT else None
+    if chunk is not None and math.prod(batch) >= _CHUNKS * chunk:
         met = (jnp.ravel(largest_met(x, batch)) for x in (rtol, atol / scale))
         s, full = _of_batch(jnp.reshape(scaled, (-1, m, n)), Cutoff(*met), chunk)
         s, full = jnp.reshape(s, (*batch, n)) * scale[..., None], jnp.reshape(full, batch)

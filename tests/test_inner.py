@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxpinv
 from jaxpinv._arrays import matmul, squared_norms, sum_of_rows
 from jaxpinv._inner import _CHUNK, _CHUNK_OF_VECTORS, _CHUNK_OVER_COLUMNS, _GROUP, inner
 from tests.helpers import bound, gaussian, relative_error
@@ -108,3 +109,44 @@ def test_rows_on_many_devices_are_added_where_they_lie(rng):
     size = np.abs(np.asarray(x, float)).T @ np.abs(np.asarray(y, float))
     error = np.abs(np.asarray(program(x, y)) - exact)
     assert np.max(error / size) <= limit(8 * 1009, 3, 5, np.float32)
+
+
+@pytest.mark.parametrize("rows", [5, 1000])
+@pytest.mark.parametrize("columns", [0, 2])
+def test_nothing_on_the_right_has_empty_results(rows, columns):
+    found = jaxpinv.lstsq(np.ones((rows, 2)), np.ones((rows, columns)))
+    assert found.solution.shape == (2, columns)
+    assert found.residuals.shape == (columns,)
+    assert np.all(np.abs(found.residuals) <= bound(np.float64) * rows)
+
+
+@pytest.mark.parametrize("shape", [(1000, 0), (0, 1000), (0, 0)], ids=str)
+def test_empty_matrices_have_gradients(shape):
+    a, b = np.ones(shape), np.ones(shape[:1])
+    gradient = jax.grad(lambda a: jnp.sum(jaxpinv.lstsq(a, b).solution))(a)
+    assert gradient.shape == shape
+
+
+def test_derivatives_sum_over_rows_in_chunks_too(rng):
+    m, n = 300_000, 5
+    a = rng.uniform(0, 1, (m, n)).astype(np.float32)
+    a[:, 0] = 1
+    b = (a @ np.arange(1, n + 1) + rng.standard_normal(m)).astype(np.float32)
+    e = gaussian(rng, (m, n), np.float32)
+    c = jnp.asarray(gaussian(rng, (n,), np.float32))
+
+    def hvp(a, b, e, c):
+        def loss(a):
+            return jnp.vdot(jaxpinv.lstsq(a, b, 1e-3, method="svd").solution, c)
+
+        return jax.jvp(jax.grad(loss), (a,), (e,))[1]
+
+    found = hvp(a, b, e, c)
+    exact = hvp(*(np.asarray(x, float) for x in (a, b, e, c)))
+    condition = np.linalg.cond(a.astype(float))
+    error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    assert error <= 4 * float(np.finfo(np.float32).eps) * condition
+    # Nothing is in the null space, nor is a gradient.
+    x = np.ones(n, np.float32)
+    gradient = jax.grad(lambda x: jnp.sum(jaxpinv.null_projection(a, x)))(x)
+    assert np.max(np.abs(gradient)) <= 4 * np.finfo(np.float32).eps * condition
