@@ -34,11 +34,12 @@ def default_rtol(size: int, dtype: np.dtype, computed: np.dtype, *, capped: bool
     matrix of rank r by at most `sqrt(r) / 2 * eps` times its norm, and by less than `0.6 *
     eps` of it if the errors are independent.
     """
-    real = jnp.finfo(computed)
-    default = jnp.asarray(size * float(real.eps), real.dtype)
-    if capped:
-        default = jnp.minimum(default, float(real.eps) ** 0.5)
-    return jnp.maximum(default, eps_of_input(dtype))
+    real, rounded = jnp.finfo(computed), eps_of_input(dtype)
+    if not is_known((size,)):
+        return jnp.maximum(jnp.asarray(size * float(real.eps), real.dtype), rounded)
+    default = size * float(real.eps)
+    default = min(default, float(real.eps) ** 0.5) if capped else default
+    return jnp.asarray(max(default, rounded), real.dtype)
 
 
 def eps_of_input(dtype: np.dtype) -> float:

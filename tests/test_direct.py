@@ -19,13 +19,13 @@ SHAPES = {
     "tiny_tall": (40, 5, 4),
     "tiny_wide": (2, 20, 4, 6),
     "tiny_long": (40, 70, 2),
-    "tiny_longer": (40, 300, 2),
     "square": (12, 12),
     "squares": (3, 12, 12),
     "tall": (40, 30),
     "wide": (10, 14),
     "talls": (3, 14, 10),
     "long": (1200, 9),
+    "tiny_longer": (40, 300, 2),
 }
 # A dtype for each in turn, so that every way has both: both for all compile twice as much.
 CASES = {

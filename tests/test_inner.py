@@ -133,7 +133,7 @@ def test_derivatives_sum_over_rows_in_chunks_too(rng):
     a[:, 0] = 1
     b = (a @ np.arange(1, n + 1) + rng.standard_normal(m)).astype(np.float32)
     e = gaussian(rng, (m, n), np.float32)
-    c = jnp.asarray(gaussian(rng, (n,), np.float32))
+    c = gaussian(rng, (n,), np.float32)
 
     def hvp(a, b, e, c):
         def loss(a):
@@ -141,8 +141,8 @@ def test_derivatives_sum_over_rows_in_chunks_too(rng):
 
         return jax.jvp(jax.grad(loss), (a,), (e,))[1]
 
-    found = hvp(a, b, e, c)
-    exact = hvp(*(np.asarray(x, float) for x in (a, b, e, c)))
+    found = np.asarray(hvp(a, b, e, c), float)
+    exact = np.asarray(hvp(*(np.asarray(x, float) for x in (a, b, e, c))))
     condition = np.linalg.cond(a.astype(float))
     error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
     assert error <= 4 * float(np.finfo(np.float32).eps) * condition

@@ -1,5 +1,6 @@
 """`lstsq`: what it has beyond `pinv`."""
 
+import re
 from functools import partial
 
 import jax
@@ -208,7 +209,7 @@ def test_one_matrix_for_many_right_hand_sides_is_factored_once(rng):
     f = jax.jit(jax.vmap(partial(solution, rtol=0.1), (None, 0)))
     text = f.lower(gaussian(rng, (5, 4)), gaussian(rng, (8, 5))).as_text()
     [line] = [line for line in text.splitlines() if "lapack_dgesdd_ffi" in line]
-    assert ": (tensor<5x4xf64>) -> " in line
+    assert re.search(r": \(tensor<(1x)?5x4xf64>\) -> ", line)
 
 
 def test_mapped_over_either_argument_equals_a_loop(rng):
