@@ -56,8 +56,9 @@ def test_a_cell_says_what_a_call_returns(library, row):
         assert found is not None
         assert abs(np.log10(float(found) / float(said))) < 0.7
     elif row == features.NO_CONVERGENCE:
-        # LAPACK may converge on another machine.
-        assert found in (said, features.RIGHT)
+        # On another machine, or with more threads, LAPACK may converge, or lose digits.
+        ours = library.name == "jaxpinv"
+        assert found in ((said,) if ours else (said, features.RIGHT, "wrong"))
     else:
         assert found == (None if said == "hangs" else said)
 
