@@ -27,6 +27,8 @@ _POWER_STEPS, _POWER_FACTOR = 4, 1.15
 # A residual of rank one looks ten times smaller than it is in all of four directions with a
 # probability of 4e-5.
 _PROBES = 4
+# Not one that makes a Gaussian matrix of a user: of its own rows nothing is learned.
+_SEED = (1955, 51, 406)
 
 # Gram-Schmidt does not pivot, and so leaves a residual of up to 5.4, 15 and 32 eps
 # ||A||_F ||W||_F to 6 by 6 matrices graded over 4, 8 and 11 digits. Eight are allowed.
@@ -108,7 +110,7 @@ def probed(a: Array, w: Array) -> tuple[Array, Array]:
     Both from a few random directions, the second from below.
     """
     n = a.shape[-1]
-    directions = np.random.default_rng(0).standard_normal((_PROBES, n))
+    directions = np.random.default_rng(_SEED).standard_normal((_PROBES, n))
     probes = jnp.asarray(directions, a.dtype)
     probes = jnp.broadcast_to(probes, (*a.shape[:-2], _PROBES, n))
     image = matmul(probes, w)
