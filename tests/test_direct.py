@@ -144,12 +144,12 @@ def test_hermitian_matrices_go_without_eigenvalues(rng):
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
-        ((64, 64, 8), _direct.by_gram_schmidt),
-        ((64, 65, 8), _direct.by_cholesky),
-        ((32, 4096, 1), _direct.by_cholesky),
+        ((64, 64, 8), "by_gram_schmidt"),
+        ((64, 65, 8), "by_cholesky"),
+        ((32, 4096, 1), "by_cholesky"),
         ((31, 4096, 8), None),
         ((100_000, 2), None),
-        ((100_000, 9), _direct.by_cholesky),
+        ((100_000, 9), "by_cholesky"),
     ],
     ids=str,
 )
@@ -159,7 +159,7 @@ def test_long_matrices_go_by_what_suits_them(shape, expected):
         lambda a: chosen.append(_direct.method(a, in_blocks=True)),
         jax.ShapeDtypeStruct(shape, np.float32),
     )
-    assert chosen == [expected]
+    assert chosen == [expected and getattr(_direct, expected)]
 
 
 @pytest.mark.parametrize("shape", [(1, 200, 200), (3, 100, 100)], ids=str)
