@@ -1,5 +1,8 @@
 """Settings for every test: double precision, no silent promotion, eight devices."""
 
+import gc
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -12,6 +15,19 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+# Linux allows a process 65530 pieces of mapped memory, and each kernel is one.
+_MAPS, _MOST_MAPS = Path("/proc/self/maps"), 15_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Forgets what was compiled when there is too much of it: else LLVM may crash."""
+    yield
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
