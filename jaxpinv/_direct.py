@@ -30,7 +30,7 @@ from jaxpinv._triangular import inverse_of_lu, orthonormaliser
 
 # Elements of a tiny matrix up to which Gram-Schmidt is faster than two Gram matrices. It
 # holds the whole matrix in a cache, and its sums over rows are plain ones.
-_SHORT = 512
+_MOST_ELEMENTS = 512
 # In single precision rounding of the Gram matrix leaves pivots of up to 2.1 sqrt(eps) times
 # the mean singular value to matrices without full rank, 64 by 16, 200 by 8 and 200 by 40. A
 # condition of 1000 leaves 9 of them or more, and with one of 8000 the square root below
@@ -70,7 +70,7 @@ def method(a: Array, *, in_blocks: bool) -> Callable[..., Direct] | None:
         # A few of them gain less than a direct way takes to compile.
         if not batch or batch[0] < MANY:
             return None
-        return by_gram_schmidt if m * n <= _SHORT else by_cholesky
+        return by_gram_schmidt if m * n <= _MOST_ELEMENTS else by_cholesky
     if not may_be_inverse(a.shape):
         return by_cholesky
     return partial(by_lu, in_blocks=in_blocks)

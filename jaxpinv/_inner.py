@@ -9,7 +9,7 @@ by one product of matrices, and the sums of chunks are added in groups, and thes
 for chunks of at most c rows, where the rows lie on p devices. That is 32 where a side has
 fewer than four columns, else 128, or twice the number of columns if that is more (N. J.
 Higham, "The accuracy of floating point summation", SIAM J. Sci. Comput. 14 (1993) 783-799,
-eq. 3.6 for pairwise sums). The length of a chunk matters: the equal terms of an intercept
+on pairwise sums). The length of a chunk matters: the equal terms of an intercept
 column are all rounded the same way, and a running sum of 64 of them is off by up to 8 eps,
 one of 8 by about 1. Derivatives are products of the same kind.
 """
@@ -29,6 +29,7 @@ from jaxpinv._rules import abstract_eval, batch, device_count, eager
 # The bound above is stated with these. For fewer than four columns XLA adds up one product
 # after the other; for more, products of matrices are slower in shorter chunks.
 _CHUNK_OF_VECTORS, _CHUNK, _CHUNK_OVER_COLUMNS, _GROUP = 32, 128, 2, 8
+# Terms up to which plain arithmetic costs less than a library call for each long side.
 _THIN = 4
 
 
@@ -91,7 +92,6 @@ def _total(x: Array) -> Array:
 def _inner_impl(x, y, *, parts=1):
     m, k, j = *x.shape[-2:], y.shape[-1]
     if not is_long(m, k, j):
-        # In plain arithmetic a few long columns cost less than by a library call.
         is_thin = 0 < m <= _THIN
         return sum_of_products(jnp.swapaxes(x, -1, -2), y) if is_thin else _product(x, y)
     count, length = _chunks(m // parts, _chunk_limit(k, j))

@@ -13,7 +13,7 @@ from jaxpinv._decomposition import values, values_of_one_call
 
 # Gram-Schmidt takes about a tenth of the time of the singular values if the matrices are
 # not longer, so that an attempt pays if it proves more than a tenth of them.
-_SHORT, _SHARE = 64, 8
+_MOST_ROWS, _SHARE = 64, 8
 # The first chunk may prove nothing. Of so many chunks its time does not count.
 _CHUNKS = 8
 
@@ -36,7 +36,7 @@ def kept_values(
     cutoff = Cutoff(rtol, atol)
     *batch, m, n = a.shape
     may_try = direct and in_blocks and is_known(a.shape) and a.size
-    chunk = _blocks.of_cache(a) if may_try and n <= TINY and m <= _SHORT else None
+    chunk = _blocks.of_cache(a) if may_try and n <= TINY and m <= _MOST_ROWS else None
     if chunk is not None and math.prod(batch) >= _CHUNKS * chunk:
         met = (jnp.ravel(largest_met(x, batch)) for x in (rtol, atol / scale))
         s, full = _of_batch(jnp.reshape(scaled, (-1, m, n)), Cutoff(*met), chunk)
