@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._arrays import TINY, adjoint, is_known, largest_of_columns, matmul
-from jaxpinv._blocks import Ways, of_cache, replace
+from jaxpinv._linalg import TINY, adjoint, is_known, largest_of_columns, matmul
+from jaxpinv._platform.chunking import Ways, of_cache, replace
 
 
 class Factors(NamedTuple):

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._arrays import matmul, squared_norms
-from jaxpinv._problem import (
+from jaxpinv._calculus.svd_jvp import singular_values
+from jaxpinv._linalg import matmul, squared_norms
+from jaxpinv._solver import (
     Inputs,
     Method,
     compiled,
@@ -16,7 +17,6 @@ from jaxpinv._problem import (
     named_tolerances,
     prepare,
 )
-from jaxpinv._singular_values import singular_values
 
 
 class LstsqResult(NamedTuple):

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._arrays import matmul
+from jaxpinv._linalg import matmul
 from jaxpinv._primitives import complement_p
-from jaxpinv._problem import (
+from jaxpinv._solver import (
     Inputs,
     Method,
     Problem,

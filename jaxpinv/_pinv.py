@@ -7,7 +7,7 @@ from typing import Literal, overload
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._problem import Inputs, Method, compiled, factorize, named_tolerances, prepare
+from jaxpinv._solver import Inputs, Method, compiled, factorize, named_tolerances, prepare
 
 
 @overload

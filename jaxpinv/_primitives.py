@@ -16,15 +16,15 @@ from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jaxpinv import _form
-from jaxpinv._arrays import transpose
-from jaxpinv._blocks import Ways
-from jaxpinv._complement import complement
-from jaxpinv._decomposition import values
-from jaxpinv._factorisation import factor
+from jaxpinv._calculus import form as _form
+from jaxpinv._calculus.form import Outer, Slot
+from jaxpinv._factorization.auto import factor
+from jaxpinv._factorization.complement import complement
+from jaxpinv._factorization.ranks import kept_values
+from jaxpinv._factorization.svd import values
 from jaxpinv._factors import Factors
-from jaxpinv._form import Outer, Slot
-from jaxpinv._ranks import kept_values
+from jaxpinv._linalg import transpose
+from jaxpinv._platform.chunking import Ways
 from jaxpinv._rules import abstract_eval, batch, eager, is_local, is_on_one_device
 
 # factor: a (..., m, n), rtol (...), atol (...) -> the factors, and pinv(a) if wanted

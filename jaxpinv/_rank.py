@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpinv._primitives import kept_p
-from jaxpinv._problem import Inputs, Method, compiled, factorize, named_tolerances, prepare
+from jaxpinv._solver import Inputs, Method, compiled, factorize, named_tolerances, prepare
 
 
 def matrix_rank(

@@ -14,12 +14,14 @@ from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from jaxpinv import _by_rows, _checks, _placement
-from jaxpinv._arrays import matmul, squared_norms
+from jaxpinv import _inputs as _checks
+from jaxpinv import _mesh as _placement
+from jaxpinv import _row_sharded as _by_rows
+from jaxpinv._factorization.tsqr import Axis
+from jaxpinv._linalg import matmul, squared_norms
 from jaxpinv._lstsq import LstsqResult
-from jaxpinv._placement import Placement
-from jaxpinv._problem import Inputs, Tolerances, factorize, named_tolerances
-from jaxpinv._tsqr import Axis
+from jaxpinv._mesh import Placement
+from jaxpinv._solver import Inputs, Tolerances, factorize, named_tolerances
 
 __all__ = ["lstsq", "pinv"]
 

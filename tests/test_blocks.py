@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from jaxpinv import _blocks, _certificate
+from jaxpinv._factorization import certificate as _certificate
+from jaxpinv._platform import chunking as _blocks
 
 BATCH = 11
 SIZES = [1, 3, 5, BATCH, 2 * BATCH]

@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jaxpinv
-from jaxpinv import _blocks, _form
+from jaxpinv._calculus import form as _form
+from jaxpinv._platform import chunking as _blocks
 from tests import helpers
 from tests.helpers import bound, gaussian, relative_error
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from jaxpinv import _certificate
+from jaxpinv._factorization import certificate as _certificate
 from tests.helpers import bound, gaussian, matrix, relative_error
 from tests.test_direct import CONDITION, directly, random, singular_values_taken
 

@@ -11,7 +11,8 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
-from jaxpinv import _decomposition, sharded
+from jaxpinv import sharded
+from jaxpinv._factorization import svd as _decomposition
 from tests.helpers import (
     SEEDS_OF_NO_CONVERGENCE,
     bound,

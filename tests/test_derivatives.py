@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from jaxpinv._blocks import Ways
-from jaxpinv._derivatives import derivative
+from jaxpinv._calculus.matrix_derivative import derivative
 from jaxpinv._factors import Factors
+from jaxpinv._platform.chunking import Ways
 from tests.helpers import (
     C,
     bound,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from jaxpinv import _direct
-from jaxpinv._problem import factorize, prepare
+from jaxpinv._factorization import lu as _direct
+from jaxpinv._solver import factorize, prepare
 from tests.helpers import bound, gaussian, hermitian_matrix, matrix, relative_error
 
 # By Gram-Schmidt, by LU and by Cholesky, each with and without a batch where it has both.

@@ -10,7 +10,7 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
-from jaxpinv._problem import Method
+from jaxpinv._solver import Method
 from tests.helpers import bound, relative_error
 from tests.test_direct import CONDITION, random
 

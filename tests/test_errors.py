@@ -217,7 +217,7 @@ def test_errors_come_before_anything_is_computed(function, kwargs, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("computed")
 
-    monkeypatch.setattr("jaxpinv._problem.factor_p.bind", refuse)
+    monkeypatch.setattr("jaxpinv._solver.factor_p.bind", refuse)
     with pytest.raises(ValueError, match=rf"^{function}: expected"):
         FUNCTIONS[function](np.ones((2, 3)), **kwargs)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from jaxpinv._arrays import matmul, squared_norms, sum_of_rows
 from jaxpinv._inner import _CHUNK, _CHUNK_OF_VECTORS, _CHUNK_OVER_COLUMNS, _GROUP, inner
+from jaxpinv._linalg import matmul, squared_norms, sum_of_rows
 from tests.helpers import bound, gaussian, relative_error
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from jaxpinv import _blocks
+from jaxpinv._platform import chunking as _blocks
 from tests.helpers import bound, gaussian, hermitian_matrix, matrix, relative_error
 from tests.test_lstsq import CASES, SHAPES, TOLERANCE
 

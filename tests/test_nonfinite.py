@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxpinv._blocks import Ways
-from jaxpinv._derivatives import derivative
-from jaxpinv._factorisation import factor
+from jaxpinv._calculus.matrix_derivative import derivative
+from jaxpinv._factorization.auto import factor
+from jaxpinv._platform.chunking import Ways
 from tests.helpers import gaussian
 
 BAD = [np.inf, -np.inf, np.nan]

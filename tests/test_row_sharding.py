@@ -11,7 +11,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
-from jaxpinv import _tsqr, sharded
+from jaxpinv import sharded
+from jaxpinv._factorization import tsqr as _tsqr
 from tests.helpers import bound, exact_derivative, gaussian, matrix, relative_error
 
 M, N = 720, 4

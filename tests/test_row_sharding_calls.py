@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxpinv import sharded
-from jaxpinv._defaults import default_rtol
+from jaxpinv._tolerances import default_rtol
 from tests.helpers import bound, gaussian, matrix, relative_error
 from tests.test_row_sharding import mesh_of, put
 

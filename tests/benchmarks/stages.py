@@ -16,9 +16,11 @@ import numpy as np
 from jax import Array
 
 import jaxpinv
-from jaxpinv import _certificate, _direct, _triangular
-from jaxpinv._arrays import adjoint, frobenius_norm, matmul
-from jaxpinv._certificate import Cutoff
+from jaxpinv._factorization import certificate as _certificate
+from jaxpinv._factorization import lu as _direct
+from jaxpinv._factorization import triangular as _triangular
+from jaxpinv._factorization.certificate import Cutoff
+from jaxpinv._linalg import adjoint, frobenius_norm, matmul
 
 SINGLE = ((500, 500), (1000, 1000), (2000, 400), (20_000, 64))
 BATCHES = ((100_000, 3, 3), (20_000, 7, 6), (2_000, 32, 32), (2_000, 64, 16))

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv import _blocks, _direct
-from jaxpinv._arrays import TINY, in_units, is_known
-from jaxpinv._certificate import Cutoff, largest_met
-from jaxpinv._decomposition import values, values_of_one_call
+from jaxpinv._factorization import lu as _direct
+from jaxpinv._factorization.certificate import Cutoff, largest_met
+from jaxpinv._factorization.svd import values, values_of_one_call
+from jaxpinv._linalg import TINY, in_units, is_known
+from jaxpinv._platform import chunking as _blocks
 
 # Gram-Schmidt takes about a tenth of the time of the singular values if the matrices are
 # not longer, so that an attempt pays if it proves more than a tenth of them.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._arrays import adjoint, identity, matmul
+from jaxpinv._linalg import adjoint, identity, matmul
 
 _ONE_THREAD = 1024
 _COLUMNS = 24

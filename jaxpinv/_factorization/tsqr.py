@@ -17,8 +17,8 @@ from jax import Array
 from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxpinv._arrays import matmul, power_of_two
-from jaxpinv._decomposition import triplets
+from jaxpinv._factorization.svd import triplets
+from jaxpinv._linalg import matmul, power_of_two
 
 #: A name of an axis of a mesh, or several of them.
 Axis = str | tuple[str, ...]

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv import _blocks
-from jaxpinv._arrays import adjoint, in_units, is_known, transpose
+from jaxpinv._linalg import adjoint, in_units, is_known, transpose
+from jaxpinv._platform import chunking as _blocks
 
 # LAPACK's SMLSIZ: divide and conquer leaves matrices of up to so many columns to QR
 # iteration, which has not been seen to fail, and the loop would be compiled for nothing.

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv import _tsqr
-from jaxpinv._arrays import adjoint, matmul
-from jaxpinv._certificate import Cutoff
-from jaxpinv._factorisation import factors_of
+from jaxpinv._factorization import tsqr as _tsqr
+from jaxpinv._factorization.auto import factors_of
+from jaxpinv._factorization.certificate import Cutoff
 from jaxpinv._factors import Factors, pseudo_inverse
-from jaxpinv._placement import Placement
+from jaxpinv._linalg import adjoint, matmul
+from jaxpinv._mesh import Placement
 from jaxpinv._primitives import pinv_form
 
 

@@ -22,11 +22,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv import _action, _blocks
-from jaxpinv._arrays import largest_of_columns, matmul, transpose
-from jaxpinv._blocks import Ways
-from jaxpinv._derivatives import derivative
+from jaxpinv._calculus import vector_derivative as _action
+from jaxpinv._calculus.matrix_derivative import derivative
 from jaxpinv._factors import Factors, largest_value
+from jaxpinv._linalg import largest_of_columns, matmul, transpose
+from jaxpinv._platform import chunking as _blocks
+from jaxpinv._platform.chunking import Ways
 
 
 class Outer(NamedTuple):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._arrays import is_known
+from jaxpinv._linalg import is_known
 
 #: A function of arrays that have a batch axis.
 Map = Callable[..., tuple[Array, ...]]

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv import _blocks, _decomposition, _direct
-from jaxpinv._arrays import finite_or_zero, in_units
-from jaxpinv._certificate import Cutoff, largest_met
+from jaxpinv._factorization import lu as _direct
+from jaxpinv._factorization import svd as _decomposition
+from jaxpinv._factorization.certificate import Cutoff, largest_met
 from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
+from jaxpinv._linalg import finite_or_zero, in_units
+from jaxpinv._platform import chunking as _blocks
 
 # On a GPU, where blocks gain nothing, matrices without a proof are at least not all
 # decomposed when few of them are.

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._arrays import adjoint, matmul
-from jaxpinv._blocks import Ways
 from jaxpinv._factors import Factors, inverse_values, unless_identity
+from jaxpinv._linalg import adjoint, matmul
+from jaxpinv._platform.chunking import Ways
 
 Polynomial = dict[int, Array]
 

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._arrays import adjoint, largest_of_columns, matmul, root_of_size, transpose
 from jaxpinv._factors import (
     Factors,
     inverse_values,
@@ -24,6 +23,7 @@ from jaxpinv._factors import (
     off_corange,
     off_range,
 )
+from jaxpinv._linalg import adjoint, largest_of_columns, matmul, root_of_size, transpose
 
 Polynomial = dict[int, Array]
 Map = Callable[[Array], Array]

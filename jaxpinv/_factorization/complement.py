@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv import _blocks
-from jaxpinv._arrays import is_known, matmul
+from jaxpinv._linalg import is_known, matmul
+from jaxpinv._platform import chunking as _blocks
 
 
 def complement(columns: Array, kept: Array, *, in_blocks: bool) -> tuple[Array, Array]:

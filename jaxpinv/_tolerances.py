@@ -7,8 +7,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv import _checks
-from jaxpinv._arrays import is_known
+from jaxpinv import _inputs as _checks
+from jaxpinv._linalg import is_known
 
 # Where the default of `rtol` is above this, a warning says so.
 _LARGE = 0.1

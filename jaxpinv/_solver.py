@@ -12,10 +12,11 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxpinv import _checks, _defaults
-from jaxpinv._arrays import adjoint, mirror_lower
+from jaxpinv import _inputs as _checks
+from jaxpinv import _tolerances as _defaults
+from jaxpinv._calculus.form import Outer
 from jaxpinv._factors import Factors, off_corange, off_range
-from jaxpinv._form import Outer
+from jaxpinv._linalg import adjoint, mirror_lower
 from jaxpinv._primitives import factor_p, pinv_form
 
 Method = Literal["auto", "svd"]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxpinv._arrays import adjoint, frobenius_norm, identity, largest_of_columns, matmul
+from jaxpinv._linalg import adjoint, frobenius_norm, identity, largest_of_columns, matmul
 
 # Rounding leaves `||A W - Q||_F` at eps ||A||_F ||W||_F times 0.1 sqrt(n) for LU, measured
 # on random, graded, Kahan and Vandermonde matrices for n from 9 to 500, and 0.2 for two

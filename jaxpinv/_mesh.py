@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxpinv._tsqr import Axis
+from jaxpinv._factorization.tsqr import Axis
 
 
 class Placement(NamedTuple):

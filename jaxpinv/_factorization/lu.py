@@ -13,8 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv import _certificate
-from jaxpinv._arrays import (
+from jaxpinv._factorization import certificate as _certificate
+from jaxpinv._factorization.certificate import Cutoff
+from jaxpinv._factorization.triangular import inverse_of_lu, orthonormaliser
+from jaxpinv._factors import may_be_inverse
+from jaxpinv._linalg import (
     MANY,
     TINY,
     adjoint,
@@ -24,9 +27,6 @@ from jaxpinv._arrays import (
     matmul,
     transpose,
 )
-from jaxpinv._certificate import Cutoff
-from jaxpinv._factors import may_be_inverse
-from jaxpinv._triangular import inverse_of_lu, orthonormaliser
 
 # Elements of a tiny matrix up to which Gram-Schmidt is faster than two Gram matrices. It
 # holds the whole matrix in a cache, and its sums over rows are plain ones.

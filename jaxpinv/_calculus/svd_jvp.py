@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._arrays import adjoint, finite_or_zero, matmul, sum_of_rows
+from jaxpinv._linalg import adjoint, finite_or_zero, matmul, sum_of_rows
 from jaxpinv._primitives import factor_p, singular_values_p
-from jaxpinv._problem import Problem
+from jaxpinv._solver import Problem
 
 
 def singular_values(problem: Problem, *, are_known: bool) -> Array:

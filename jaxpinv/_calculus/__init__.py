@@ -1,0 +1,1 @@
+"""Derivatives of every order, from the factors of a matrix: pure functions of arrays."""

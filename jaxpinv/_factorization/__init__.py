@@ -1,0 +1,1 @@
+"""Factorizations of batches of tall matrices: pure functions of arrays."""

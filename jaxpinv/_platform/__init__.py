@@ -1,0 +1,1 @@
+"""What depends on where a program runs: plans, constants of speed, loops, workarounds."""
