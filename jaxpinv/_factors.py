@@ -1,31 +1,35 @@
-"""The residuals of a factorisation, and what value and derivatives need of them."""
+"""What a factorization hands on: the contract, the cutoff and the projections."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._linalg import TINY, adjoint, is_known, largest_of_columns, matmul
-from jaxpinv._platform.chunking import Ways, of_cache, replace
+from jaxpinv._linalg import adjoint, largest_of_columns, matmul
 
 
 class Factors(NamedTuple):
-    """What a factorisation of `A`, `(..., m, n)` with `m >= n`, hands on.
+    """Factors of `A`, `(..., m, n)` with `m >= n`: all that value and derivatives need.
 
-    The contract is `A V = U diag(s)` and `pinv(A) = V diag(kept / s) U^H`. The
-    columns of `U` are orthonormal. `V` is unitary or, where everything is kept, just
-    invertible: `A = Q R` gives the factors `(Q, 1, R^-1, True)`, and a square matrix
-    `(I, 1, A^-1, True)`. A matrix that is not finite, or has a NaN tolerance, has `s = nan`
-    and everything kept: from there value and derivatives become NaN by themselves.
+    The contract:
+
+    - The tangent of `u` is that of `A`, which has the same shape, so that `A` need not be
+      kept as well: derivatives know how everything changes with `A`. `attach` sees to it.
+      The other factors have no tangent.
+    - `A V = U diag(s)` and `pinv(A) = V diag(kept / s) U^H`.
+    - The columns of `U` are orthonormal. `V` is unitary or, where everything is kept, just
+      invertible: `A = Q R` gives the factors `(Q, 1, R^-1, True)`, and a square matrix
+      `(I, 1, A^-1, True)`.
+    - A matrix that is not finite, or has a NaN tolerance, has `s = nan` and everything
+      kept: from there value and derivatives become NaN by themselves.
 
     Attributes:
         u: `(..., m, n)`.
         s: `(..., n)`, real, in any order.
         v: `(..., n, n)`.
-        kept: `(..., n)`, bool. False where the cutoff sets a singular value to zero.
-        is_inverse: `(...)`, bool. Whether `U` is the identity.
+        kept: `(..., n)`, bool. False where the singular value is truncated.
+        is_inverse: `(...)`, bool. Whether `U` is known to be the identity.
     """
 
     u: Array
@@ -35,40 +39,70 @@ class Factors(NamedTuple):
     is_inverse: Array
 
 
+#: `u`, `s` and `v` of `Factors`.
+Triplets = tuple[Array, Array, Array]
+#: A product of `U` with a matrix: the factors, `(u, x) -> product`, and `x`.
+ApplyU = Callable[[Factors, Callable[[Array, Array], Array], Array], Array]
+
+
+class Cutoff(NamedTuple):
+    """Tolerances of batch shape: values up to `max(atol, rtol * largest)` are truncated."""
+
+    rtol: Array
+    atol: Array
+
+    def above(self, upper: Array) -> Array:
+        """The cutoff, or more if `upper` is more than the largest singular value."""
+        return jnp.maximum(jnp.maximum(self.atol, self.rtol * upper), 0)
+
+    def keeps(self, s: Array) -> Array:
+        """Which singular values of `(..., n)` are kept."""
+        largest = largest_of_columns(s[..., None])[..., 0, 0]
+        return s > self.above(largest)[..., None]
+
+    def is_undefined(self) -> Array:
+        """Whether a tolerance is NaN, of batch shape."""
+        return jnp.isnan(self.rtol) | jnp.isnan(self.atol)
+
+
+def largest_met(tolerance: Array, batch: list) -> Array:
+    """The largest tolerance that each matrix of a batch meets."""
+    more = [i for i, n in enumerate(batch) if n == 1 != tolerance.shape[i]]
+    largest = jnp.max(tolerance, axis=more, keepdims=True, initial=0)
+    return jnp.broadcast_to(largest, batch)
+
+
+def truncate(
+    triplets: Triplets,
+    cutoff: Cutoff,
+    finite: Array,
+    certified: Array | None = None,
+    is_inverse: Array | None = None,
+) -> Factors:
+    """The factors that triplets and a cutoff make.
+
+    Args:
+        triplets: of all matrices.
+        cutoff: the tolerances.
+        finite: where the matrix was finite, `(...)`.
+        certified: where everything is kept, and the triplets need not be singular ones.
+        is_inverse: where `U` is the identity.
+    """
+    u, s, v = triplets
+    nowhere = jnp.zeros_like(finite)
+    certified = nowhere if certified is None else certified
+    # A largest value that overflows would truncate all others: the result would be zero.
+    overflows = ~jnp.all(jnp.isfinite(s), axis=-1)
+    undefined = ~finite | overflows | cutoff.is_undefined()
+    kept = cutoff.keeps(s) | (certified | undefined)[..., None]
+    s = jnp.where(undefined[..., None], jnp.nan, s)
+    return Factors(u, s, v, kept, nowhere if is_inverse is None else is_inverse)
+
+
 def pseudo_inverse(factors: Factors) -> Array:
     """The pseudo-inverse `V diag(kept / s) U^H`, `(..., n, m)`."""
     inverse = inverse_values(factors)
     return matmul(factors.v, inverse[..., :, None] * adjoint(factors.u))
-
-
-def may_be_inverse(shape: tuple) -> bool:
-    """Whether matrices of that shape may have the factors `(I, 1, A^-1, True)`."""
-    return is_known(shape) and shape[-2] == shape[-1] > TINY
-
-
-def unless_identity(
-    factors: Factors, product: Callable[[Array, Array], Array], x: Array, ways: Ways
-) -> Array:
-    """A product of `U` with `x`, which is `x` itself where `U` is the identity."""
-    u, *_, is_inverse = factors
-    if not ways.may_branch or not may_be_inverse(u.shape):
-        return product(u, x)
-    if not ways.in_blocks or u.shape != x.shape or u.ndim == 2:
-        return jax.lax.cond(jnp.all(is_inverse), lambda u, x: x, product, u, x)
-    # The few matrices of a batch that are not proven would make all others pay: so 2000
-    # gradients of 32 by 32 take 36 ms instead of 40, and 100 of 100 by 100 take 18, not 23.
-    # If none is proven the products for 2000 of 32 by 32 in float64 take 18 ms instead of
-    # 11, next to hundreds for their singular values.
-    flat, found = (jnp.reshape(y, (-1, *y.shape[-2:])) for y in (u, x))
-    [found] = replace(
-        lambda u, x: (product(u, x),),
-        of_cache(flat),
-        ~is_inverse.ravel(),
-        [found],
-        flat,
-        found,
-    )
-    return jnp.reshape(found, x.shape)
 
 
 def inverse_values(factors: Factors) -> Array:
@@ -106,5 +140,5 @@ def _without(everything: Array, vectors: Array, kept: Array, x: Array) -> Array:
 
 
 def _all_kept(factors: Factors) -> Array:
-    """Whether nothing is cut, `(..., 1, 1)`."""
+    """Whether nothing is truncated, `(..., 1, 1)`."""
     return jnp.all(factors.kept, axis=-1)[..., None, None]

@@ -1,14 +1,19 @@
-"""What the public functions accept: checked before anything is computed."""
+"""The arguments of the public functions: checked before anything is computed."""
 
 import functools
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jax.typing import ArrayLike
+
+from jaxpinv import _tolerances
+from jaxpinv._tolerances import is_known
+
+Method = Literal["auto", "svd"]
+Tolerances = dict[str, ArrayLike | None]
+Columns = tuple[str, ArrayLike, Literal["rows", "columns"]]
 
 _INEXACT = (
     "bfloat16",
@@ -19,6 +24,86 @@ _INEXACT = (
     "complex128",
 )
 _ACCEPTED = f"integers, bools, {', '.join(_INEXACT[:-1])} or {_INEXACT[-1]}"
+
+
+class Inputs(NamedTuple):
+    """The arguments of a public function, checked, in their own dtypes.
+
+    Attributes:
+        a: `(..., m, n)`.
+        rtol: of any shape that broadcasts against the batch, or None for the default.
+        atol: the same, or None for zero.
+        columns: a vector or `(..., length, k)`, if there is one.
+    """
+
+    a: Array
+    rtol: Array | None
+    atol: Array | None
+    columns: Array | None
+
+
+def named_tolerances(
+    function: str,
+    rtol: ArrayLike | None,
+    rcond: ArrayLike | None,
+    atol: ArrayLike | None,
+) -> Tolerances:
+    """The relative tolerance, under the name it was given by, and the absolute one.
+
+    Raises:
+        ValueError: if both names of the relative one are given.
+    """
+    if rtol is not None and rcond is not None:
+        raise ValueError(
+            f"{function}: expected rtol or rcond, two names of one tolerance, "
+            f"got rtol={rtol} and rcond={rcond}"
+        )
+    return {"rtol": rtol, "atol": atol} if rcond is None else {"rcond": rcond, "atol": atol}
+
+
+def prepare(
+    function: str,
+    a: ArrayLike,
+    tolerances: Tolerances,
+    *,
+    hermitian: bool,
+    method: Method = "auto",
+    columns: Columns | None = None,
+    stacklevel: int = 3,
+) -> Inputs:
+    """The arguments of a public function, checked. Nothing is computed.
+
+    It is to run outside of `jit`, where tolerances can be looked at.
+
+    Args:
+        function: its name, for errors.
+        a: the matrices.
+        tolerances: the relative and the absolute one, in this order, by their names.
+        hermitian: whether only the lower triangle of `a` is read.
+        method: "auto" or "svd".
+        columns: name and value of what is multiplied, a vector or `(..., length, k)`, and
+            what of the matrix its length is the number of.
+        stacklevel: that of the caller of the public function, counted from here.
+    """
+    check_method(function, method)
+    a = as_matrices(function, a, hermitian=hermitian)
+    given = {
+        name: as_tolerance(function, name, value)
+        for name, value in tolerances.items()
+        if value is not None
+    }
+    batch = batch_shape(function, a, given)
+    rtol, atol = (given.get(name) for name in tolerances)
+    x = None
+    if columns is not None:
+        name, value, along = columns
+        length = a.shape[{"rows": -2, "columns": -1}[along]]
+        x = as_vector_or_columns(function, name, value, length, batch)
+    inputs = Inputs(a, rtol, atol, x)
+    if rtol is None:
+        *_, atol = tolerances.values()
+        _tolerances.warn_if_large(function, a, x, atol, stacklevel)
+    return inputs
 
 
 def as_matrices(function: str, a: ArrayLike, *, hermitian: bool) -> Array:
@@ -72,14 +157,9 @@ def as_tolerance(function: str, name: str, value: ArrayLike) -> Array:
         is_flag = name == "rtol" and tolerance.dtype == bool
         hint = "; pass hermitian by name, hermitian=True" if is_flag else ""
         raise TypeError(f"{expected}, got dtype {tolerance.dtype}{hint}")
-    if _is_known(value) and np.any(np.asarray(value) < 0):
+    if is_known(value) and np.any(np.asarray(value) < 0):
         raise ValueError(f"{function}: expected {name} >= 0, got {value}")
     return tolerance
-
-
-def is_zero_somewhere(atol: ArrayLike | None) -> bool:
-    """Whether an absolute tolerance is absent, or known to be zero for some matrix."""
-    return atol is None or (_is_known(atol) and bool(np.any(np.asarray(atol) == 0)))
 
 
 def batch_shape(function: str, a: Array, tolerances: dict[str, Array]) -> tuple:
@@ -168,17 +248,3 @@ def _is_accepted(dtype: np.dtype) -> bool:
 def _is_real_number(dtype: np.dtype) -> bool:
     """Whether a tolerance may be of that dtype."""
     return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
-
-
-def _is_known(value: ArrayLike) -> bool:
-    """Whether a tolerance can be looked at."""
-    if isinstance(value, list | tuple):
-        return all(map(_is_concrete, jax.tree.leaves(value)))
-    return _is_concrete(value)
-
-
-def _is_concrete(x: object) -> bool:
-    """Whether the elements of `x` can be looked at from this process."""
-    if isinstance(x, Array):
-        return not isinstance(x, Tracer) and x.is_fully_addressable
-    return isinstance(x, int | float | np.generic | np.ndarray)

@@ -3,20 +3,11 @@
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._calculus.svd_jvp import singular_values
-from jaxpinv._linalg import matmul, squared_norms
-from jaxpinv._solver import (
-    Inputs,
-    Method,
-    compiled,
-    factorize,
-    named_tolerances,
-    prepare,
-)
+from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
+from jaxpinv._solver import Strategy, compiled, factorize
 
 
 class LstsqResult(NamedTuple):
@@ -122,30 +113,18 @@ def lstsq(
     inputs = prepare(
         "lstsq", a, tolerances, hermitian=hermitian, method=method, columns=columns
     )
-    return _lstsq(
-        inputs,
-        hermitian=bool(hermitian),
-        method=method,
-        with_values=bool(return_singular_values),
-    )
+    strategy = Strategy(bool(hermitian), method)
+    return _lstsq(inputs, strategy=strategy, with_values=bool(return_singular_values))
 
 
-@partial(compiled, options=("hermitian", "method", "with_values"))
-def _lstsq(
-    inputs: Inputs, *, hermitian: bool, method: Method, with_values: bool
-) -> LstsqResult:
+@partial(compiled, options=("strategy", "with_values"))
+def _lstsq(inputs: Inputs, *, strategy: Strategy, with_values: bool) -> LstsqResult:
     """The result, compiled once for every shape, its singular values if wanted."""
-    problem, [columns] = factorize(inputs, hermitian=hermitian, method=method)
-    x = problem.solve(columns)
-    r = columns - matmul(problem.a, x)
-    residuals = squared_norms(r)
+    matrix = factorize(inputs, strategy)
+    b = matrix.columns
+    x = matrix.solve(b)
+    residuals = matrix.residuals(b, x)
     if inputs.columns is not None and inputs.columns.ndim == 1:
         x, residuals = x[..., 0], residuals[..., 0]
-    real = jnp.finfo(problem.dtype).dtype
-    values = None
-    if with_values:
-        values = problem.in_batch(singular_values(problem, are_known=method == "svd"), 1)
-        values = values.astype(real)
-    return LstsqResult(
-        x.astype(problem.dtype), residuals.astype(real), problem.rank(), values
-    )
+    values = matrix.singular_values() if with_values else None
+    return LstsqResult(x.astype(matrix.dtype), residuals, matrix.rank(), values)

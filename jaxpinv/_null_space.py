@@ -8,17 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._linalg import matmul
+from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
+from jaxpinv._linalg import matmul, with_tangent_of
 from jaxpinv._primitives import complement_p
-from jaxpinv._solver import (
-    Inputs,
-    Method,
-    Problem,
-    compiled,
-    factorize,
-    named_tolerances,
-    prepare,
-)
+from jaxpinv._solver import FactoredMatrix, Strategy, compiled, factorize
 
 
 class NullSpaceResult(NamedTuple):
@@ -96,17 +89,18 @@ def null_projection(
         method=method,
         columns=columns,
     )
-    return _null_projection(inputs, hermitian=bool(hermitian), method=method)
+    return _null_projection(inputs, strategy=Strategy(bool(hermitian), method))
 
 
-@partial(compiled, options=("hermitian", "method"))
-def _null_projection(inputs: Inputs, *, hermitian: bool, method: Method) -> Array:
+@partial(compiled, options=("strategy",))
+def _null_projection(inputs: Inputs, *, strategy: Strategy) -> Array:
     """The projections, compiled once for every shape."""
-    problem, [columns] = factorize(inputs, hermitian=hermitian, method=method)
-    formula = columns - problem.solve(matmul(problem.a, columns))
+    matrix = factorize(inputs, strategy)
+    columns = matrix.columns
+    formula = columns - matrix.solve(matmul(matrix.given.a, columns))
     # The formula loses digits with the condition, which the singular vectors do not.
-    exact = jax.lax.stop_gradient(problem.null_projection(columns))
-    projected = _with_derivative_of(exact, formula).astype(problem.dtype)
+    exact = jax.lax.stop_gradient(matrix.null_projection(columns))
+    projected = with_tangent_of(exact, formula).astype(matrix.dtype)
     is_vector = inputs.columns is not None and inputs.columns.ndim == 1
     return projected[..., 0] if is_vector else projected
 
@@ -168,44 +162,33 @@ def null_space(
 
     Source:
         G. H. Golub and V. Pereyra, "The differentiation of pseudo-inverses and nonlinear
-        least squares problems whose variables separate", SIAM J. Numer. Anal. 10 (1973)
+        least squares matrixs whose variables separate", SIAM J. Numer. Anal. 10 (1973)
         413-432, for the derivative of the projector.
     """
     tolerances = named_tolerances("null_space", rtol, rcond, atol)
     inputs = prepare("null_space", a, tolerances, hermitian=hermitian, method=method)
-    return _null_space(inputs, hermitian=bool(hermitian), method=method)
+    return _null_space(inputs, strategy=Strategy(bool(hermitian), method))
 
 
-@partial(compiled, options=("hermitian", "method"))
-def _null_space(inputs: Inputs, *, hermitian: bool, method: Method) -> NullSpaceResult:
+@partial(compiled, options=("strategy",))
+def _null_space(inputs: Inputs, *, strategy: Strategy) -> NullSpaceResult:
     """The basis and the nullity, compiled once for every shape."""
-    problem, _ = factorize(inputs, hermitian=hermitian, method=method)
-    basis, nullity = _basis(problem)
-    onto_corange = problem.solve(problem.a)
-    basis = _moving_off(basis, onto_corange).astype(problem.dtype)
+    matrix = factorize(inputs, strategy)
+    basis, nullity = _basis(matrix)
+    onto_corange = matrix.solve(matrix.given.a)
+    basis = _moving_off(basis, onto_corange).astype(matrix.dtype)
     nullity = nullity.astype(jnp.result_type(int))
-    return NullSpaceResult(problem.in_batch(basis, 2), problem.in_batch(nullity, 0))
+    return NullSpaceResult(matrix.in_batch(basis, 2), matrix.in_batch(nullity, 0))
 
 
-def _basis(problem: Problem) -> tuple[Array, Array]:
+def _basis(matrix: FactoredMatrix) -> tuple[Array, Array]:
     """The basis, `(..., n, n)`, and the nullity, without derivatives."""
-    u, s, v, kept, _ = jax.lax.stop_gradient(problem.factors)
+    u, s, v, kept, _ = jax.lax.stop_gradient(matrix.factors)
     # Columns of certified factors need not be orthonormal, but nothing is beside them.
-    basis, nullity = complement_p.bind(u if problem.is_wide else v, kept)
+    basis, nullity = complement_p.bind(u if matrix.given.is_wide else v, kept)
     undefined = jnp.any(jnp.isnan(s), axis=-1)
     basis = jnp.where(undefined[..., None, None], jnp.nan, basis)
     return basis, jnp.where(undefined, 0, nullity)
-
-
-@jax.custom_jvp
-def _with_derivative_of(x: Array, formula: Array) -> Array:
-    """`x`, with the derivatives of a formula that is less accurate."""
-    return x
-
-
-@_with_derivative_of.defjvp
-def _with_derivative_of_jvp(primals, tangents):
-    return _with_derivative_of(*primals), tangents[1]
 
 
 @jax.custom_jvp

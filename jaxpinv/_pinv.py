@@ -7,7 +7,8 @@ from typing import Literal, overload
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv._solver import Inputs, Method, compiled, factorize, named_tolerances, prepare
+from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
+from jaxpinv._solver import Strategy, compiled, factorize
 
 
 @overload
@@ -137,9 +138,8 @@ def pinv(
     """
     tolerances = named_tolerances("pinv", rtol, rcond, atol)
     inputs = prepare("pinv", a, tolerances, hermitian=hermitian, method=method)
-    x, rank = _pinv(
-        inputs, hermitian=bool(hermitian), method=method, with_rank=bool(return_rank)
-    )
+    strategy = Strategy(bool(hermitian), method, with_pinv=True)
+    x, rank = _pinv(inputs, strategy=strategy, with_rank=bool(return_rank))
     return (x, rank) if return_rank else x
 
 
@@ -186,13 +186,13 @@ def pinverse(input: ArrayLike, rcond: ArrayLike = 1e-15) -> Array:
     )
     tolerances = {"rcond": rcond, "atol": None}
     inputs = prepare("pinverse", input, tolerances, hermitian=False)
-    return _pinv(inputs, hermitian=False, method="auto", with_rank=False)[0]
+    return _pinv(inputs, strategy=Strategy(with_pinv=True), with_rank=False)[0]
 
 
-@partial(compiled, options=("hermitian", "method", "with_rank"))
+@partial(compiled, options=("strategy", "with_rank"))
 def _pinv(
-    inputs: Inputs, *, hermitian: bool, method: Method, with_rank: bool
+    inputs: Inputs, *, strategy: Strategy, with_rank: bool
 ) -> tuple[Array, Array | None]:
     """The pseudo-inverse, and the rank if wanted, compiled once for every shape."""
-    problem, _ = factorize(inputs, hermitian=hermitian, method=method, with_pinv=True)
-    return problem.pinv(), problem.rank() if with_rank else None
+    matrix = factorize(inputs, strategy)
+    return matrix.pinv(), matrix.rank() if with_rank else None

@@ -1,134 +1,147 @@
-"""The primitives `factor` and `pinv_form`, those without derivatives, and their rules.
+"""The primitives: each makes its plan at lowering, and composes what that says.
 
-They work on leading batch axes that broadcast against each other: all operands of one
-rank, each batch axis as long as the others' or 1. So nothing that a `vmap` leaves alone,
-the singular vectors in a Jacobian for one, is ever copied. `factor`, `kept` and
-`pinv_form` take tall matrices.
+`factor`, `kept` and `pinv_form` take tall matrices. Only `pinv_form` has derivatives, which
+are forms again: what else changes with a matrix is attached by `attach`.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad
 
-from jaxpinv._calculus import form as _form
+from jaxpinv import _rules
+from jaxpinv._calculus import form
 from jaxpinv._calculus.form import Outer, Slot
-from jaxpinv._factorization.auto import factor
-from jaxpinv._factorization.complement import complement
-from jaxpinv._factorization.ranks import kept_values
-from jaxpinv._factorization.svd import values
-from jaxpinv._factors import Factors
-from jaxpinv._linalg import transpose
-from jaxpinv._platform.chunking import Ways
-from jaxpinv._rules import abstract_eval, batch, eager, is_local, is_on_one_device
-
-# factor: a (..., m, n), rtol (...), atol (...) -> the factors, and pinv(a) if wanted
-#
-# The factors serve the form alone, which knows how it changes with a. The tangent that
-# rides on u is that of a, which has its shape: so that a need not be saved as well.
+from jaxpinv._factorization import (
+    auto,
+    cholesky_qr,
+    complement,
+    gram_schmidt,
+    lu,
+    ranks,
+    svd,
+    triangular,
+)
+from jaxpinv._factorization.full_rank import FullRank
+from jaxpinv._factors import ApplyU, Cutoff, Factors
+from jaxpinv._linalg import transpose, with_tangent_of
+from jaxpinv._platform import chunking
+from jaxpinv._platform import plan as plans
+from jaxpinv._platform.plan import FormPlan, Plan
+from jaxpinv._platform.target import Target
+from jaxpinv._platform.tuning import DEFAULT, Tuning
 
 _FACTORS = len(Factors._fields)
 
 
-def _factor_impl(a, rtol, atol, *, with_pinv, in_blocks=True, **params):
-    factors, x = factor(a, rtol, atol, in_blocks=in_blocks, **params)
-    return (*factors, x) if with_pinv else tuple(factors)
-
-
-def _factor_abstract_eval(*avals, direct, **params):
-    # The types of the results do not depend on the way to them, and only this one serves
-    # a batch that is divided over devices.
-    impl = partial(abstract_eval, _factor_impl, direct=False, in_blocks=False)
-    return impl(*avals, **params)
-
-
-def _factor_jvp(primals, tangents, *, with_pinv, **params):
-    results = factor_p.bind(*primals, with_pinv=with_pinv, **params)
-    zeros = [ad.Zero(jax.typeof(x).to_tangent_aval()) for x in results]
-    e = tangents[0]
-    if type(e) is ad.Zero:
-        return results, zeros
-    if not with_pinv:
-        return results, (e, *zeros[1:])
-    dx = pinv_form(results[:_FACTORS], [None, e], cuts=True)
-    return results, (e, *zeros[1:-1], dx)
-
-
-def _factor_batching(args, axes, **params):
-    results, size = batch(factor_p, args, axes, **params)
-    mapped = [r.shape[0] == size for r in results]
-    return (
-        [r if is_mapped else r[0] for r, is_mapped in zip(results, mapped, strict=True)],
-        [0 if is_mapped else None for is_mapped in mapped],
+def _plan(a: Array, target: Target, *, direct: bool, tuning: Tuning = DEFAULT) -> Plan:
+    """The plan for a batch of matrices."""
+    return plans.factorization(
+        a.shape, target, is_complex=jnp.iscomplexobj(a), direct=direct, tuning=tuning
     )
 
 
-def _factor_lowering(ctx, *args, direct, in_blocks=False, **params):
-    # To gather the matrices that need singular values would move them between devices.
-    # Nor may a loop over matrices go from one device to the next.
-    local = is_local(ctx)
-    direct, in_blocks = direct and local, in_blocks and local
-    impl = partial(_factor_impl, direct=direct, in_blocks=in_blocks, **params)
-    return mlir.lower_fun(impl, multiple_results=True)(ctx, *args)
+# factor: a (..., m, n), rtol (...), atol (...) -> the factors, and pinv(a) if wanted
 
 
-factor_p = Primitive("factor")
-factor_p.multiple_results = True
-factor_p.def_impl(eager(factor_p, _factor_impl))
-factor_p.def_abstract_eval(_factor_abstract_eval)
-ad.primitive_jvps[factor_p] = _factor_jvp
-batching.primitive_batchers[factor_p] = _factor_batching
-mlir.register_lowering(factor_p, _factor_lowering)
-mlir.register_lowering(factor_p, partial(_factor_lowering, in_blocks=True), platform="cpu")
+def _factor_impl(a, rtol, atol, *, hermitian, direct, with_pinv, tuning, target):
+    plan = _plan(a, target, direct=direct, tuning=tuning)
+    decompose = partial(
+        svd.triplets,
+        hermitian=hermitian,
+        calls=partial(chunking.in_calls, plan.svd_call),
+        retries=plan.retries,
+    )
+    factors, x = auto.factor(a, rtol, atol, decompose=decompose, attempts=_attempts(plan))
+    return (*factors, x) if with_pinv else tuple(factors)
 
 
-# Without derivatives: their arguments must have none
-#
+def _attempts(plan: Plan) -> auto.Attempts | None:
+    """How a factorization for full rank is tried, if the plan has one."""
+    if plan.full_rank is None:
+        return None
+
+    def in_chunks(f: Callable, *operands: Array) -> tuple[Array, ...]:
+        return chunking.in_chunks(f, plan.chunk, *operands)
+
+    def replace(f: Callable, *operands) -> tuple[Array, ...]:
+        return chunking.replace(f, plan.remainder, *operands)
+
+    return auto.Attempts(_full_rank(plan), in_chunks, replace)
+
+
+def _full_rank(plan: Plan) -> FullRank:
+    """The factorization for full rank of a plan."""
+    if plan.full_rank == "gram_schmidt":
+        return FullRank(gram_schmidt.factor, is_inverse=False)
+    if plan.full_rank == "cholesky_qr":
+        return FullRank(partial(cholesky_qr.factor, width=plan.width), is_inverse=False)
+    invert = {
+        "at once": triangular.inverse_at_once,
+        "by columns": partial(triangular.inverse_by_columns, width=plan.width),
+        "by rows": partial(triangular.inverse_by_rows, width=plan.width),
+    }[plan.inverse]
+    return FullRank(partial(lu.factor, invert=invert), is_inverse=True)
+
+
+factor_p = _rules.primitive("factor", _factor_impl, multiple_results=True)
+
+
 # singular_values: a (..., m, n) -> all of them, descending (..., min(m, n))
+
+
+def _singular_values_impl(a, *, target):
+    return _values(a, _plan(a, target, direct=False))
+
+
+def _values(a: Array, plan: Plan) -> Array:
+    """Singular values without vectors."""
+    calls = partial(chunking.in_calls, plan.values_call)
+    return svd.values(a, calls=calls, of_triangular=plan.of_triangular)
+
+
+singular_values_p = _rules.primitive("singular_values", _singular_values_impl)
+
+
 # kept: a (..., m, n), rtol (...), atol (...) -> which values are kept (..., n)
+
+
+def _kept_impl(a, rtol, atol, *, direct, tuning, target):
+    plan = _plan(a, target, direct=direct, tuning=tuning)
+    kept = partial(ranks.kept_values, a, rtol, atol, values=partial(_values, plan=plan))
+    if plan.rank_chunk is None:
+        return kept()
+
+    def certify(a: Array, rtol: Array, atol: Array) -> Array:
+        return gram_schmidt.factor(a, Cutoff(rtol, atol)).certified
+
+    def replace(f: Callable, *operands) -> tuple[Array, ...]:
+        return chunking.replace(f, plan.rank_remainder, *operands)
+
+    return kept(
+        certify=partial(chunking.while_most, certify, plan.rank_chunk, tuning.rank_share),
+        replace=replace,
+    )
+
+
+kept_p = _rules.primitive("kept", _kept_impl)
+
+
 # complement: columns (..., n, k), which are kept (..., k) -> a basis of what is orthogonal
 #     to these (..., n, n), and its dimension (...)
 
 
-def _without_derivatives(name, function, *, multiple_results=False):
-    """The primitive of a function of arrays that may loop over the matrices."""
-
-    def impl(*args, in_blocks=True, **params):
-        return function(*args, in_blocks=in_blocks, **params)
-
-    def result_types(*avals, **params):
-        # As for `factor`, the type does not depend on the way.
-        params |= {"direct": False} if "direct" in params else {}
-        found = abstract_eval(impl, *avals, in_blocks=False, **params)
-        return found if multiple_results else found[0]
-
-    def batching_rule(args, axes, **params):
-        found, _ = batch(primitive, args, axes, **params)
-        return found, [0] * len(found) if multiple_results else 0
-
-    def lowering(ctx, *args, in_blocks=False, **params):
-        in_blocks = in_blocks and is_local(ctx)
-        lower = partial(impl, in_blocks=in_blocks, **params)
-        return mlir.lower_fun(lower, multiple_results=multiple_results)(ctx, *args)
-
-    primitive = Primitive(name)
-    primitive.multiple_results = multiple_results
-    primitive.def_impl(eager(primitive, impl))
-    primitive.def_abstract_eval(result_types)
-    batching.primitive_batchers[primitive] = batching_rule
-    mlir.register_lowering(primitive, lowering)
-    mlir.register_lowering(primitive, partial(lowering, in_blocks=True), platform="cpu")
-    return primitive
+def _complement_impl(columns, kept, *, target):
+    plan = _plan(columns, target, direct=False)
+    calls = partial(chunking.in_calls, plan.qr_call)
+    return complement.complement(columns, kept, calls=calls)
 
 
-singular_values_p = _without_derivatives("singular_values", values)
-kept_p = _without_derivatives("kept", kept_values)
-complement_p = _without_derivatives("complement", complement, multiple_results=True)
+complement_p = _rules.primitive("complement", _complement_impl, multiple_results=True)
 
 
 # pinv_form: the factors, and what is in the slots -> the result of the open slot
@@ -137,27 +150,70 @@ complement_p = _without_derivatives("complement", complement, multiple_results=T
 # the open slot, and the slot of what it is transposed to is the open one then.
 
 
-# What holds wherever a form is evaluated without being lowered.
-_AT_ONCE = Ways(may_branch=True, in_blocks=False)
+def pinv_form(
+    factors: Sequence[Array],
+    slots: Sequence[Slot],
+    *,
+    truncates: bool,
+    tuning: Tuning = DEFAULT,
+) -> Array:
+    """Binds `pinv_form`: see `form.evaluate`."""
+    layout, operands = form.pack(slots)
+    return pinv_form_p.bind(
+        *factors, *operands, layout=layout, truncates=truncates, tuning=tuning
+    )
 
 
-def pinv_form(factors: Sequence[Array], slots: Sequence[Slot], *, cuts: bool) -> Array:
-    """Binds `pinv_form`: see `_form.evaluate`."""
-    layout, operands = _form.pack(slots)
-    return pinv_form_p.bind(*factors, *operands, layout=layout, cuts=cuts)
+def _pinv_form_impl(*operands, layout, truncates, tuning, target):
+    u = operands[0]
+    batch = jnp.broadcast_shapes(*(x.shape[: u.ndim - 2] for x in operands))
+    plan = plans.form(
+        (*batch, *u.shape[-2:]),
+        target,
+        formula=form.formula(layout, truncates=truncates),
+        order=len(layout) - 1,
+        tuning=tuning,
+    )
+
+    def evaluate(*operands: Array) -> Array:
+        return form.evaluate(
+            Factors(*operands[:_FACTORS]),
+            form.unpack(layout, operands[_FACTORS:]),
+            truncates=truncates,
+            may_branch=plan.may_branch,
+            apply_u=_apply_u(plan),
+        )
+
+    if plan.chunk is None or not batch:
+        return evaluate(*operands)
+    return chunking.along_batch(evaluate, plan.chunk, len(batch), *operands)
 
 
-def _pinv_form_impl(*operands, layout, cuts, ways=_AT_ONCE):
-    factors, slots = operands[:_FACTORS], _form.unpack(layout, operands[_FACTORS:])
-    return _form.evaluate(Factors(*factors), slots, ways, cuts=cuts)
+def _apply_u(plan: FormPlan) -> ApplyU:
+    """Products with `U`, left out where the plan says that they may be."""
+
+    def always(factors: Factors, product: Callable, x: Array) -> Array:
+        return product(factors.u, x)
+
+    def unless_all(factors: Factors, product: Callable, x: Array) -> Array:
+        every = jnp.all(factors.is_inverse)
+        return jax.lax.cond(every, lambda u, x: x, product, factors.u, x)
+
+    def unless_each(factors: Factors, product: Callable, x: Array) -> Array:
+        if factors.u.shape != x.shape:
+            return unless_all(factors, product, x)
+        u, found = (jnp.reshape(y, (-1, *y.shape[-2:])) for y in (factors.u, x))
+        chosen = ~factors.is_inverse.ravel()
+        [found] = chunking.replace(
+            lambda u, x: (product(u, x),), plan.each, chosen, [found], u, found
+        )
+        return jnp.reshape(found, x.shape)
+
+    return {"never": always, "all": unless_all, "each": unless_each}[plan.identity]
 
 
-def _pinv_form_abstract_eval(*avals, layout, cuts):
-    return abstract_eval(_pinv_form_impl, *avals, layout=layout, cuts=cuts)[0]
-
-
-def _pinv_form_jvp(primals, tangents, *, layout, cuts):
-    bind = partial(pinv_form_p.bind, cuts=cuts)
+def _pinv_form_jvp(primals, tangents, *, layout, **params):
+    bind = partial(pinv_form_p.bind, **params)
     x = bind(*primals, layout=layout)
     dx = [
         bind(*primals[:i], t, *primals[i + 1 :], layout=layout)
@@ -171,14 +227,14 @@ def _pinv_form_jvp(primals, tangents, *, layout, cuts):
     return x, functools.reduce(ad.add_tangents, dx, zero)
 
 
-def _pinv_form_transpose(ct, *operands, layout, cuts):
+def _pinv_form_transpose(ct, *operands, layout, **params):
     [linear] = [i for i, x in enumerate(operands) if ad.is_undefined_primal(x)]
     before, after = [None] * linear, [None] * (len(operands) - linear - 1)
     if type(ct) is ad.Zero:
         return [*before, None, *after]
     operand = operands[linear]
-    opened, *others = _form.unpack(layout, operands[_FACTORS:])
-    slots = [_form.close(opened, ct), *others]
+    opened, *others = form.unpack(layout, operands[_FACTORS:])
+    slots = [form.close(opened, ct), *others]
     [at] = [
         i
         for i, slot in enumerate(slots)
@@ -187,7 +243,7 @@ def _pinv_form_transpose(ct, *operands, layout, cuts):
     slot = slots.pop(at)
     is_outer = isinstance(slot, Outer)
     opened = Outer(*(None if x is operand else x for x in slot)) if is_outer else None
-    result = pinv_form(operands[:_FACTORS], [opened, *slots], cuts=cuts)
+    result = pinv_form(operands[:_FACTORS], [opened, *slots], **params)
     result = result if is_outer else transpose(result)
     stretched = [i for i, n in enumerate(operand.aval.shape) if n != result.shape[i]]
     if stretched:
@@ -195,24 +251,27 @@ def _pinv_form_transpose(ct, *operands, layout, cuts):
     return [*before, result, *after]
 
 
-def _pinv_form_batching(args, axes, *, layout, cuts):
-    result, _ = batch(pinv_form_p, args, axes, layout=layout, cuts=cuts)
-    return result, 0
-
-
-def _pinv_form_lowering(ctx, *args, in_blocks=False, **params):
-    ways = Ways(is_on_one_device(ctx), in_blocks and is_local(ctx))
-    impl = partial(_pinv_form_impl, ways=ways)
-    return mlir.lower_fun(impl, multiple_results=False)(ctx, *args, **params)
-
-
-pinv_form_p = Primitive("pinv_form")
-pinv_form_p.def_impl(eager(pinv_form_p, _pinv_form_impl))
-pinv_form_p.def_abstract_eval(_pinv_form_abstract_eval)
+pinv_form_p = _rules.primitive("pinv_form", _pinv_form_impl)
 ad.primitive_jvps[pinv_form_p] = _pinv_form_jvp
 ad.primitive_transposes[pinv_form_p] = _pinv_form_transpose
-batching.primitive_batchers[pinv_form_p] = _pinv_form_batching
-mlir.register_lowering(pinv_form_p, _pinv_form_lowering)
-mlir.register_lowering(
-    pinv_form_p, partial(_pinv_form_lowering, in_blocks=True), platform="cpu"
-)
+
+
+# What changes with a matrix: its factors, and its pseudo-inverse
+
+
+def attach(factors: Factors, a: Array) -> Factors:
+    """The factors of `a`, found without derivatives, with the tangent that they owe."""
+    return factors._replace(u=with_tangent_of(factors.u, a))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def pseudo_inverse_of(tuning: Tuning, factors: Factors, x: Array) -> Array:
+    """The pseudo-inverse `x` that factors have, which changes with their matrix."""
+    return x
+
+
+@pseudo_inverse_of.defjvp
+def _pseudo_inverse_of_jvp(tuning, primals, tangents):
+    [factors, _], [directions, _] = primals, tangents
+    dx = pinv_form(factors, [None, directions.u], truncates=True, tuning=tuning)
+    return pseudo_inverse_of(tuning, *primals), dx

@@ -1,15 +1,15 @@
 """The public function `matrix_rank`."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
 from jaxpinv._primitives import kept_p
-from jaxpinv._solver import Inputs, Method, compiled, factorize, named_tolerances, prepare
+from jaxpinv._solver import Strategy, compiled, promote
 
 
 def matrix_rank(
@@ -63,17 +63,13 @@ def matrix_rank(
     """
     tolerances = named_tolerances("matrix_rank", rtol, rcond, atol)
     inputs = prepare("matrix_rank", a, tolerances, hermitian=hermitian, method=method)
-    return _matrix_rank(inputs, hermitian=bool(hermitian), method=method)
+    return _matrix_rank(inputs, strategy=Strategy(bool(hermitian), method))
 
 
-@partial(compiled, options=("hermitian", "method"))
-def _matrix_rank(inputs: Inputs, *, hermitian: bool, method: Method) -> Array:
+@partial(compiled, options=("strategy",))
+def _matrix_rank(inputs: Inputs, *, strategy: Strategy) -> Array:
     """The ranks, compiled once for every shape."""
-
-    def kept(*arguments: Array) -> Any:
-        fixed = jax.lax.stop_gradient(arguments)
-        # Only `kept` is used.
-        return None, None, None, kept_p.bind(*fixed, direct=method == "auto"), None
-
-    problem, _ = factorize(inputs, hermitian=hermitian, method=method, factorise=kept)
-    return problem.in_batch(jnp.sum(problem.factors.kept, axis=-1, dtype=int), 0)
+    given = promote(inputs, strategy)
+    fixed = jax.lax.stop_gradient(given.tall())
+    kept = kept_p.bind(*fixed, direct=strategy.method == "auto", tuning=strategy.tuning)
+    return jnp.sum(kept, axis=-1, dtype=int)

@@ -1,81 +1,89 @@
 """What the rules of all primitives have in common.
 
 Every primitive works on leading batch axes that broadcast against each other: all operands
-of one rank, each batch axis as long as the others' or 1.
+of one rank, each batch axis as long as the others' or 1. So nothing that a `vmap` leaves
+alone is ever copied.
 """
 
 import functools
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.interpreters import mlir
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+from jaxpinv._platform import target as targets
+from jaxpinv._platform.target import ANYWHERE, Target
+
+
+def primitive(
+    name: str, impl: Callable, *, types: Callable | None = None, multiple_results=False
+) -> Primitive:
+    """A primitive without derivatives, and its rules.
+
+    Args:
+        name: its name in a jaxpr.
+        impl: what it computes, of arrays and of `target`, where it runs.
+        types: what tells the types of the results. `impl`, to run anywhere, by default.
+        multiple_results: whether `impl` returns a tuple.
+    """
+    p = Primitive(name)
+    p.multiple_results = multiple_results
+    p.def_impl(partial(_impl, p, impl))
+    p.def_abstract_eval(partial(_abstract_eval, p, types or partial(impl, target=ANYWHERE)))
+    batching.primitive_batchers[p] = partial(_batching, p)
+    lower = partial(_lowering, p, impl)
+    mlir.register_lowering(p, partial(lower, is_cpu=False))
+    mlir.register_lowering(p, partial(lower, is_cpu=True), platform="cpu")
+    return p
+
+
+def _impl(p, impl, *args, **params):
+    # Without `jit` the primitive would come back here for ever.
+    if jax.config.jax_disable_jit:
+        return impl(*args, target=targets.here(), **params)
+    return _compiled(p, **params)(*args)
+
+
+@functools.cache
+def _compiled(p, **params):
+    """Outside of `jit` a primitive is compiled once for every shape."""
+    return jax.jit(partial(p.bind, **params))
+
+
+def _abstract_eval(p, types, *avals, **params):
+    found = _types(types, *avals, **params)
+    return found if p.multiple_results else found[0]
 
 
 @functools.lru_cache
-def abstract_eval(impl, *avals, **params):
-    """Avals of the results, with the sharding and varying axes that only `impl` knows."""
-    return tuple(jax.make_jaxpr(partial(impl, **params))(*avals).out_avals)
+def _types(types, *avals, **params):
+    """Avals of results, with the sharding and varying axes that only a function knows."""
+    return tuple(jax.make_jaxpr(partial(types, **params))(*avals).out_avals)
 
 
-def batch(primitive, args, axes, **params):
-    """Binds with the mapped axes in front and length-1 axes for what is not mapped."""
+def _batching(p, args, axes, **params):
+    # The mapped axes go to the front, and what is not mapped gets one of length one.
     [size] = {x.shape[axis] for x, axis in zip(args, axes, strict=True) if axis is not None}
-    args = [
-        x[None] if axis is None else jnp.moveaxis(x, axis, 0)
-        for x, axis in zip(args, axes, strict=True)
-    ]
-    return primitive.bind(*args, **params), size
+    results = p.bind(
+        *(
+            x[None] if axis is None else jnp.moveaxis(x, axis, 0)
+            for x, axis in zip(args, axes, strict=True)
+        ),
+        **params,
+    )
+    if not p.multiple_results:
+        return results, 0
+    mapped = [x.shape[0] == size for x in results]
+    return (
+        [x if is_mapped else x[0] for x, is_mapped in zip(results, mapped, strict=True)],
+        [0 if is_mapped else None for is_mapped in mapped],
+    )
 
 
-def eager(primitive, impl):
-    """What a primitive does outside of `jit`: it is compiled once for every shape."""
-
-    @functools.cache
-    def compiled(**params):
-        return jax.jit(partial(primitive.bind, **params))
-
-    def run(*args, **params):
-        # Without `jit` the primitive would come back here for ever.
-        if jax.config.jax_disable_jit:
-            return impl(*args, **params)
-        return compiled(**params)(*args)
-
-    return run
-
-
-def is_on_one_device(ctx: mlir.LoweringRuleContext) -> bool:
-    """Whether what is lowered runs as it stands on each device.
-
-    If not, the partitioner divides it, and whatever looks at the whole batch, like a branch
-    on any of its matrices, makes the devices wait for each other.
-    """
-    context = ctx.module_context.axis_context
-    mesh = getattr(context, "mesh", None)
-    if mesh is not None:
-        return set(getattr(context, "manual_axes", ())) == set(mesh.axis_names)
-    return getattr(context, "num_devices", None) == 1
-
-
-def device_count(ctx: mlir.LoweringRuleContext) -> int:
-    """How many devices the partitioner divides what is lowered among."""
-    if is_on_one_device(ctx):
-        return 1
-    context = ctx.module_context.axis_context
-    mesh = getattr(context, "mesh", None)
-    return getattr(context, "num_devices", 1) if mesh is None else mesh.size
-
-
-def names_a_mesh_axis(ctx: mlir.LoweringRuleContext) -> bool:
-    """Whether the type of an operand says over what mesh axes it is divided.
-
-    Then every intermediate array would have to say so too, even if there is one device.
-    """
-    shardings = (getattr(aval, "sharding", None) for aval in ctx.avals_in)
-    specs = (getattr(sharding, "spec", None) or () for sharding in shardings)
-    return any(axis is not None for spec in specs for axis in spec)
-
-
-def is_local(ctx: mlir.LoweringRuleContext) -> bool:
-    """Whether each device may go through its matrices in a loop."""
-    return is_on_one_device(ctx) and not names_a_mesh_axis(ctx)
+def _lowering(p, impl, ctx, *args, is_cpu, **params):
+    target: Target = targets.of_lowering(ctx, is_cpu=is_cpu)
+    impl = partial(impl, target=target, **params)
+    return mlir.lower_fun(impl, multiple_results=p.multiple_results)(ctx, *args)

@@ -1,66 +1,134 @@
-"""What every public function begins with: a matrix checked, promoted and factored."""
+"""What every public function begins with: a matrix, factored once for all uses."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
-from jax.typing import ArrayLike
 
-from jaxpinv import _inputs as _checks
-from jaxpinv import _tolerances as _defaults
+from jaxpinv import _tolerances
+from jaxpinv._calculus import svd_jvp
 from jaxpinv._calculus.form import Outer
 from jaxpinv._factors import Factors, off_corange, off_range
-from jaxpinv._linalg import adjoint, mirror_lower
-from jaxpinv._primitives import factor_p, pinv_form
+from jaxpinv._inputs import Inputs, Method
+from jaxpinv._linalg import (
+    adjoint,
+    finite_or_zero,
+    hermitian_from_lower,
+    matmul,
+    squared_norms,
+)
+from jaxpinv._platform.tuning import DEFAULT, Tuning
+from jaxpinv._platform.workarounds import have_one_mesh
+from jaxpinv._primitives import (
+    attach,
+    factor_p,
+    pinv_form,
+    pseudo_inverse_of,
+    singular_values_p,
+)
+from jaxpinv._shapes import prepend_axes
 
-Method = Literal["auto", "svd"]
-Tolerances = dict[str, ArrayLike | None]
-Columns = tuple[str, ArrayLike, Literal["rows", "columns"]]
-Factorise = Callable[[Array, Array, Array], Sequence[Array]]
+#: Makes the factors of tall matrices, `rtol` and `atol`, and the pseudo-inverse if wanted.
+Factor = Callable[[Array, Array, Array], Sequence[Array]]
 
 
-class Inputs(NamedTuple):
-    """The arguments of a public function, checked, in their own dtypes.
+class Strategy(NamedTuple):
+    """How matrices are factored.
+
+    Attributes:
+        hermitian: whether only the lower triangles of the matrices are read.
+        method: "auto" or "svd".
+        with_pinv: whether the pseudo-inverse itself is wanted.
+        factor: what makes the factors, if it is not the primitive `factor`.
+        caps_default: whether the default of the relative tolerance is `sqrt(eps)` at most.
+        tuning: constants of speed.
+    """
+
+    hermitian: bool = False
+    method: Method = "auto"
+    with_pinv: bool = False
+    factor: Factor | None = None
+    caps_default: bool = False
+    tuning: Tuning = DEFAULT
+
+    def factors(self, tall: Array, rtol: Array, atol: Array) -> Sequence[Array]:
+        """Factors of tall matrices, without derivatives, and `pinv(a)` if wanted."""
+        if self.factor is not None:
+            return self.factor(tall, rtol, atol)
+        return factor_p.bind(
+            *(tall, rtol, atol),
+            hermitian=self.hermitian,
+            direct=self.method == "auto",
+            with_pinv=self.with_pinv,
+            tuning=self.tuning,
+        )
+
+
+class Promoted(NamedTuple):
+    """Arguments in the dtype that is computed in, of one rank.
 
     Attributes:
         a: `(..., m, n)`.
-        rtol: of any shape that broadcasts against the batch, or None for the default.
-        atol: the same, or None for zero.
-        columns: a vector or `(..., length, k)`, if there is one.
-    """
-
-    a: Array
-    rtol: Array | None
-    atol: Array | None
-    columns: Array | None
-
-
-class Problem(NamedTuple):
-    """Matrices, factored in their tall orientation.
-
-    Attributes:
-        a: `(..., m, n)`, in the dtype that is computed in.
-        factors: those of `a`, or of its adjoint if it is wide.
-        x: the pseudo-inverse, `(..., n, m)`, if it was asked for.
-        batch: the batch shape of the factors, without axes of length one in front.
-        is_wide: whether `m < n`.
-        cuts: whether the tolerances may cut more than zeros.
+        rtol: `(...)`.
+        atol: `(...)`.
+        columns: matrices, `(..., length, k)`, if there are any.
+        batch: the batch shape of `a` and the tolerances, without axes in front.
+        truncates: whether the tolerances may truncate more than zeros.
         dtype: that of the results.
     """
 
     a: Array
+    rtol: Array
+    atol: Array
+    columns: Array | None
+    batch: tuple
+    truncates: bool
+    dtype: np.dtype
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether `m < n`."""
+        return self.a.shape[-2] < self.a.shape[-1]
+
+    def tall(self) -> tuple[Array, Array, Array]:
+        """The matrices or, if they are wide, their adjoints, and the tolerances.
+
+        As `pinv(A) = pinv(A^H)^H`, no other orientation need be factored.
+        """
+        return adjoint(self.a) if self.is_wide else self.a, self.rtol, self.atol
+
+
+class FactoredMatrix(NamedTuple):
+    """Matrices, factored.
+
+    Attributes:
+        given: what was factored, and what it is applied to.
+        factors: those of `given.tall()`.
+        x: the pseudo-inverse, `(..., n, m)`, if it was asked for.
+        strategy: how they were factored.
+    """
+
+    given: Promoted
     factors: Factors
     x: Array | None
-    batch: tuple
-    is_wide: bool
-    cuts: bool
-    dtype: np.dtype
+    strategy: Strategy
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of the results."""
+        return self.given.dtype
+
+    @property
+    def columns(self) -> Array:
+        """What it is applied to, `(..., length, k)`."""
+        assert self.given.columns is not None
+        return self.given.columns
 
     def pinv(self) -> Array:
         """The pseudo-inverse in the dtype of the results."""
@@ -69,17 +137,40 @@ class Problem(NamedTuple):
 
     def solve(self, b: Array) -> Array:
         """The pseudo-inverse times `b`, `(..., m, k)`."""
-        if not self.is_wide:
-            return pinv_form(self.factors, [Outer(b, None)], cuts=self.cuts)
+        apply = partial(
+            pinv_form,
+            self.factors,
+            truncates=self.given.truncates,
+            tuning=self.strategy.tuning,
+        )
+        if not self.given.is_wide:
+            return apply([Outer(b, None)])
         # pinv(A) b is the conjugate of the transpose of pinv(A^H) times that of b.
-        x = pinv_form(self.factors, [Outer(None, jnp.conj(b))], cuts=self.cuts)
-        return jnp.conj(x)
+        return jnp.conj(apply([Outer(None, jnp.conj(b))]))
+
+    def residuals(self, b: Array, x: Array) -> Array:
+        """Squared 2-norms of the columns of `b - A x`, `(..., k)`, real."""
+        real = jnp.finfo(self.dtype).dtype
+        return squared_norms(b - matmul(self.given.a, x)).astype(real)
 
     def null_projection(self, x: Array) -> Array:
         """The projection of `x`, `(..., n, k)`, on the null space."""
-        project = off_range if self.is_wide else off_corange
+        project = off_range if self.given.is_wide else off_corange
         undefined = jnp.any(jnp.isnan(self.factors.s), axis=-1)[..., None, None]
         return jnp.where(undefined, jnp.nan, project(self.factors, x))
+
+    def singular_values(self) -> Array:
+        """All singular values, descending, of batch shape but for the last axis."""
+        tall, *_ = self.given.tall()
+        s = jax.lax.stop_gradient(self.factors.s)
+        if self.strategy.method == "svd":
+            s = jnp.sort(s, axis=-1, descending=True)
+        else:
+            undefined = jnp.any(jnp.isnan(s), axis=-1, keepdims=True)
+            finite, _ = finite_or_zero(jax.lax.stop_gradient(self.given.a))
+            s = jnp.where(undefined, jnp.nan, singular_values_p.bind(finite))
+        s = svd_jvp.values_of(_triplets, tall, s)
+        return self.in_batch(s, 1).astype(jnp.finfo(self.dtype).dtype)
 
     def rank(self) -> Array:
         """Number of kept singular values, in the default integer dtype, of batch shape."""
@@ -88,93 +179,11 @@ class Problem(NamedTuple):
 
     def in_batch(self, x: Array, rank: int) -> Array:
         """`x`, of that rank but for its batch, without needless axes in front."""
-        return jax.lax.squeeze(x, range(x.ndim - rank - len(self.batch)))
+        return jax.lax.squeeze(x, range(x.ndim - rank - len(self.given.batch)))
 
 
-def named_tolerances(
-    function: str,
-    rtol: ArrayLike | None,
-    rcond: ArrayLike | None,
-    atol: ArrayLike | None,
-) -> Tolerances:
-    """The relative tolerance, under the name it was given by, and the absolute one.
-
-    Raises:
-        ValueError: if both names of the relative one are given.
-    """
-    if rtol is not None and rcond is not None:
-        raise ValueError(
-            f"{function}: expected rtol or rcond, two names of one tolerance, "
-            f"got rtol={rtol} and rcond={rcond}"
-        )
-    return {"rtol": rtol, "atol": atol} if rcond is None else {"rcond": rcond, "atol": atol}
-
-
-def prepare(
-    function: str,
-    a: ArrayLike,
-    tolerances: Tolerances,
-    *,
-    hermitian: bool,
-    method: Method = "auto",
-    columns: Columns | None = None,
-    stacklevel: int = 3,
-) -> Inputs:
-    """The arguments of a public function, checked. Nothing is computed.
-
-    It is to run outside of `jit`, where tolerances can be looked at.
-
-    Args:
-        function: its name, for errors.
-        a: the matrices.
-        tolerances: the relative and the absolute one, in this order, by their names.
-        hermitian: whether only the lower triangle of `a` is read.
-        method: "auto" or "svd".
-        columns: name and value of what is multiplied, a vector or `(..., length, k)`, and
-            what of the matrix its length is the number of.
-        stacklevel: that of the caller of the public function, counted from here.
-    """
-    _checks.check_method(function, method)
-    a = _checks.as_matrices(function, a, hermitian=hermitian)
-    given = {
-        name: _checks.as_tolerance(function, name, value)
-        for name, value in tolerances.items()
-        if value is not None
-    }
-    batch = _checks.batch_shape(function, a, given)
-    rtol, atol = (given.get(name) for name in tolerances)
-    x = None
-    if columns is not None:
-        name, value, along = columns
-        length = a.shape[{"rows": -2, "columns": -1}[along]]
-        x = _checks.as_vector_or_columns(function, name, value, length, batch)
-    inputs = Inputs(a, rtol, atol, x)
-    if rtol is None:
-        *_, atol = tolerances.values()
-        _defaults.warn_if_large(function, a, x, atol, stacklevel)
-    return inputs
-
-
-def factorize(
-    inputs: Inputs,
-    *,
-    hermitian: bool,
-    method: Method = "auto",
-    with_pinv: bool = False,
-    capped: bool = False,
-    factorise: Factorise | None = None,
-) -> tuple[Problem, list[Array]]:
-    """The problem of a public function, and the columns that it is applied to, if any.
-
-    Args:
-        inputs: what `prepare` returns.
-        hermitian: whether only the lower triangle of the matrices is read.
-        method: "auto" or "svd".
-        with_pinv: whether the pseudo-inverse itself is wanted.
-        capped: whether the default of the relative tolerance is `sqrt(eps)` at most.
-        factorise: what makes the factors, and the pseudo-inverse if wanted, of the tall
-            matrices, `rtol` and `atol`. `factor_p` if it is not given.
-    """
+def promote(inputs: Inputs, strategy: Strategy) -> Promoted:
+    """The arguments of a public function, as they are computed with."""
     rtol, atol = (x if x is None else jnp.asarray(x) for x in inputs[1:3])
     given = [x for x in (rtol, atol) if x is not None]
     m, n = inputs.a.shape[-2:]
@@ -183,29 +192,36 @@ def factorize(
     if inputs.columns is not None:
         x = inputs.columns
         arrays.append(x[:, None] if x.ndim == 1 else x)
-    dtype = _defaults.floating(jnp.result_type(*arrays))
-    computed = _defaults.computed_in(*arrays)
+    dtype = _tolerances.floating(jnp.result_type(*arrays))
+    computed = _tolerances.computed_in(*arrays)
     rank = max(len(batch) + 2, *(x.ndim for x in arrays))
-    arrays = [_prepend_axes(x.astype(computed), rank) for x in arrays]
+    arrays = [prepend_axes(x.astype(computed), rank) for x in arrays]
     a, *rest = _varying_alike(arrays, given)
-    a = mirror_lower(a) if hermitian else a
+    a = hermitian_from_lower(a) if strategy.hermitian else a
     real = jnp.finfo(a.dtype)
-    default = _defaults.default_rtol(max(m, n), inputs.a.dtype, a.dtype, capped=capped)
-    rtol, atol = (
-        _prepend_axes(tolerance.astype(real.dtype), rank - 2)
-        for tolerance in _defaults.with_defaults(rtol, atol, default)
+    default = _tolerances.default_rtol(
+        max(m, n), inputs.a.dtype, a.dtype, capped=strategy.caps_default
     )
-    # pinv(A) = pinv(A^H)^H: past this line every matrix is tall.
-    tall = a if m >= n else adjoint(a)
-    if factorise is None:
-        factorise = partial(
-            factor_p.bind, hermitian=hermitian, direct=method == "auto", with_pinv=with_pinv
-        )
-    results = factorise(tall, rtol, atol)
-    *factors, x = results if with_pinv else (*results, None)
-    x = adjoint(x) if x is not None and m < n else x
-    cuts = bool(given) or bool(_defaults.eps_of_input(inputs.a.dtype) > real.eps)
-    return Problem(a, Factors(*factors), x, batch, m < n, cuts, dtype), rest
+    rtol, atol = (
+        prepend_axes(tolerance.astype(real.dtype), rank - 2)
+        for tolerance in _tolerances.with_defaults(rtol, atol, default)
+    )
+    truncates = bool(given) or bool(_tolerances.eps_of_input(inputs.a.dtype) > real.eps)
+    columns = rest[0] if rest else None
+    return Promoted(a, rtol, atol, columns, batch, truncates, dtype)
+
+
+def factorize(inputs: Inputs, strategy: Strategy) -> FactoredMatrix:
+    """What a public function was given, factored."""
+    given = promote(inputs, strategy)
+    tall, *_ = operands = given.tall()
+    found = list(strategy.factors(*jax.lax.stop_gradient(operands)))
+    x = found.pop() if strategy.with_pinv else None
+    factors = attach(Factors(*found), tall)
+    if x is not None:
+        x = pseudo_inverse_of(strategy.tuning, factors, x)
+        x = adjoint(x) if given.is_wide else x
+    return FactoredMatrix(given, factors, x, strategy)
 
 
 def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
@@ -222,11 +238,17 @@ def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
         if isinstance(jnp.zeros(()), Tracer):
             # A program around this one is being traced, and compiles what is in it.
             return function(inputs, **chosen)
-        # JAX does not map a `jit` some of whose operands are on an explicit mesh.
-        meshes = {jax.typeof(x).sharding.mesh for x in inputs if x is not None}
-        return (program if len(meshes) == 1 else function)(inputs, **chosen)
+        return (program if have_one_mesh(inputs) else function)(inputs, **chosen)
 
     return run
+
+
+def _triplets(tall: Array) -> tuple[Array, Array, Array]:
+    """Singular triplets of tall matrices, `(..., m, n)`, by the primitive `factor`."""
+    zero = jnp.zeros((1,) * (tall.ndim - 2), jnp.finfo(tall.dtype).dtype)
+    strategy = Strategy(method="svd")
+    u, s, v, *_ = strategy.factors(tall, zero, zero)
+    return u, s, v
 
 
 def _varying_alike(arrays: list[Array], others: Iterable[Array]) -> list[Array]:
@@ -246,8 +268,3 @@ def _varying_alike(arrays: list[Array], others: Iterable[Array]) -> list[Array]:
         jax.lax.pcast(x, names, to="varying") if names else x
         for x, names in zip(arrays, missing, strict=True)
     ]
-
-
-def _prepend_axes(x: Array, rank: int) -> Array:
-    """`x` with axes of length one in front, up to that rank."""
-    return jax.lax.expand_dims(x, range(rank - x.ndim))

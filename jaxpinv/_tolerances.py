@@ -2,13 +2,14 @@
 
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxpinv import _inputs as _checks
-from jaxpinv._linalg import is_known
+from jaxpinv._shapes import is_static_shape
 
 # Where the default of `rtol` is above this, a warning says so.
 _LARGE = 0.1
@@ -35,7 +36,7 @@ def default_rtol(size: int, dtype: np.dtype, computed: np.dtype, *, capped: bool
     eps` of it if the errors are independent.
     """
     real, rounded = jnp.finfo(computed), eps_of_input(dtype)
-    if not is_known((size,)):
+    if not is_static_shape((size,)):
         return jnp.maximum(jnp.asarray(size * float(real.eps), real.dtype), rounded)
     default = size * float(real.eps)
     default = min(default, float(real.eps) ** 0.5) if capped else default
@@ -65,16 +66,16 @@ def warn_if_large(
     atol: ArrayLike | None,
     stacklevel: int,
 ) -> None:
-    """Warns where the default of `rtol` is used and so large that it cuts what counts."""
-    longest = max(a.shape[-2:]) if is_known(a.shape[-2:]) else 0
+    """Warns if the default of `rtol` is used and truncates values that are not small."""
+    longest = max(a.shape[-2:]) if is_static_shape(a.shape[-2:]) else 0
     # Shapes alone tell nearly always that there is nothing to warn of.
     if longest <= _LARGE / float(jnp.finfo(jnp.float32).eps):
         return
     default = longest * float(jnp.finfo(computed_in(a, columns)).eps)
-    if default > _LARGE and _checks.is_zero_somewhere(atol):
+    if default > _LARGE and _is_zero_somewhere(atol):
         warnings.warn(
-            f"{function}: the default rtol, {longest} * eps = {default:.2g}, cuts singular "
-            "values that are not small; pass rtol, for instance sqrt(eps)",
+            f"{function}: the default rtol, {longest} * eps = {default:.2g}, truncates "
+            "singular values that are not small; pass rtol, for instance sqrt(eps)",
             UserWarning,
             stacklevel=stacklevel + 1,
         )
@@ -83,3 +84,22 @@ def warn_if_large(
 def _at_least_float32(dtype: np.dtype) -> np.dtype:
     """The dtype, or float32 for a shorter one, which no factorisation takes."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def _is_zero_somewhere(atol: ArrayLike | None) -> bool:
+    """Whether an absolute tolerance is absent, or known to be zero for some matrix."""
+    return atol is None or (is_known(atol) and bool(np.any(np.asarray(atol) == 0)))
+
+
+def is_known(value: ArrayLike) -> bool:
+    """Whether a tolerance can be looked at."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_concrete, jax.tree.leaves(value)))
+    return _is_concrete(value)
+
+
+def _is_concrete(x: object) -> bool:
+    """Whether the elements of `x` can be looked at from this process."""
+    if isinstance(x, Array):
+        return not isinstance(x, Tracer) and x.is_fully_addressable
+    return isinstance(x, int | float | np.generic | np.ndarray)

@@ -14,14 +14,12 @@ from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from jaxpinv import _inputs as _checks
-from jaxpinv import _mesh as _placement
-from jaxpinv import _row_sharded as _by_rows
+from jaxpinv import _inputs, _mesh, _row_sharded
 from jaxpinv._factorization.tsqr import Axis
-from jaxpinv._linalg import matmul, squared_norms
+from jaxpinv._inputs import Inputs, Tolerances, named_tolerances
 from jaxpinv._lstsq import LstsqResult
 from jaxpinv._mesh import Placement
-from jaxpinv._solver import Inputs, Tolerances, factorize, named_tolerances
+from jaxpinv._solver import Strategy, factorize
 
 __all__ = ["lstsq", "pinv"]
 
@@ -133,8 +131,8 @@ def pinv(
     """
     name = "sharded.pinv"
     tolerances = _numbers(name, named_tolerances(name, rtol, rcond, atol))
-    a = _checks.as_matrices(name, a, hermitian=False)
-    place = _placement.find(name, a, mesh, axis)
+    a = _inputs.as_matrices(name, a, hermitian=False)
+    place = _mesh.find(name, a, mesh, axis)
     x, rank = _pinv(place, place.bring(a), *tolerances)
     return (x, rank) if return_rank else x
 
@@ -203,9 +201,9 @@ def lstsq(
     """
     name = "sharded.lstsq"
     tolerances = _numbers(name, named_tolerances(name, rtol, rcond, atol))
-    a = _checks.as_matrices(name, a, hermitian=False)
-    place = _placement.find(name, a, mesh, axis)
-    columns = _checks.as_columns(name, "b", b, a.shape[0], ())
+    a = _inputs.as_matrices(name, a, hermitian=False)
+    place = _mesh.find(name, a, mesh, axis)
+    columns = _inputs.as_columns(name, "b", b, a.shape[0], ())
     if columns.ndim > 2:
         raise ValueError(
             f"{name}: expected b to be a vector or a matrix, got shape {columns.shape}"
@@ -228,14 +226,9 @@ def _pinv(
     """The pseudo-inverse, `(n, m)`, and the rank."""
 
     def run(place: Placement, a: Array, rtol: Array | None, atol: Array | None):
-        problem, _ = factorize(
-            Inputs(a, rtol, atol, None),
-            hermitian=False,
-            with_pinv=True,
-            capped=True,
-            factorise=partial(_by_rows.factor, place, with_pinv=True),
-        )
-        return place.put(problem.pinv(), None, place.axis), problem.rank()
+        inputs = Inputs(a, rtol, atol, None)
+        matrix = factorize(inputs, _strategy(place, with_pinv=True))
+        return place.put(matrix.pinv(), None, place.axis), matrix.rank()
 
     a = place.put(a, place.axis, None)
     return place.run(run, (P(None, place.axis), P()), a, rtol, atol)
@@ -253,33 +246,33 @@ def _lstsq(
     """Solution, `(n, k)`, residuals, `(k,)`, rank, and singular values, `(n,)`, or None."""
 
     def run(place: Placement, a: Array, b: Array, rtol: Array | None, atol: Array | None):
-        problem, [b] = factorize(
-            Inputs(a, rtol, atol, b),
-            hermitian=False,
-            capped=True,
-            factorise=partial(_by_rows.factor, place, with_pinv=False),
-        )
-        x = problem.solve(b)
-        r = b - matmul(problem.a, x)
-        residuals = squared_norms(r)
-        real = jnp.finfo(problem.dtype).dtype
-        solution = place.put(x.astype(problem.dtype))
-        found = solution, residuals.astype(real), problem.rank()
+        inputs = Inputs(a, rtol, atol, b)
+        matrix = factorize(inputs, _strategy(place, with_pinv=False))
+        b = matrix.columns
+        x = matrix.solve(b)
+        solution = place.put(x.astype(matrix.dtype))
+        found = solution, matrix.residuals(b, x), matrix.rank()
         if not with_values:
             return *found, None
-        values = _by_rows.singular_values(problem.a, problem.factors)
-        return *found, values.astype(real)
+        values = _row_sharded.singular_values(matrix.given.a, matrix.factors)
+        return *found, values.astype(jnp.finfo(matrix.dtype).dtype)
 
     a, b = (place.put(x, place.axis, None) for x in (a, b))
     specs = (*(P(),) * 3, P() if with_values else None)
     return place.run(run, specs, a, b, rtol, atol)
 
 
+def _strategy(place: Placement, *, with_pinv: bool) -> Strategy:
+    """Every matrix is factored where its rows lie."""
+    factor = partial(_row_sharded.factor, place, with_pinv=with_pinv)
+    return Strategy(with_pinv=with_pinv, factor=factor, caps_default=True)
+
+
 def _numbers(function: str, tolerances: Tolerances) -> list[Array | None]:
     """Both tolerances, checked before they are traced."""
     found = []
     for name, value in tolerances.items():
-        tolerance = None if value is None else _checks.as_tolerance(function, name, value)
+        tolerance = None if value is None else _inputs.as_tolerance(function, name, value)
         if tolerance is not None and tolerance.ndim:
             raise ValueError(
                 f"{function}: expected {name} to be a number, got shape {tolerance.shape}"

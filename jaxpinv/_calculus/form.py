@@ -1,4 +1,4 @@
-"""The symmetric form behind the value and all derivatives, and its two evaluations.
+"""The multilinear form behind the value and all derivatives, and its two evaluations.
 
 The derivative along `E_0` of the sum of the logarithms of the kept singular values is
 `trace(pinv(A) E_0)`. The k-th derivative of `pinv(A)` along `E_1, ..., E_k`, paired with
@@ -16,18 +16,16 @@ what makes the form a number when it is filled in.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._calculus import vector_derivative as _action
+from jaxpinv._calculus import vector_derivative
 from jaxpinv._calculus.matrix_derivative import derivative
-from jaxpinv._factors import Factors, largest_value
+from jaxpinv._factors import ApplyU, Factors, largest_value
 from jaxpinv._linalg import largest_of_columns, matmul, transpose
-from jaxpinv._platform import chunking as _blocks
-from jaxpinv._platform.chunking import Ways
 
 
 class Outer(NamedTuple):
@@ -72,47 +70,49 @@ def close(slot: Slot, missing: Array) -> Slot:
     return Outer(missing, c) if b is None else Outer(b, missing)
 
 
-def evaluate(factors: Factors, slots: Sequence[Any], ways: Ways, *, cuts: bool) -> Array:
+def formula(layout: Layout, *, truncates: bool) -> Literal["matrices", "vectors", "either"]:
+    """Whether a form is evaluated by matrices, by vectors, or as the values have it.
+
+    Derivatives that are applied to vectors, or along products of vectors, take products of
+    matrices with vectors, unless more than what rounding makes of zeros is truncated: if it
+    may be, "either".
+    """
+    if layout[0] == "open" and "outer" not in layout:
+        return "matrices"
+    return "either" if truncates and len(layout) > 1 else "vectors"
+
+
+def evaluate(
+    factors: Factors,
+    slots: Sequence[Any],
+    *,
+    truncates: bool,
+    may_branch: bool,
+    apply_u: ApplyU,
+) -> Array:
     """The result of a form with one open slot, the first.
 
     Args:
         factors: those of a matrix `(..., m, n)`, `m >= n`.
         slots: all slots: two at least, unless the open one holds a vector. Batch axes
             broadcast; one rank for all.
-        ways: how to go through a batch.
-        cuts: whether more than what rounding makes of zeros may be cut. Derivatives that
-            are applied to vectors, or along products of vectors, then cost as much as
-            those of the matrix, but only if that is so, or the batch may not be asked.
+        truncates: whether more than what rounding makes of zeros may be truncated.
+        may_branch: whether it may be asked if it is. If not, the formula is right for both.
+        apply_u: a product with `U`, left out where that is the identity.
     """
     layout, operands = pack(slots)
-    is_matrix = layout[0] == "open" and "outer" not in layout
-    may_be_cut = cuts and len(slots) > 1 and not is_matrix
-    # A first derivative makes few arrays and gains nothing: 20000 gradients of 7 by 6
-    # matrices take 12.6 ms in blocks and 9.6 at once. But as many Hessian-vector products
-    # take 94 and 124, and 2000 of 32 by 32 ones 128 and 200, with 58 and 205 MB. And a
-    # matrix that is cut makes those of its block pay, and no others.
-    in_blocks = ways.in_blocks and (may_be_cut or (is_matrix and len(slots) > 2))
-    inner = ways._replace(in_blocks=ways.in_blocks and not in_blocks)
+    by = formula(layout, truncates=truncates)
 
     def matrices(factors: Factors, row: tuple[Array, ...]) -> Array:
-        return _by_matrices(factors, unpack(layout, row), inner)
+        return _by_matrices(factors, unpack(layout, row), apply_u)
 
     def vectors(factors: Factors, row: tuple[Array, ...]) -> Array:
         return _by_vectors(factors, unpack(layout, row))
 
-    def either(factors: Factors, row: tuple[Array, ...]) -> Array:
-        return jax.lax.cond(_any_cut(factors), matrices, vectors, factors, row)
-
-    if may_be_cut and ways.may_branch:
-        way = either
-    else:
-        way = matrices if is_matrix or may_be_cut else vectors
-    if not in_blocks:
-        return way(factors, operands)
-    count, rank = len(factors), factors.u.ndim - 2
-    return _blocks.along_batch(
-        lambda *x: way(Factors(*x[:count]), x[count:]), rank, *factors, *operands
-    )
+    if by == "either" and may_branch:
+        truncated = _any_truncated(factors)
+        return jax.lax.cond(truncated, matrices, vectors, factors, operands)
+    return (vectors if by == "vectors" else matrices)(factors, operands)
 
 
 def _kind(slot: Slot) -> str:
@@ -124,8 +124,8 @@ def _kind(slot: Slot) -> str:
     return "outer"
 
 
-def _any_cut(factors: Factors) -> Array:
-    """Whether any matrix has a singular value that is cut but larger than rounding."""
+def _any_truncated(factors: Factors) -> Array:
+    """Whether any matrix has a truncated singular value that is larger than rounding."""
     u, s, _, kept, _ = factors
     # The default cutoff, which is the backward error of a singular value decomposition.
     rounding = max(u.shape[-2:]) * jnp.finfo(s.dtype).eps
@@ -133,8 +133,8 @@ def _any_cut(factors: Factors) -> Array:
     return jnp.any(~kept & (s > rounding * largest))
 
 
-def _by_matrices(factors: Factors, slots: Sequence[Any], ways: Ways) -> Array:
-    """From the derivative as a matrix, right whatever is cut."""
+def _by_matrices(factors: Factors, slots: Sequence[Any], apply_u: ApplyU) -> Array:
+    """From the derivative as a matrix, right whatever is truncated."""
     opened, *others = slots
     directions = list(others)
     size = None
@@ -145,7 +145,7 @@ def _by_matrices(factors: Factors, slots: Sequence[Any], ways: Ways) -> Array:
             scale, (b, c) = largest_value(factors), (_largest_element(y) for y in x)
             directions[i] = matmul(x.b / b * scale, transpose(x.c / c))
             size = ((b / scale).real, c.real)
-    result = derivative(factors, directions, ways)
+    result = derivative(factors, directions, apply_u)
     if size is not None:
         # In the order in which no product leaves the range unless the last one does.
         small, large = jnp.minimum(*size), jnp.maximum(*size)
@@ -165,7 +165,7 @@ def _largest_element(x: Array) -> Array:
 
 
 def _by_vectors(factors: Factors, slots: Sequence[Any]) -> Array:
-    """From products with vectors, right where only zeros are cut.
+    """From products with vectors, right where only zeros are truncated.
 
     Of b and c there is one pair: as a JVP adds a dense slot, and a transpose closes one
     slot and opens another.
@@ -174,9 +174,9 @@ def _by_vectors(factors: Factors, slots: Sequence[Any]) -> Array:
     if isinstance(opened, Outer):
         b, c = opened
         if c is None:
-            return _action.right(factors, others, b)
-        return _action.left(factors, others, c)
+            return vector_derivative.right(factors, others, b)
+        return vector_derivative.left(factors, others, c)
     # The slots are alike: open that of the pair instead, and take the gradient.
     [(b, c)] = [x for x in others if isinstance(x, Outer)]
     rest = [x for x in others if x is not None and not isinstance(x, Outer)]
-    return _action.gradient(factors, rest, b, c)
+    return vector_derivative.gradient(factors, rest, b, c)

@@ -15,14 +15,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._factors import Factors, inverse_values, unless_identity
+from jaxpinv._factors import ApplyU, Factors, inverse_values
 from jaxpinv._linalg import adjoint, matmul
-from jaxpinv._platform.chunking import Ways
 
 Polynomial = dict[int, Array]
 
 
-def derivative(factors: Factors, directions: Sequence[Array], ways: Ways) -> Array:
+def derivative(factors: Factors, directions: Sequence[Array], apply_u: ApplyU) -> Array:
     """Value of the k-th derivative of `pinv` along k directions, `(..., n, m)`.
 
     Let `U`, `V`, `S` be the kept singular triplets of `A`. The kept part of the moved
@@ -32,25 +31,25 @@ def derivative(factors: Factors, directions: Sequence[Array], ways: Ways) -> Arr
         A(t) (V + R) = (U + L) M,    A(t)^H (U + L) = (V + R) M'.
 
     Across `U` and `V` these equations give `M` and `M'`, orthogonally to them `L` and `R`,
-    coefficient by coefficient, and divide by nothing but the gap between kept and cut
-    singular values. Then
+    coefficient by coefficient, and divide by nothing but the gap between kept and
+    truncated singular values. Then
 
         pinv(A(t)) = (V + R) M^-1 (I + L^H L)^-1 (U + L)^H.
 
-    The first derivative is that of Noferini (SIMAX 38 (2017) 434-457), and where nothing
-    but zeros is cut that of Golub and Pereyra (SIAM J. Numer. Anal. 10 (1973) 413-432,
-    eq. 4.12). It takes four products of `2 m n^2` flops, or two if `U` is the identity.
+    The first derivative is that of Noferini (SIMAX 38 (2017) 434-457). Where only zeros are
+    truncated it is that of Golub and Pereyra (SIAM J. Numer. Anal. 10 (1973) 413-432, eq.
+    4.12). It takes four products of `2 m n^2` flops, or two if `U` is the identity.
 
     Args:
         factors: those of a matrix `(..., m, n)`, `m >= n`.
         directions: k >= 1 arrays `(..., m, n)`. Batch axes broadcast; one rank for all.
-        ways: how to go through a batch.
+        apply_u: a product with `U`, left out where that is the identity.
     """
     u, _, v, *_ = factors
     # E V and its part in the columns of U.
     image = {1 << i: matmul(e, v) for i, e in enumerate(directions)}
     w = {
-        mask: unless_identity(factors, lambda u, x: matmul(adjoint(u), x), x, ways)
+        mask: apply_u(factors, lambda u, x: matmul(adjoint(u), x), x)
         for mask, x in image.items()
     }
     whole = (1 << len(directions)) - 1
@@ -70,7 +69,7 @@ def derivative(factors: Factors, directions: Sequence[Array], ways: Ways) -> Arr
     rows = inverse[..., :, None]
     inner_h, outer_h = _adjoint(moved.inner), _adjoint(moved.outer)
     in_u = rows * inner_h[whole] + _coefficient(whole, y, (y, inner_h))
-    result = unless_identity(factors, lambda u, x: matmul(x, adjoint(u)), in_u, ways)
+    result = apply_u(factors, lambda u, x: matmul(x, adjoint(u)), in_u)
     if outside:
         outer_part = {whole: rows * outer_h[whole]}
         result = result + _coefficient(whole, outer_part, (y, outer_h))
@@ -152,10 +151,11 @@ def _scaled_corange(moved: _Moved, inverse: Array) -> Polynomial:
 
 
 def _across_the_cutoff(factors: Factors, inverse: Array) -> tuple[Array, Array]:
-    """Ratio `s_i / s_j` and `1 / ((1 - ratio) (1 + ratio))`, cut i and kept j, else 0.
+    """Ratio `s_i / s_j` and `1 / ((1 - ratio) (1 + ratio))`, `(..., n, n)`.
 
-    Both `(..., n, n)`. `1 - ratio` is the difference of the values over the kept one: it
-    is exact and not zero however close to the cutoff the two are.
+    Of truncated i and kept j, and zero elsewhere. `1 - ratio` is the difference of the
+    values over the kept one: it is exact, and not zero however close to the cutoff the two
+    are.
     """
     _, s, _, kept, _ = factors
     across = ~kept[..., :, None] & kept[..., None, :]

@@ -1,9 +1,9 @@
 """Derivatives of every order of `pinv(A) b`, by products of matrices with vectors alone.
 
-They hold where the cutoff cuts nothing but zeros. The k-th derivative along `E_1, ...,
-E_k` is the coefficient of `t_1 ... t_k` in `pinv(A + t_1 E_1 + ... + t_k E_k) b`. As in
-`_derivatives` a polynomial is a dict, the coefficient of a set of directions, written as
-a bit mask, under that mask; here the constant one has its entry.
+They hold where the cutoff truncates only zeros. The k-th derivative along `E_1, ..., E_k`
+is the coefficient of `t_1 ... t_k` in `pinv(A + t_1 E_1 + ... + t_k E_k) b`. As in
+`matrix_derivative` a polynomial is a dict: the coefficient of a set of directions, written
+as a bit mask, under that mask. Here the constant one has its entry.
 """
 
 import functools
@@ -164,8 +164,8 @@ def _zeros(matrix: Array, *others: Array) -> Array:
 def _action(operators: Operators, b: Array) -> Array:
     """Coefficient of all directions in `pinv(A(t)) b`.
 
-    With `U + L` and `V + R` the moved bases of `_derivatives`, the solution `x` and its
-    residual `r = b - A(t) x` are determined by
+    With `U + L` and `V + R` the moved bases of `matrix_derivative`, the solution `x` and
+    its residual `r = b - A(t) x` are determined by
 
         (U + L)^H r = 0,    x in the span of V + R.
 

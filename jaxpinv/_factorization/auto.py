@@ -1,32 +1,46 @@
-"""The factorisation behind everything: direct where that is proven to do, else an SVD."""
+"""The factorization behind everything: without singular values where that is certified."""
 
 import math
 from collections.abc import Callable
-from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._factorization import lu as _direct
-from jaxpinv._factorization import svd as _decomposition
-from jaxpinv._factorization.certificate import Cutoff, largest_met
-from jaxpinv._factors import Factors, may_be_inverse, pseudo_inverse
-from jaxpinv._linalg import finite_or_zero, in_units
-from jaxpinv._platform import chunking as _blocks
+from jaxpinv._factorization.full_rank import FullRank
+from jaxpinv._factors import (
+    Cutoff,
+    Factors,
+    Triplets,
+    largest_met,
+    pseudo_inverse,
+    truncate,
+)
+from jaxpinv._linalg import finite_or_zero, normalize_scale
 
-# On a GPU, where blocks gain nothing, matrices without a proof are at least not all
-# decomposed when few of them are.
-_SHARES = 8
-
-#: `u`, `s`, `v` of `Factors`.
-Triplets = tuple[Array, ...]
-#: The same, and the pseudo-inverse.
+Decompose = Callable[[Array], Triplets]
+#: `u`, `s`, `v` of `Factors`, and the pseudo-inverse.
 Solution = tuple[Array, ...]
 
 
+class Attempts(NamedTuple):
+    """How a factorization for matrices of full rank is tried.
+
+    Attributes:
+        full_rank: that factorization.
+        in_chunks: applies a function to a batch, `(f, *operands)`.
+        replace: puts what a function makes of chosen matrices of a batch in their places,
+            `(f, chosen, found, *operands)`.
+    """
+
+    full_rank: FullRank
+    in_chunks: Callable[..., tuple[Array, ...]]
+    replace: Callable[..., tuple[Array, ...]]
+
+
 def factor(
-    a: Array, rtol: Array, atol: Array, *, hermitian: bool, direct: bool, in_blocks: bool
+    a: Array, rtol: Array, atol: Array, *, decompose: Decompose, attempts: Attempts | None
 ) -> tuple[Factors, Array]:
     """Factors and pseudo-inverse of `a`, `(..., m, n)` with `m >= n`.
 
@@ -34,89 +48,54 @@ def factor(
         a: the matrices.
         rtol: relative tolerances, `(...)`.
         atol: absolute tolerances, `(...)`.
-        hermitian: whether the matrices are Hermitian.
-        direct: whether to look for matrices that need no singular values.
-        in_blocks: whether many matrices go through in blocks, as caches and the threads of
-            LAPACK like it, and those that it fails on once more.
+        decompose: makes singular triplets of matrices.
+        attempts: how to look for matrices that need none, if that is to be done.
     """
-    decompose = partial(_decomposition.triplets, hermitian=hermitian, in_blocks=in_blocks)
     cutoff = Cutoff(rtol, atol)
     finite = finite_or_zero(a)[1][..., 0, 0]
-    found = _where_proven(decompose, a, cutoff, in_blocks=in_blocks) if direct else None
-    if found is None:
-        triplets, x = decompose(a), None
-        certified = jnp.zeros_like(finite)
-    else:
-        (*triplets, x), certified = found
-    factors = factors_of(tuple(triplets), cutoff, finite, certified)
-    if x is None or factors.s.shape[:-1] != finite.shape:
-        x = pseudo_inverse(factors)
-    return factors, x
+    if attempts is None:
+        factors = truncate(decompose(a), cutoff, finite)
+        return factors, pseudo_inverse(factors)
+    (u, s, v, x), certified = _solve(a, cutoff, decompose, attempts)
+    is_inverse = certified if attempts.full_rank.is_inverse else None
+    factors = truncate((u, s, v), cutoff, finite, certified, is_inverse)
+    # A matrix with several tolerances has several pseudo-inverses.
+    return factors, x if factors.s.shape[:-1] == finite.shape else pseudo_inverse(factors)
 
 
-def factors_of(
-    triplets: Triplets, cutoff: Cutoff, finite: Array, certified: Array
-) -> Factors:
-    """The factors that triplets and a cutoff make, where the matrix was finite, `(...)`.
-
-    Of certified matrices everything is kept, and the triplets need not be singular ones.
-    """
-    u, s, v = triplets
-    # A largest value beyond all numbers would cut all others: the result would be zero.
-    overflows = ~jnp.all(jnp.isfinite(s), axis=-1)
-    undefined = ~finite | overflows | jnp.isnan(cutoff.rtol) | jnp.isnan(cutoff.atol)
-    kept = cutoff.keeps(s) | (certified | undefined)[..., None]
-    s = jnp.where(undefined[..., None], jnp.nan, s)
-    return Factors(u, s, v, kept, certified & may_be_inverse(u.shape))
-
-
-def _where_proven(
-    decompose: Callable, a: Array, cutoff: Cutoff, *, in_blocks: bool
-) -> tuple[Solution, Array] | None:
-    """Solutions of `a`, directly where certified and else by values, or None."""
+def _solve(
+    a: Array, cutoff: Cutoff, decompose: Decompose, attempts: Attempts
+) -> tuple[Solution, Array]:
+    """Solutions of `a`, by singular triplets where not certified, and where they are."""
     *batch, m, n = a.shape
     # One matrix has no batch axis: its decomposition in a loop would not depend on the
     # counter, and the compiler would move it out of the loop.
     shape = () if math.prod(batch) == 1 else (math.prod(batch),)
     flat = jnp.reshape(a, (*shape, m, n))
-    method = _direct.method(flat, in_blocks=in_blocks)
-    if method is None:
-        return None
-    cutoff = Cutoff(*(jnp.reshape(largest_met(x, batch), shape) for x in cutoff))
-    problems = (flat, *cutoff)
+    problems = (flat, *(jnp.reshape(largest_met(x, batch), shape) for x in cutoff))
+
+    def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
+        return _attempt(attempts.full_rank, a, Cutoff(rtol, atol))
 
     def solve(a: Array, rtol: Array, atol: Array) -> Solution:
-        return _solved(decompose, a, Cutoff(rtol, atol))
+        triplets, finite = decompose(a), finite_or_zero(a)[1][..., 0, 0]
+        factors = truncate(triplets, Cutoff(rtol, atol), finite)
+        return (*triplets, pseudo_inverse(factors))
 
-    if not shape:
-        *found, certified = _attempt(method, *problems)
-        found = jax.lax.cond(certified, lambda: tuple(found), lambda: solve(*problems))
+    if shape:
+        *found, certified = attempts.in_chunks(attempt, *problems)
+        found = attempts.replace(solve, ~certified, found, *problems)
     else:
-        size, rest = flat.shape[0], -(-flat.shape[0] // _SHARES)
-        if in_blocks:
-            size = rest = _blocks.of_cache(flat)
-            rest = min(rest, _decomposition.of_one_call(flat))
-            if method is not _direct.by_gram_schmidt:
-                size = min(size, _blocks.of_one_call(flat, n**3))
-        *found, certified = _blocks.in_blocks(partial(_attempt, method), size, *problems)
-        found = _blocks.replace(solve, rest, ~certified, found, *problems)
+        *found, certified = attempt(*problems)
+        found = jax.lax.cond(certified, lambda: tuple(found), lambda: solve(*problems))
     back = [jnp.reshape(x, (*batch, *x.shape[len(shape) :])) for x in (*found, certified)]
     return tuple(back[:-1]), back[-1]
 
 
-def _attempt(
-    method: Callable[..., _direct.Direct], a: Array, rtol: Array, atol: Array
-) -> tuple[Array, ...]:
-    """Direct solutions, and where they are proven to be right."""
-    scaled, scale, finite = in_units(a)
-    q, w, x, certified = method(scaled, Cutoff(rtol, atol / scale))
+def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> tuple[Array, ...]:
+    """Solutions without singular values, and where they are certified."""
+    scaled, scale, finite = normalize_scale(a)
+    q, w, x, certified = full_rank.factor(scaled, cutoff._replace(atol=cutoff.atol / scale))
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
     x = x / scale[..., None, None].astype(a.dtype)
     return q, s, w, x, certified & finite
-
-
-def _solved(decompose: Callable, a: Array, cutoff: Cutoff) -> Solution:
-    """The solution that singular triplets give."""
-    triplets, finite = decompose(a), finite_or_zero(a)[1][..., 0, 0]
-    factors = factors_of(triplets, cutoff, finite, jnp.zeros_like(finite))
-    return (*triplets, pseudo_inverse(factors))

@@ -1,18 +1,17 @@
-"""Proof that a matrix has no singular value that the cutoff cuts.
+"""Certificates of full rank: that the cutoff truncates no singular value of a matrix.
 
 With `A W = Q`, `Q` orthonormal, the smallest singular value of `A` is `1 / ||W||_2` at
-least. So nothing is cut if `||W|| max(atol, rtol * upper) < 1` for any norm of `W` that is
-not below that one, and any `upper` not below the largest singular value.
+least. So nothing is truncated if `||W|| max(atol, rtol * upper) < 1` for any norm of `W`
+that is not below that one, and any `upper` not below the largest singular value.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxpinv._linalg import adjoint, frobenius_norm, identity, largest_of_columns, matmul
+from jaxpinv._factors import Cutoff
+from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul
 
 # Rounding leaves `||A W - Q||_F` at eps ||A||_F ||W||_F times 0.1 sqrt(n) for LU, measured
 # on random, graded, Kahan and Vandermonde matrices for n from 9 to 500, and 0.2 for two
@@ -35,49 +34,26 @@ _SEED = (1955, 51, 406)
 _GRADED = 1e4
 
 
-class Cutoff(NamedTuple):
-    """Tolerances of batch shape."""
-
-    rtol: Array
-    atol: Array
-
-    def above(self, upper: Array) -> Array:
-        """The cutoff, or more if `upper` is more than the largest singular value."""
-        return jnp.maximum(jnp.maximum(self.atol, self.rtol * upper), 0)
-
-    def keeps(self, s: Array) -> Array:
-        """Which singular values of `(..., n)` are above the cutoff."""
-        largest = largest_of_columns(s[..., None])[..., 0, 0]
-        return s > self.above(largest)[..., None]
-
-
-def largest_met(tolerance: Array, batch: list) -> Array:
-    """The largest tolerance that each matrix of a batch meets."""
-    more = [i for i, n in enumerate(batch) if n == 1 != tolerance.shape[i]]
-    largest = jnp.max(tolerance, axis=more, keepdims=True, initial=0)
-    return jnp.broadcast_to(largest, batch)
-
-
-def is_hopeless(
+def rules_out_full_rank(
     a: Array, norm: Array, pivots: Array, cutoff: Cutoff, least: float = 0
 ) -> Array:
-    """Whether a triangular factor alone shows that a value may be cut, of batch shape.
+    """Whether a triangular factor shows that a value may be truncated, of batch shape.
 
-    The smallest singular value is at most the smallest pivot times `sqrt(n)`. Nor is there
-    hope for a pivot that is `least` times the mean singular value. To be wrong here costs
-    time only.
+    The smallest singular value is at most the smallest pivot times `sqrt(n)`. A pivot of
+    `least` times the mean singular value rules it out too. To be wrong here costs time
+    only.
     """
     n = a.shape[-1]
     at_least = norm / n**0.5
     limit = cutoff.above(at_least) + _rounding(a, norm) / n**0.5 + least * at_least
-    # Not the smallest pivot, for a minimum may pass over a NaN: that is hopeless.
+    # Not the smallest pivot, for a minimum may pass over a NaN: that rules it out.
     return ~jnp.all(jnp.abs(pivots) > limit[..., None], axis=-1)
 
 
-def nothing_is_cut(
+def certify_full_rank(
     a: Array, norm: Array, w: Array, cutoff: Cutoff, possible: Array | bool = True
 ) -> Array:
-    """Whether it is proven that no singular value of `a` is cut, of batch shape.
+    """Whether it is proven that no singular value of `a` is truncated, of batch shape.
 
     Args:
         a: `(..., m, n)`, of elements of size 1.
@@ -128,7 +104,7 @@ def leaves_small_residual(a: Array, norm: Array, w: Array, residual: Array) -> A
     return residual <= _rounding(a, norm) * frobenius_norm(w)
 
 
-def is_orthonormalised(a: Array, norm: Array, w: Array, q: Array, possible: Array) -> Array:
+def is_orthonormalized(a: Array, norm: Array, w: Array, q: Array, possible: Array) -> Array:
     """Whether it is possible and `a w` is `q` to rounding, of batch shape.
 
     Of a matrix that is not graded, or a little, it is, and that need not be looked at.

@@ -1,22 +1,21 @@
 """An orthonormal basis of what is orthogonal to given columns."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._linalg import is_known, matmul
-from jaxpinv._platform import chunking as _blocks
+from jaxpinv._factorization.svd import Calls
+from jaxpinv._linalg import matmul
+from jaxpinv._platform.workarounds import can_lower_qr
 
 
-def complement(columns: Array, kept: Array, *, in_blocks: bool) -> tuple[Array, Array]:
+def complement(columns: Array, kept: Array, *, calls: Calls) -> tuple[Array, Array]:
     """An orthonormal basis of what is orthogonal to the kept columns, and its dimension.
 
     Args:
         columns: `(..., n, k)` with `k <= n`, orthonormal unless n are kept.
         kept: which of them, `(..., k)`.
-        in_blocks: whether the program may loop over the matrices.
+        calls: how a batch is factored.
 
     Returns:
         `(..., n, n)`, the columns beyond the dimension being zero, and that, int32.
@@ -24,7 +23,7 @@ def complement(columns: Array, kept: Array, *, in_blocks: bool) -> tuple[Array, 
     n, k = columns.shape[-2:]
     # The kept columns come first. The others are zero, so that QR does not reflect them.
     front = jnp.cumsum(kept, axis=-1, dtype=jnp.int32)
-    q = _full_q(_moved(columns, front - 1, kept, k), in_blocks=in_blocks)
+    q = _full_q(_moved(columns, front - 1, kept, k), calls)
     rank = jnp.sum(kept, axis=-1, keepdims=True, dtype=jnp.int32)
     place = jax.lax.broadcasted_iota(jnp.int32, (*rank.shape[:-1], n), rank.ndim - 1) - rank
     return _moved(q, place, place >= 0, n), n - rank[..., 0]
@@ -40,20 +39,10 @@ def _moved(x: Array, place: Array, chosen: Array, size: int) -> Array:
     return matmul(x, move.astype(x.dtype))
 
 
-def _full_q(a: Array, *, in_blocks: bool) -> Array:
+def _full_q(a: Array, calls: Calls) -> Array:
     """A unitary matrix whose first columns span those of `(..., n, k)`, `(..., n, n)`."""
-
-    def unitary(a: Array) -> tuple[Array]:
-        return (jax.lax.linalg.qr(a, full_matrices=True)[0],)
-
-    if any(axis is not None for axis in jax.typeof(a).sharding.spec):
-        # JAX cannot lower a QR factorization where the type says how a batch is divided.
+    if not can_lower_qr(a):
         # Of orthonormal columns and zeros the left singular vectors do as well.
         return jax.lax.linalg.svd(a, full_matrices=True)[0]
-
-    *batch, n, k = a.shape
-    if not in_blocks or not is_known(a.shape) or not a.size or math.prod(batch) == 1:
-        return unitary(a)[0]
-    flat = jnp.reshape(a, (-1, n, k))
-    [q] = _blocks.in_blocks(unitary, _blocks.of_one_call(flat, 4 * n**3), flat)
-    return jnp.reshape(q, (*batch, n, n))
+    [q] = calls(lambda a: (jax.lax.linalg.qr(a, full_matrices=True)[0],), a)
+    return q

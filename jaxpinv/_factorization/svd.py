@@ -14,113 +14,63 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._linalg import adjoint, in_units, is_known, transpose
-from jaxpinv._platform import chunking as _blocks
+from jaxpinv._factors import Triplets
+from jaxpinv._linalg import adjoint, normalize_scale, transpose
 
-# LAPACK's SMLSIZ: divide and conquer leaves matrices of up to so many columns to QR
-# iteration, which has not been seen to fail, and the loop would be compiled for nothing.
-# Singular values without vectors come from QR iteration whatever the size. By name it can
-# be had with vectors as well, but `jax.export` refuses that call (gesvd).
-_DIVIDED = 25
-# LAPACK takes the values of a longer matrix from its triangular factor, but is slower than
-# `jax.lax.linalg.qr` before it.
-_LONG = 2
 # Three times the matrix converged for all of 31 that failed. One attempt need not do: of
 # 68 transposes of such matrices two failed as well.
 _ATTEMPTS = 8
 
 #: What makes of matrices their singular values, and after these any arrays.
 Decomposition = Callable[[Array], tuple[Array, ...]]
+#: What applies a decomposition to a batch of matrices, in as many calls as are safe.
+Calls = Callable[[Decomposition, Array], tuple[Array, ...]]
 
 
-def triplets(a: Array, *, hermitian: bool, in_blocks: bool) -> tuple[Array, Array, Array]:
+def triplets(a: Array, *, hermitian: bool, calls: Calls, retries: bool) -> Triplets:
     """Singular triplets `u`, `s`, `v` of `a`, `(..., m, n)`, with `A V = U diag(s)`.
 
     Args:
         a: the matrices. Those that are not finite count as zero.
         hermitian: whether the matrices are Hermitian. Then `v` are their eigenvectors, and
             so is `u`, but for signs.
-        in_blocks: whether the program may loop over the matrices.
+        calls: how a batch is decomposed.
+        retries: whether multiples of a matrix are decomposed where that gives NaN.
     """
-    may_fail = all(not is_known((k,)) or k > _DIVIDED for k in a.shape[-2:])
-    again = in_blocks and may_fail
-    if hermitian:
-        s, u, v = decomposed(_eigh, a, in_blocks=in_blocks, again=again)
-        return u, s, v
-    s, u, vh = decomposed(_svd, a, in_blocks=in_blocks, again=again)
-    return u, s, adjoint(vh)
+    decompose = _eigh if hermitian else _svd
+    scale, *found = calls(partial(_in_units, decompose), a)
+    if retries:
+        found = _complete(decompose, a, scale, found)
+    s, u, v = found
+    return u, s * scale[..., None], v if hermitian else adjoint(v)
 
 
-def values(a: Array, *, in_blocks: bool) -> Array:
-    """All singular values of `a`, `(..., m, n)`, descending, without vectors."""
-    # JAX cannot lower a QR factorization where the type says how a batch is divided.
-    take = partial(_values, of_factor=in_blocks and _is_long(a))
-    [s] = decomposed(
-        take, a, in_blocks=in_blocks, again=False, of_one_call=values_of_one_call
-    )
-    return s
+def values(a: Array, *, calls: Calls, of_triangular: bool) -> Array:
+    """All singular values of `a`, `(..., m, n)`, descending, without vectors.
 
-
-def of_one_call(a: Array) -> int:
-    """How many of the matrices may be decomposed in one call."""
-    m, n = a.shape[-2:]
-    return _blocks.of_one_call(a, 10 * m * n * min(m, n))
-
-
-def values_of_one_call(a: Array) -> int:
-    """How many of the matrices may be left to LAPACK in one call for values alone."""
-    if not _is_long(a):
-        return of_one_call(a)
-    m, n = a.shape[-2:]
-    return _blocks.of_one_call(a, max(10 * n**3, 2 * m * n**2))
-
-
-def decomposed(
-    decompose: Decomposition,
-    a: Array,
-    *,
-    in_blocks: bool,
-    again: bool,
-    of_one_call: Callable[[Array], int] = of_one_call,
-) -> tuple[Array, ...]:
-    """Decompositions of matrices of any size, `(..., m, n)`, each in its units.
-
-    Args:
-        decompose: makes NaN of a matrix that it fails on.
-        a: the matrices. Those that are not finite count as zero.
-        in_blocks: whether to do so in as many calls as are safe, instead of in one.
-        again: whether to decompose multiples of a matrix if that gives NaN.
-        of_one_call: how many of the matrices are safe in one call.
+    With `of_triangular` they are those of its triangular factor.
     """
-    *batch, m, n = a.shape
-    parts, flat = partial(_in_units, decompose), a
-    if again or (in_blocks and is_known(a.shape) and a.size):
-        flat = jnp.reshape(a, (-1, m, n))
-    if in_blocks and is_known(a.shape) and a.size:
-        scale, *found = _blocks.in_blocks(parts, of_one_call(flat), flat)
-    else:
-        scale, *found = parts(flat)
-    if again:
-        found = _complete(decompose, flat, scale, found)
-    scale, s, *vectors = (
-        jnp.reshape(x, (*batch, *x.shape[flat.ndim - 2 :])) for x in (scale, *found)
-    )
-    return s * scale[..., None], *vectors
+    scale, s = calls(partial(_in_units, partial(_values, of_triangular=of_triangular)), a)
+    return s * scale[..., None]
 
 
 def _in_units(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
     """The scale of matrices, and the decomposition of what they are in its units."""
-    scaled, scale, _ = in_units(a)
+    scaled, scale, _ = normalize_scale(a)
     return scale, *decompose(scaled)
 
 
 def _complete(
     decompose: Decomposition, a: Array, scale: Array, found: list[Array]
 ) -> list[Array]:
-    """`found`, with what multiples of matrices give where it is NaN.
+    """`found`, with what multiples of matrices, `(..., m, n)`, give where it is NaN.
 
-    The matrices, `(B, m, n)`, are taken one after the other, and each in its units.
+    They are taken one after the other, and each in units of its scale.
     """
+    batch = a.shape[:-2]
+    a, scale, *found = (
+        jnp.reshape(x, (-1, *x.shape[len(batch) :])) for x in (a, scale, *found)
+    )
     # A decomposition that fails leaves NaN everywhere.
     failed = jnp.isnan(jax.lax.index_in_dim(found[0], 0, axis=-1, keepdims=False))
     places = jax.lax.iota(jnp.int32, failed.shape[0])
@@ -146,7 +96,7 @@ def _complete(
     last = last_before(places.shape[0])
     factor = (3 + 0 * last).astype(scale.dtype)
     *_, found = jax.lax.while_loop(lambda state: state[0] >= 0, step, (last, factor, found))
-    return found
+    return [jnp.reshape(x, (*batch, *x.shape[1:])) for x in found]
 
 
 def _svd(a: Array) -> tuple[Array, Array, Array]:
@@ -165,17 +115,11 @@ def _eigh(a: Array) -> tuple[Array, Array, Array]:
     return jnp.abs(eigenvalues), v * sign[..., None, :], v
 
 
-def _values(a: Array, *, of_factor: bool) -> tuple[Array]:
+def _values(a: Array, *, of_triangular: bool) -> tuple[Array]:
     """Singular values alone, those of the triangular factor if wanted."""
-    if of_factor:
+    if of_triangular:
         _, a = jax.lax.linalg.qr(a, full_matrices=False)
     elif a.shape[-2] == a.shape[-1]:
         # LAPACK stores columns where we store rows: it takes the transpose as that is.
         a = transpose(a)
     return (jax.lax.linalg.svd(a, full_matrices=False, compute_uv=False),)
-
-
-def _is_long(a: Array) -> bool:
-    """Whether values are taken of the triangular factor."""
-    m, n = a.shape[-2:]
-    return is_known((m, n)) and m >= _LONG * n

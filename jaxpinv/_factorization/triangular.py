@@ -1,8 +1,7 @@
-"""Inverses of triangular factors, in blocks for which no library starts threads.
+"""Inverses of triangular factors, a few columns or rows at a time.
 
-OpenBLAS takes one thread for a triangular solve of less than 1024 elements. Threads that it
-starts spin for milliseconds and slow down whatever comes next: with one core to share, a
-solve for a matrix of order 100 that takes 0.2 ms on one thread takes 16 on two.
+As many as a plan says: libraries start threads for what is larger, and these slow down what
+comes next.
 """
 
 import jax
@@ -11,24 +10,16 @@ from jax import Array
 
 from jaxpinv._linalg import adjoint, identity, matmul
 
-_ONE_THREAD = 1024
-_COLUMNS = 24
-# Rows of a block of substitution: of 8 to 31 the fastest for most orders from 64 to 300.
-_ROWS = 16
-# Up to the first order by columns, up to the second by rows. By rows 500 matrices of order
-# 48 take 41 ms instead of 38, but 100 of order 64 take 11 instead of 15, 100 of order 100
-# take 34 instead of 44, 10 of order 200 take 12 instead of 29. All columns at once take 10
-# ms on one thread instead of 6 for 3 of order 300, but 24 instead of 30 for 2 of order 500.
-_BY_COLUMNS, _BY_ROWS = 48, 300
 
-
-def inverse_of_lu(lu: Array, pivots: Array, *, in_blocks: bool) -> Array:
+def inverse_at_once(lu: Array, pivots: Array) -> Array:
     """The inverse of the square matrix that has these LU factors."""
     n = lu.shape[-1]
-    order = jax.lax.linalg.lu_pivots_to_permutation(pivots, n)
-    if not in_blocks or n > _BY_ROWS:
-        return _columns(lu, order, n, jnp.zeros((), order.dtype))
-    return _by_columns(lu, order) if n <= _BY_COLUMNS else _by_rows(lu, order)
+    return _columns(lu, _order(lu, pivots), n, jnp.zeros((), pivots.dtype))
+
+
+def _order(lu: Array, pivots: Array) -> Array:
+    """The order into which pivoting brings the rows."""
+    return jax.lax.linalg.lu_pivots_to_permutation(pivots, lu.shape[-1])
 
 
 def _columns(lu: Array, order: Array, width: int, start: Array) -> Array:
@@ -47,39 +38,37 @@ def _selected(lu: Array, order: Array, width: int, start: Array) -> Array:
     return (order[..., :, None] == here).astype(lu.dtype)
 
 
-def _by_columns(lu: Array, order: Array) -> Array:
-    """The inverse by blocks of columns, all alike."""
-    n = lu.shape[-1]
-    blocks = -(-n // max(1, (_ONE_THREAD - 1) // n))
-    width = -(-n // blocks)
+def inverse_by_columns(lu: Array, pivots: Array, *, width: int) -> Array:
+    """The same, so many columns at a time."""
+    n, order = lu.shape[-1], _order(lu, pivots)
     starts = jnp.arange(0, n, width, order.dtype)
     found = jax.lax.map(lambda start: _columns(lu, order, width, start), starts)
     return jnp.reshape(jnp.moveaxis(found, 0, -2), (*lu.shape[:-1], -1))[..., :n]
 
 
-def _by_rows(lu: Array, order: Array) -> Array:
-    """The inverse by substitution of blocks of rows, in products of matrices."""
-    n = lu.shape[-1]
-    count = -(-n // _ROWS)
-    more = count * _ROWS - n
+def inverse_by_rows(lu: Array, pivots: Array, *, width: int) -> Array:
+    """The same by substitution of so many rows at a time, in products of matrices."""
+    n, order = lu.shape[-1], _order(lu, pivots)
+    count = -(-n // width)
+    more = count * width - n
     # Rows of the identity fill up the last block: they change no other.
     padding = [(0, 0)] * (lu.ndim - 2)
     lu = jnp.pad(lu, [*padding, (0, more), (0, more)])
     fills_up = jnp.arange(n + more, dtype=jnp.int32) >= n
     lu = jnp.where(fills_up, identity(lu), lu)
     order = jnp.pad(order, [*padding, (0, more)], constant_values=n)
-    inner = [slice(k * _ROWS, (k + 1) * _ROWS) for k in range(count)]
+    inner = [slice(k * width, (k + 1) * width) for k in range(count)]
     diagonal = jnp.stack([lu[..., block, block] for block in inner])
     one = identity(diagonal)
-    block_of = jnp.arange(n + more, dtype=jnp.int32) // _ROWS
+    block_of = jnp.arange(n + more, dtype=jnp.int32) // width
 
     def substitute(k: Array, y: Array, inverses: Array, is_known: Array) -> Array:
         known = jnp.where(
-            is_known, jax.lax.dynamic_slice_in_dim(lu, k * _ROWS, _ROWS, -2), 0
+            is_known, jax.lax.dynamic_slice_in_dim(lu, k * width, width, -2), 0
         )
-        rows = jax.lax.dynamic_slice_in_dim(y, k * _ROWS, _ROWS, -2) - matmul(known, y)
+        rows = jax.lax.dynamic_slice_in_dim(y, k * width, width, -2) - matmul(known, y)
         rows = matmul(inverses[k], rows)
-        return jax.lax.dynamic_update_slice_in_dim(y, rows, k * _ROWS, -2)
+        return jax.lax.dynamic_update_slice_in_dim(y, rows, k * width, -2)
 
     lower = jax.lax.linalg.triangular_solve(
         diagonal, one, left_side=True, lower=True, unit_diagonal=True
@@ -99,29 +88,28 @@ def _by_rows(lu: Array, order: Array) -> Array:
     return y[..., :n, :]
 
 
-def orthonormaliser(gram: Array) -> Array:
+def orthonormalizer(gram: Array, *, width: int) -> Array:
     """Upper triangular `W` with `W^H G W = I`, the inverse of a Cholesky factor.
 
-    By blocks of columns: LAPACK leaves threads behind that spin for milliseconds and slow
-    the products down that follow, unless the matrix is small. Two calls for a 64 by 64
-    matrix make the rest for a 20000 by 64 matrix take twice as long.
+    So many columns at a time: LAPACK leaves threads behind that slow down the products that
+    follow, unless the matrix is small.
     """
     n = gram.shape[-1]
-    if n <= _COLUMNS:
+    if n <= width:
         return _inverse_of_adjoint(gram)
-    blocks = -(-n // _COLUMNS)
+    blocks = -(-n // width)
     # Columns of the identity, which is orthonormal to all others, fill up the last block.
-    more = blocks * _COLUMNS - n
+    more = blocks * width - n
     gram = jnp.pad(gram, [*[(0, 0)] * (gram.ndim - 2), (0, more), (0, more)])
     columns = jax.lax.broadcasted_iota(jnp.int32, gram.shape, gram.ndim - 1)
     on_diagonal = columns == jax.lax.broadcasted_iota(jnp.int32, gram.shape, gram.ndim - 2)
     gram = jnp.where(on_diagonal & (columns >= n), 1, gram)
-    block_of = columns[..., :_COLUMNS, :] // _COLUMNS
+    block_of = columns[..., :width, :] // width
 
     def step(k: Array, w: Array) -> Array:
         k = jnp.asarray(k, jnp.int32)
-        start = k * _COLUMNS
-        block = jax.lax.dynamic_slice_in_dim(w, start, _COLUMNS, axis=-1)
+        start = k * width
+        block = jax.lax.dynamic_slice_in_dim(w, start, width, axis=-1)
         image = matmul(gram, block)
         scale = _inverse_of_adjoint(matmul(adjoint(block), image))
         block, image = matmul(block, scale), matmul(image, scale)

@@ -9,6 +9,7 @@ orthogonal factors, and `U_i = Q_i M_i`.
 """
 
 import functools
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -17,30 +18,32 @@ from jax import Array
 from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxpinv._factorization.svd import triplets
+from jaxpinv._factors import Triplets
 from jaxpinv._linalg import matmul, power_of_two
 
 #: A name of an axis of a mesh, or several of them.
 Axis = str | tuple[str, ...]
+Decompose = Callable[[Array], Triplets]
 
 
 def decompose(
-    a: Array, mesh: Mesh | AbstractMesh, axis: Axis
-) -> tuple[Array, Array, Array]:
+    a: Array, mesh: Mesh | AbstractMesh, axis: Axis, of_triangular: Decompose
+) -> Triplets:
     """Thin singular value decomposition `(u, s, v)` of `a`, `(m, n)` with `m >= n`.
 
     The rows of `a` and `u` are divided over the axis, `s` and `v` are on all devices. A
-    matrix that is not finite counts as zero and has `s = nan`.
+    matrix that is not finite counts as zero and has `s = nan`. `of_triangular` decomposes
+    the triangular factor, `(n, n)`.
     """
-    return _compiled(mesh, axis)(a)
+    return _compiled(mesh, axis, of_triangular)(a)
 
 
 @functools.cache
-def _compiled(mesh: Mesh | AbstractMesh, axis: Axis):
+def _compiled(mesh: Mesh | AbstractMesh, axis: Axis, of_triangular: Decompose):
     """The same as one program: outside of `jit` every operation would be one."""
     by_rows = P(axis, None)
     mapped = jax.shard_map(
-        partial(_decompose, axis=axis),
+        partial(_decompose, axis=axis, of_triangular=of_triangular),
         mesh=mesh,
         in_specs=by_rows,
         out_specs=(by_rows, P(), P()),
@@ -48,7 +51,7 @@ def _compiled(mesh: Mesh | AbstractMesh, axis: Axis):
     return jax.jit(mapped)
 
 
-def _decompose(rows: Array, *, axis: Axis) -> tuple[Array, Array, Array]:
+def _decompose(rows: Array, *, axis: Axis, of_triangular: Decompose) -> Triplets:
     """The same on one device, for its rows of the matrix."""
     # LAPACK may loop for ever on an Inf: all devices must know of one anywhere.
     broken = jax.lax.psum(jnp.sum(~jnp.isfinite(rows), dtype=jnp.int32), axis) > 0
@@ -68,7 +71,7 @@ def _decompose(rows: Array, *, axis: Axis) -> tuple[Array, Array, Array]:
         tree.append((step, down, blocks))
         step *= 2
 
-    w, s, v = jax.lax.cond(index == 0, _svd, _zeros_like_svd, r)
+    w, s, v = jax.lax.cond(index == 0, of_triangular, _zeros_like_svd, r)
     s, v = jax.lax.psum((s, v), axis)
 
     for step, down, blocks in reversed(tree):
@@ -84,13 +87,7 @@ def _qr(a: Array) -> tuple[Array, Array]:
     return q, r
 
 
-def _svd(r: Array) -> tuple[Array, Array, Array]:
-    """Singular value decomposition of a square matrix, as `(u, s, v)`."""
-    # This is in a branch of one device already, so that a loop adds no wait.
-    return triplets(r, hermitian=False, in_blocks=True)
-
-
-def _zeros_like_svd(r: Array) -> tuple[Array, Array, Array]:
+def _zeros_like_svd(r: Array) -> Triplets:
     """Zeros of the same types."""
     zeros = 0 * r
     return zeros, jnp.real(jnp.diagonal(zeros)), zeros

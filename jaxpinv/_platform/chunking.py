@@ -1,65 +1,27 @@
-"""Loops over blocks of the matrices of a batch, as caches and LAPACK like them."""
+"""Loops over chunks of a batch. Sizes come from a plan; None stands for the whole batch."""
 
 import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._linalg import is_known
-
 #: A function of arrays that have a batch axis.
 Map = Callable[..., tuple[Array, ...]]
 
-# Elements of the matrices that go through at a time, so that they stay in a cache: of the
-# sizes from 2^13 to 2^20 the fastest for 100000 3 by 3 and 20000 7 by 6 matrices.
-_OF_CACHE = 1 << 13
-# Hessian-vector products of batches of fewer elements gain nothing by blocks on two cores:
-# 30 of 1000 by 16 take 8.0 ms instead of 6.3, but 20 of 200 by 200 take 52 instead of 63.
-_BEYOND_CACHES = 1 << 19
 
-# LAPACK calls for many matrices share them out among the threads of jaxlib before 0.12, and
-# wait for the others on such a thread themselves: when all of them wait, they do for ever.
-# The fewest matrices of so many flops, as jaxlib counts them, it leaves to one thread.
-_MAY_WAIT_FOR_EVER = jax.__version_info__ < (0, 12)
-_ON_ONE_THREAD = 200_000
+def in_chunks(
+    f: Map, size: int | None, *operands: Array, axis: int = 0
+) -> tuple[Array, ...]:
+    """What `f` makes of arrays of one precision, one chunk of that size after the other.
 
-
-class Ways(NamedTuple):
-    """How a program may go through a batch.
-
-    Attributes:
-        may_branch: whether the whole of it may be asked what its matrices have in common.
-        in_blocks: whether it may be taken apart, as caches like it.
-    """
-
-    may_branch: bool
-    in_blocks: bool
-
-
-def of_cache(a: Array) -> int:
-    """How many of the matrices fit into a cache."""
-    m, n = a.shape[-2:]
-    return max(1, _OF_CACHE // (m * n))
-
-
-def of_one_call(a: Array, flops: int) -> int:
-    """How many of the matrices LAPACK may be given at a time, of so many flops for each."""
-    flops *= 3 if jnp.iscomplexobj(a) else 1
-    return -(-_ON_ONE_THREAD // flops) if _MAY_WAIT_FOR_EVER else a.shape[0]
-
-
-def in_blocks(f: Map, size: int, *operands: Array, axis: int = 0) -> tuple[Array, ...]:
-    """What `f` makes of arrays of one precision, one block of that size after the other.
-
-    The blocks are along one axis. What has length one there belongs to every block.
+    The chunks are along one axis. What has length one there belongs to every chunk.
     """
     count = max(x.shape[axis] for x in operands)
-    if size >= count:
+    if size is None or size >= count:
         return f(*operands)
 
     def some(begin: Array) -> tuple[Array, ...]:
@@ -73,7 +35,7 @@ def in_blocks(f: Map, size: int, *operands: Array, axis: int = 0) -> tuple[Array
         )
 
     def step(i: Array, found: tuple[Array, ...]) -> tuple[Array, ...]:
-        # A slice that would go beyond the end begins earlier, so that the last block
+        # A slice that would go beyond the end begins earlier, so that the last chunk
         # overlaps the one before and no array need be padded and cut.
         begin = jnp.asarray(i, jnp.int32) * size
         return tuple(
@@ -96,42 +58,48 @@ def in_blocks(f: Map, size: int, *operands: Array, axis: int = 0) -> tuple[Array
     return jax.lax.fori_loop(0, -(-count // size), step, start)
 
 
-def along_batch(f: Callable[..., Array], rank: int, *operands: Array) -> Array:
+def in_calls(size: int | None, f: Map, a: Array) -> tuple[Array, ...]:
+    """What `f` makes of matrices, `(..., m, n)`, so many at a time.
+
+    With None they are not even reshaped, as a batch that is divided over devices needs it.
+    """
+    *batch, m, n = a.shape
+    if size is None or math.prod(batch) == 1:
+        return f(a)
+    found = in_chunks(f, size, jnp.reshape(a, (-1, m, n)))
+    return tuple(jnp.reshape(x, (*batch, *x.shape[1:])) for x in found)
+
+
+def along_batch(f: Callable[..., Array], chunk: int, rank: int, *operands: Array) -> Array:
     """What `f` makes of arrays whose first axes, so many, broadcast against each other.
 
-    It goes along the longest of them, in blocks that fit into a cache, unless all of it is
-    not much larger. The first array is of matrices, `(..., m, n)`.
+    It goes along the longest of them, in chunks of so many elements of the first array,
+    which is of matrices, `(..., m, n)`.
     """
-    matrices, *_ = operands
-    if not all(is_known(x.shape) for x in operands):
-        return f(*operands)
     batch = jnp.broadcast_shapes(*(x.shape[:rank] for x in operands))
-    elements = math.prod(batch) * math.prod(matrices.shape[rank:])
-    if elements < _BEYOND_CACHES or not rank or not elements:
-        return f(*operands)
     axis = max(range(rank), key=lambda i: batch[i])
     others = math.prod(batch) // batch[axis]
-    size = max(1, of_cache(matrices) // others)
-    [found] = in_blocks(lambda *x: (f(*x),), size, *operands, axis=axis)
+    size = max(1, chunk // math.prod(operands[0].shape[rank:]) // others)
+    [found] = in_chunks(lambda *x: (f(*x),), size, *operands, axis=axis)
     return found
 
 
 def replace(
-    f: Map, size: int, chosen: Array, found: Sequence[Array], *operands: Array
+    f: Map, size: int | None, chosen: Array, found: Sequence[Array], *operands: Array
 ) -> tuple[Array, ...]:
     """`found`, with what `f` makes of the chosen ones of a batch in their places.
 
-    They are taken in blocks of that size, which does not depend on how many they are, and
+    They are taken in chunks of that size, which does not depend on how many they are, and
     so neither does the result for one of them.
     """
     batch = chosen.shape[0]
-    size = min(size, batch)
+    size = batch if size is None else min(size, batch)
     count = jnp.sum(chosen, dtype=jnp.int32)
 
     def complete(found: tuple[Array, ...]) -> tuple[Array, ...]:
-        # The places of the chosen ones in front. What fills up the last block is beyond the
-        # batch, and is dropped. Of 100000 a sort takes 1.3 ms, and this 0.5. Made of the
-        # argument, for in `shard_map` it varies as that does.
+        # The places of the chosen ones in front, without a sort, which takes longer. What
+        # fills up the last chunk is beyond the batch, and is dropped. Made of the argument,
+        # for in `shard_map` it varies as that does.
         rank = jnp.cumsum(chosen, dtype=jnp.int32)
         beyond = 0 * rank + batch
         order = beyond.at[jnp.where(chosen, rank - 1, batch)].set(
@@ -149,3 +117,27 @@ def replace(
         return jax.lax.while_loop(lambda state: state[0] < count, step, state)[1]
 
     return jax.lax.cond(count > 0, complete, lambda found: found, tuple(found))
+
+
+def while_most(f: Callable[..., Array], size: int, share: int, *operands: Array) -> Array:
+    """Where `f` says True of a batch, one chunk after the other.
+
+    It stops after the first chunk of which less than one in `share` is: False beyond.
+    """
+    count = operands[0].shape[0]
+
+    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        begin, _, found = state
+        some = f(*(jax.lax.dynamic_slice_in_dim(x, begin, size) for x in operands))
+        found = jax.lax.dynamic_update_slice_in_dim(found, some, begin, 0)
+        return begin + size, jnp.sum(some, dtype=jnp.int32) * share > size, found
+
+    def goes_on(state: tuple[Array, Array, Array]) -> Array:
+        begin, promising, _ = state
+        return promising & (begin < count)
+
+    # Made of the arguments, since a loop in `shard_map` must begin as it ends.
+    firsts = (jnp.real(jnp.reshape(x, (count, -1))[:, 0]) for x in operands)
+    none = jnp.isnan(functools.reduce(operator.add, (0 * x for x in firsts))) & False
+    begin = jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(goes_on, step, (begin, ~none[0], none))[2]

@@ -1,0 +1,41 @@
+"""What factorizations without singular values return, for matrices of full rank.
+
+Each takes a matrix `A`, `(m, n)`, or matrices in one batch axis, `(B, m, n)`, with
+`m >= n` and elements of size 1 or so, and finds `W` such that the columns of `A W = Q` are
+orthonormal. Then `pinv(A) = W Q^H`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jax import Array
+
+from jaxpinv._factors import Cutoff
+
+
+class Attempt(NamedTuple):
+    """A factorization, and whether it is certified that nothing is truncated.
+
+    Attributes:
+        q: `(..., m, n)`.
+        w: `(..., n, n)`.
+        x: the pseudo-inverse, `(..., n, m)`.
+        certified: `(...)`, bool. Where it is False the rest is anything.
+    """
+
+    q: Array
+    w: Array
+    x: Array
+    certified: Array
+
+
+class FullRank(NamedTuple):
+    """A factorization without singular values.
+
+    Attributes:
+        factor: makes an attempt of matrices and tolerances.
+        is_inverse: whether `q` is the identity where it succeeds.
+    """
+
+    factor: Callable[[Array, Cutoff], Attempt]
+    is_inverse: bool

@@ -1,0 +1,198 @@
+"""How a program does its work: chosen once, from shapes, dtype and where it runs.
+
+The lowering rules ask for a plan, and compose what it says of factorizations, derivatives
+and loops. These are told what to do, and know no plan.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxpinv._platform import workarounds
+from jaxpinv._platform.target import Target
+from jaxpinv._platform.tuning import DEFAULT, Tuning
+from jaxpinv._shapes import is_static_shape
+
+FullRank = Literal["lu", "cholesky_qr", "gram_schmidt"]
+Inverse = Literal["at once", "by columns", "by rows"]
+Formula = Literal["matrices", "vectors", "either"]
+Product = Literal["dot", "unrolled", "isolated"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a batch of tall matrices is factored. What is None is done in one piece.
+
+    Attributes:
+        full_rank: the factorization without singular values that is tried first, if any.
+        inverse: how LU factors are inverted.
+        width: columns or rows that a triangular factor is inverted by at a time.
+        chunk: matrices on which it is tried at a time.
+        remainder: matrices without a certificate that are decomposed at a time.
+        svd_call: matrices for each call of LAPACK for a decomposition.
+        values_call: the same for singular values alone.
+        qr_call: the same for a QR factorization with all of Q.
+        retries: whether a matrix on which LAPACK fails is decomposed again.
+        of_triangular: whether singular values are those of the triangular factor.
+        rank_chunk: tiny matrices whose full rank is certified at a time before singular
+            values are computed.
+        rank_remainder: matrices whose singular values are computed then, at a time.
+    """
+
+    full_rank: FullRank | None = None
+    inverse: Inverse = "at once"
+    width: int = DEFAULT.columns
+    chunk: int | None = None
+    remainder: int | None = None
+    svd_call: int | None = None
+    values_call: int | None = None
+    qr_call: int | None = None
+    retries: bool = False
+    of_triangular: bool = False
+    rank_chunk: int | None = None
+    rank_remainder: int | None = None
+
+
+@dataclass(frozen=True)
+class FormPlan:
+    """How a derivative goes through a batch.
+
+    Attributes:
+        may_branch: whether the whole of it may be asked what its matrices have in common.
+        chunk: elements of the matrices that go through at a time, if not all do.
+        identity: where U is the identity, a product with it is left out for the batch if it
+            is for "all" matrices, for "each" matrix, or "never".
+        each: matrices whose products with U are taken at a time then.
+    """
+
+    may_branch: bool
+    chunk: int | None = None
+    identity: Literal["never", "all", "each"] = "never"
+    each: int = 1
+
+
+def factorization(
+    shape: tuple,
+    target: Target,
+    *,
+    is_complex: bool,
+    direct: bool,
+    tuning: Tuning = DEFAULT,
+) -> Plan:
+    """The plan for matrices `(..., m, n)`, `m >= n` unless only values are wanted.
+
+    Args:
+        shape: that of the batch.
+        target: where the program runs.
+        is_complex: whether the matrices are complex.
+        direct: whether a factorization without singular values may be tried. In a program
+            that the partitioner divides it is not: to gather the matrices that are left
+            would move them between devices, and no loop goes from one to the next.
+        tuning: constants of speed.
+    """
+    *batch, m, n = shape
+    may_loop = target.is_cpu and target.is_local
+    is_static = is_static_shape(shape)
+    # In a loop on another platform each step would ask the host.
+    retries = may_loop and (
+        not is_static_shape((m, n)) or workarounds.may_not_converge(m, n)
+    )
+    if not is_static or not math.prod(shape):
+        return Plan(retries=retries)
+    count = math.prod(batch)
+    full_rank = _full_rank(count, m, n, tuning) if direct and target.is_local else None
+    if not may_loop:
+        return Plan(full_rank, width=tuning.columns, remainder=-(-count // tuning.share))
+
+    def call(flops: int) -> int:
+        # jaxlib counts complex arithmetic so.
+        return workarounds.matrices_of_one_call(count, flops * (3 if is_complex else 1))
+
+    svd_call, of_triangular = call(10 * m * n * min(m, n)), m >= tuning.long * n
+    values_call = call(max(10 * n**3, 2 * m * n**2)) if of_triangular else svd_call
+    chunk = max(1, tuning.chunk // (m * n))
+    inverse, width = (
+        _inverse(n, tuning) if full_rank == "lu" else ("at once", tuning.columns)
+    )
+    by_rank = direct and n <= tuning.tiny and m <= tuning.rank_rows
+    return Plan(
+        full_rank=full_rank,
+        inverse=inverse,
+        width=width,
+        chunk=chunk if full_rank == "gram_schmidt" else min(chunk, call(n**3)),
+        remainder=min(chunk, svd_call),
+        svd_call=svd_call,
+        values_call=values_call,
+        qr_call=call(4 * m**3),
+        retries=retries,
+        of_triangular=of_triangular,
+        rank_chunk=chunk if by_rank and count >= tuning.rank_chunks * chunk else None,
+        rank_remainder=min(chunk, values_call),
+    )
+
+
+def form(
+    shape: tuple, target: Target, *, formula: Formula, order: int, tuning: Tuning = DEFAULT
+) -> FormPlan:
+    """The plan for a derivative of matrices `(..., m, n)`, `m >= n`.
+
+    Args:
+        shape: that of the batch, with that of the directions.
+        target: where the program runs.
+        formula: by products of matrices, or of matrices with vectors, or by the one or the
+            other as the matrices have it.
+        order: that of the derivative.
+        tuning: constants of speed.
+    """
+    may_branch, may_loop = target.is_whole, target.is_cpu and target.is_local
+    *_, m, n = shape
+    if not is_static_shape(shape):
+        return FormPlan(may_branch)
+    can_be_identity = may_branch and m == n > tuning.tiny
+    # A first derivative makes few arrays and gains nothing by chunks; a higher one gains.
+    # And a truncated matrix makes those of its chunk alone take the longer formula.
+    if may_loop and (formula == "either" or (formula == "matrices" and order > 1)):
+        is_large = math.prod(shape) >= tuning.beyond_caches
+        identity = "all" if can_be_identity else "never"
+        return FormPlan(may_branch, tuning.chunk if is_large else None, identity)
+    if not can_be_identity:
+        return FormPlan(may_branch)
+    # The few matrices of a batch that are not certified would make all others pay.
+    identity = "each" if may_loop and len(shape) > 2 else "all"
+    return FormPlan(may_branch, None, identity, max(1, tuning.chunk // (m * n)))
+
+
+def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -> Product:
+    """How the product `X^T Y` of batches `(..., m, k)` and `(..., m, j)` is done.
+
+    By a library, or unrolled in plain arithmetic, which many tiny matrices take in a loop
+    over the batch, isolated from what uses the product.
+    """
+    (*x_batch, m, k), (*y_batch, _, j) = x, y
+    many = max(*x_batch, *y_batch, 1, 1) >= tuning.many
+    tiny = tuning.tiny_complex if is_complex else tuning.tiny
+    # Not for vectors: XLA would fuse chains of their products and repeat each link.
+    if many and 0 < m and 1 < j and max(m, k, j) <= tiny:
+        return "isolated"
+    return "unrolled" if 0 < m <= tuning.thin else "dot"
+
+
+def _full_rank(count: int, m: int, n: int, tuning: Tuning) -> FullRank | None:
+    """The factorization that is tried without singular values."""
+    if n > tuning.tiny:
+        return "lu" if m == n else "cholesky_qr"
+    # A few of them gain less than it takes to compile.
+    if count < tuning.many:
+        return None
+    return "gram_schmidt" if m * n <= tuning.gram_schmidt else "cholesky_qr"
+
+
+def _inverse(n: int, tuning: Tuning) -> tuple[Inverse, int]:
+    """How LU factors of that order are inverted, and by how many columns or rows."""
+    if n > tuning.by_rows:
+        return "at once", n
+    if n > tuning.by_columns:
+        return "by rows", tuning.rows
+    # The fewest chunks of which none is large enough for threads, all alike.
+    chunks = -(-n // max(1, (workarounds.OPENBLAS_ONE_THREAD - 1) // n))
+    return "by columns", -(-n // chunks)

@@ -1,0 +1,56 @@
+"""Where a program runs: the facts that a plan depends on, read off at lowering."""
+
+from typing import NamedTuple
+
+import jax
+from jax.interpreters import mlir
+
+
+class Target(NamedTuple):
+    """Where what is lowered runs.
+
+    Attributes:
+        is_cpu: whether that is a CPU.
+        is_whole: whether it runs as it stands on each device. If not, the partitioner
+            divides it, and whatever looks at the whole batch, like a branch on any of its
+            matrices, makes the devices wait for each other.
+        devices: how many devices the partitioner divides it among.
+        has_typed_axes: whether the type of an operand says over what mesh axes it is
+            divided. Then every intermediate array would have to say so too, even if there
+            is one device.
+    """
+
+    is_cpu: bool
+    is_whole: bool
+    devices: int = 1
+    has_typed_axes: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether each device may go through its matrices in a loop."""
+        return self.is_whole and not self.has_typed_axes
+
+
+#: What serves everywhere: the types of results do not depend on where they are computed.
+ANYWHERE = Target(is_cpu=False, is_whole=False)
+
+
+def of_lowering(ctx: mlir.LoweringRuleContext, *, is_cpu: bool) -> Target:
+    """The target of what is being lowered."""
+    context = ctx.module_context.axis_context
+    mesh = getattr(context, "mesh", None)
+    count = getattr(context, "num_devices", None)
+    if mesh is None:
+        is_whole = count == 1
+    else:
+        count = mesh.size
+        is_whole = set(getattr(context, "manual_axes", ())) == set(mesh.axis_names)
+    shardings = (getattr(aval, "sharding", None) for aval in ctx.avals_in)
+    specs = (getattr(sharding, "spec", None) or () for sharding in shardings)
+    has_typed_axes = any(axis is not None for spec in specs for axis in spec)
+    return Target(is_cpu, is_whole, 1 if is_whole else count or 1, has_typed_axes)
+
+
+def here() -> Target:
+    """The target of operations that run one by one, without being lowered together."""
+    return Target(is_cpu=jax.default_backend() == "cpu", is_whole=True)

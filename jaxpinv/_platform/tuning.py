@@ -1,0 +1,59 @@
+"""Constants of speed. None of them changes a result by more than rounding."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a plan takes for short, small, many and long.
+
+    `python -m tests.benchmarks.compare` measures what these set, and
+    `python -m tests.benchmarks.cliffs` that no step in time is where one of them is.
+
+    Attributes:
+        tiny: longest side of matrices whose products cost less in plain arithmetic,
+            vectorized over the batch, than in a library call for each.
+        tiny_complex: the same for complex matrices.
+        many: fewest matrices for which that holds, and for which a factorization without
+            singular values repays its compilation if a side is tiny.
+        thin: most terms of a sum of outer products for which plain arithmetic is faster.
+        gram_schmidt: most elements of a matrix that Gram-Schmidt orthonormalizes faster
+            than two Gram matrices do: its sums over rows are plain ones.
+        chunk: elements of the matrices that go through at a time, so that they stay in a
+            cache.
+        beyond_caches: fewest elements of a batch whose higher derivatives gain by chunks.
+        share: where loops over a batch gain nothing, all its matrices without a certificate
+            are decomposed in so many parts, not to decompose all if few are left.
+        long: from so many rows for each column singular values are those of the triangular
+            factor: LAPACK does the same, with a slower QR factorization.
+        rank_rows: most rows of tiny matrices whose full rank is certified faster than their
+            singular values are computed.
+        rank_share: one over the share of a chunk that is to be certified to go on so.
+        rank_chunks: fewest chunks of a batch: the time of the first one may be lost.
+        by_columns: largest order of LU factors that are inverted by columns.
+        by_rows: largest order of those that are inverted by rows, in products; all columns
+            at once beyond.
+        rows: so many rows at a time then.
+        columns: columns of a Gram matrix that are orthonormalized at a time.
+    """
+
+    tiny: int = 8
+    tiny_complex: int = 4
+    many: int = 32
+    thin: int = 4
+    gram_schmidt: int = 512
+    chunk: int = 1 << 13
+    beyond_caches: int = 1 << 19
+    share: int = 8
+    long: int = 2
+    rank_rows: int = 64
+    rank_share: int = 8
+    rank_chunks: int = 8
+    by_columns: int = 48
+    by_rows: int = 300
+    rows: int = 16
+    columns: int = 24
+
+
+#: The one that the public functions take.
+DEFAULT = Tuning()
