@@ -7,7 +7,7 @@ printed of it.
 The settings profiles "default" and "large" of hypothesis are registered here, and the
 variable JAXPINV_PROPERTIES chooses:
 
-    JAXPINV_PROPERTIES=large python -m pytest tests/test_properties.py
+    JAXPINV_PROPERTIES=large python -m pytest tests/test_pinv_properties.py
 
 tries every property in all configurations, 10000 times or JAXPINV_EXAMPLES times. With 6000
 that took 12 minutes on one core with jaxlib 0.10.2 in November 2026: 113 317 examples held.

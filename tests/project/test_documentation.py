@@ -20,7 +20,7 @@ from tests import helpers
 from tests.benchmarks import features, libraries, picture
 from tests.benchmarks.accuracy import Point
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "examples" / "docs" / "pages"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LIBRARIES = (

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 import jaxpinv
 
 # The folder that Python itself puts there when an example is run as a script.
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 nist = importlib.import_module("nist")
 models = importlib.import_module("separable_models").MODELS
 fit_table = importlib.import_module("fit_table")

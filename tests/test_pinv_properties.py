@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as hnp
 
 import jaxpinv
 from tests import strategies
-from tests.checks import (
+from tests.helpers import unitary
+from tests.numpy_oracle import (
     adjoint,
     assert_small,
     direction,
@@ -20,7 +21,6 @@ from tests.checks import (
     results,
     sizes,
 )
-from tests.helpers import unitary
 from tests.strategies import (
     Configuration,
     Problem,

@@ -6,8 +6,13 @@ import pytest
 
 import jaxpinv
 from jaxpinv import _certificate
+from tests.factorization.test_full_rank import (
+    CONDITION,
+    directly,
+    random,
+    singular_values_taken,
+)
 from tests.helpers import bound, gaussian, matrix, relative_error
-from tests.test_direct import CONDITION, directly, random, singular_values_taken
 
 
 def kahan(n, angle):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CHECKERS = {
     "mypy": ["mypy", "--strict", "--follow-imports=silent", f"--cache-dir={os.devnull}"],
     "pyright": ["pyright", "--pythonpath", sys.executable],
@@ -16,7 +16,7 @@ CHECKERS = {
 
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_calls_as_users_write_them_are_accepted(checker):
-    command = [sys.executable, "-m", *CHECKERS[checker], "tests/typed_calls.py"]
+    command = [sys.executable, "-m", *CHECKERS[checker], "tests/project/typed_calls.py"]
     # So pyright does not ask the network for a newer version.
     env = os.environ | {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)

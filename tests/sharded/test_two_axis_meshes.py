@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
 from tests.helpers import bound, gaussian, relative_error
-from tests.test_sharding import collectives
+from tests.sharded.test_sharded_batch import collectives
 
 BOTH, ONE = PartitionSpec(("x", "y")), PartitionSpec("x")
 SIZE, DEVICES = 64, 8

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxpinv import sharded
 from jaxpinv._defaults import default_rtol
 from tests.helpers import bound, gaussian, matrix, relative_error
-from tests.test_row_sharding import mesh_of, put
+from tests.sharded.test_divided_rows import mesh_of, put
 
 M, N, DEVICES = 16, 3, 2
 KINDS = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)

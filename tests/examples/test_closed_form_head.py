@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 # The folder that Python itself puts there when an example is run as a script.
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 drawn = importlib.import_module("closed_form_head_tasks")
 example = importlib.import_module("closed_form_head")
 

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
 from tests.helpers import gaussian, hermitian_matrix, matrix
-from tests.test_sharding import collectives
+from tests.sharded.test_sharded_batch import collectives
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 #: Square, long, wide; chunks of one and of many matrices; by Gram-Schmidt and not.

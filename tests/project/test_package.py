@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jaxpinv
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "jaxpinv"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -200,7 +200,7 @@ def test_importing_the_benchmarks_needs_no_optional_package():
         "    sys.modules[name] = None\n"
         "import tests.benchmarks.compare\n"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=root)
 
 

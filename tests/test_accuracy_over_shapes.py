@@ -7,11 +7,11 @@ import mpmath
 import numpy as np
 import pytest
 
-from tests import extended, helpers
+from tests import extended_oracle, helpers
 from tests.benchmarks import shapes, shapes_report
 from tests.benchmarks.shapes import Shape
 from tests.benchmarks.shapes_report import AUTO, SVD, Cell
-from tests.extended import Operands, Reference
+from tests.extended_oracle import Operands, Reference
 
 VALUES = (shapes.values,)
 LEAST_SQUARES = (shapes.values, shapes.gradient)
@@ -63,7 +63,7 @@ def test_references_have_the_digits_of_mpmath(shape, dtype):
     given = _operands(shape, dtype)
     known = Reference(given)
     found = known.values()
-    eps = float(np.finfo(extended.wide(given.a.dtype)).eps)
+    eps = float(np.finfo(extended_oracle.wide(given.a.dtype)).eps)
     with mpmath.workdps(50):
         a, b = _mpmath(given.a), _mpmath(given.b)
         x = (a.H * a) ** -1 * a.H
@@ -108,10 +108,12 @@ def test_an_error_of_the_largest_element_is_not_hidden_by_the_norm():
     exact = np.ones((10_000, 1))
     found = exact.copy()
     found[5] += 1e-3
-    known = extended.Known(exact, 100.0)
-    np.testing.assert_allclose(extended.errors(found, known), [1e-5, 1e-3], rtol=1e-9)
+    known = extended_oracle.Known(exact, 100.0)
+    np.testing.assert_allclose(
+        extended_oracle.errors(found, known), [1e-5, 1e-3], rtol=1e-9
+    )
     found[7] = np.nan
-    assert np.all(extended.errors(found, known) == np.inf)
+    assert np.all(extended_oracle.errors(found, known) == np.inf)
 
 
 def test_a_cell_may_have_four_times_the_error_of_the_svd():
@@ -129,8 +131,8 @@ def test_a_cell_may_have_four_times_the_error_of_the_svd():
 def test_references_need_more_digits_than_double(monkeypatch):
     monkeypatch.setattr(np, "longdouble", np.float64)
     with pytest.raises(RuntimeError, match="more digits than float64"):
-        extended.wide(np.dtype(np.float64))
-    assert extended.wide(np.dtype(np.float32)) == np.float64
+        extended_oracle.wide(np.dtype(np.float64))
+    assert extended_oracle.wide(np.dtype(np.float32)) == np.float64
 
 
 def test_the_sweep_prints_a_table_and_draws(tmp_path, capsys):

@@ -13,7 +13,7 @@ import pytest
 import jaxpinv
 
 # The folder that Python itself puts there when an example is run as a script.
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 camera = importlib.import_module("truncated_regularisation_camera")
 example = importlib.import_module("truncated_regularisation")
 

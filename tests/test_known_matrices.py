@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from tests.exact import GALLERY, SHAPES, error, exact
 from tests.helpers import C, bound, exact_derivative, relative_error
+from tests.rational_oracle import GALLERY, SHAPES, error, exact
 
 
 @partial(jax.jit, static_argnames="method")

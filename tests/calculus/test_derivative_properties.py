@@ -5,7 +5,8 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from tests.checks import (
+from tests.helpers import bound
+from tests.numpy_oracle import (
     adjoint,
     assert_small,
     direction,
@@ -15,7 +16,6 @@ from tests.checks import (
     results,
     sizes,
 )
-from tests.helpers import bound
 from tests.strategies import in_every_configuration, problems
 
 # What is not telling may overflow, and is not looked at.

@@ -14,7 +14,7 @@ import pytest
 from tests.helpers import bound, matrix
 
 # The folder that Python itself puts there when an example is run as a script.
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 model = importlib.import_module("beamforming_model")
 beamforming = importlib.import_module("beamforming")
 sharded_batch = importlib.import_module("sharded_batch")

@@ -1,4 +1,6 @@
-"""One process of several: `python -m tests.hosts PART PORT COUNT INDEX DEVICES`.
+"""One process of several.
+
+    python -m tests.distributed_worker PART PORT COUNT INDEX DEVICES
 
 It takes gradient steps with a batch that is divided over the devices of all processes, and
 compares everything with the same steps on one device. With the part `leave` the last
