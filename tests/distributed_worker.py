@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.stages import Compiled
 
 import jaxpinv
-from tests.helpers import bound, relative_error
+from tests.comparison import bound, relative_error
 
 STEPS = 3
 BATCH, WHOLE = PartitionSpec("batch"), PartitionSpec()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxpinv
-from tests.helpers import bound
+from tests.comparison import bound
 from tests.strategies import Configuration, Problem
 
 

@@ -7,7 +7,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from tests import extended_oracle, helpers
+from tests import comparison, extended_oracle, matrices, mpmath_oracle
 from tests.benchmarks import shapes, shapes_report
 from tests.benchmarks.shapes import Shape
 from tests.benchmarks.shapes_report import AUTO, SVD, Cell
@@ -89,19 +89,19 @@ def test_derivatives_of_references_are_those_of_mpmath(shape, dtype):
     given = _operands(shape, dtype)
     found = Reference(given).derivatives()
     first, second = (
-        helpers.exact_derivative(given.a, [given.e] * order, 0.0) for order in (1, 2)
+        mpmath_oracle.exact_derivative(given.a, [given.e] * order, 0.0) for order in (1, 2)
     )
     np.testing.assert_allclose(found["first"].exact, first, rtol=1e-13, atol=1e-13)
     np.testing.assert_allclose(found["second"].exact, second, rtol=1e-13, atol=1e-12)
-    change = helpers.pair(given.c, first @ given.b)
-    assert abs(helpers.pair(found["gradient"].exact, given.e) - change) < 1e-12
+    change = comparison.pair(given.c, first @ given.b)
+    assert abs(comparison.pair(found["gradient"].exact, given.e) - change) < 1e-12
 
 
 def _operands(shape, dtype):
     rng = np.random.default_rng(3)
     (m, n), k = shape, 2
     sizes = ((m, n), (m, k), (n, k), (m, n))
-    return Operands(*(helpers.gaussian(rng, size, dtype) for size in sizes))
+    return Operands(*(matrices.gaussian(rng, size, dtype) for size in sizes))
 
 
 def test_an_error_of_the_largest_element_is_not_hidden_by_the_norm():

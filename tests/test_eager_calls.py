@@ -10,7 +10,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
-from tests.helpers import bound, gaussian, matrix, relative_error
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian, matrix
 
 
 def lstsq(a, **kwargs):

@@ -7,7 +7,8 @@ import pytest
 
 import jaxpinv
 from jaxpinv import sharded
-from tests.helpers import bound, gaussian, matrix, relative_error
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian, matrix
 
 
 def test_a_norm_beyond_all_numbers_gives_nan_and_rank_0():

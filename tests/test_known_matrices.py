@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from tests.helpers import C, bound, exact_derivative, relative_error
+from tests.comparison import C, bound, relative_error
+from tests.mpmath_oracle import exact_derivative
 from tests.rational_oracle import GALLERY, SHAPES, error, exact
 
 

@@ -9,38 +9,15 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from tests.helpers import (
-    bound,
-    exact_derivative,
-    gaussian,
-    matrix,
-    pair,
-    relative_error,
-)
-
-SHAPES = {"tall": (6, 4), "wide": (4, 6), "square": (4, 4)}
-DTYPES = {"real": np.float64, "complex": np.complex128}
-# Spectrum and keyword arguments. With the default cutoff, and where only zeros are cut,
-# derivatives are products with vectors; where more is cut, they are those of the matrix.
-CASES = {
-    "full_rank": ([3, 2, 1, 0.5], {}),
-    "deficient": ([3, 2, 0, 0], {}),
-    "zero": ([0, 0, 0, 0], {}),
-    "nothing_cut": ([3, 2, 1, 0.5], {"atol": 0.1}),
-    "zeros_cut": ([2, 2, 0, 0], {"atol": 0.1}),
-    "more_cut": ([3, 2, 0.3, 0.2], {"atol": 0.25}),
-}
-TOLERANCE = bound(np.float64, 6**3)
+from tests.comparison import bound, pair, relative_error
+from tests.lstsq_cases import CASES, SHAPES, TOLERANCE, cutoff
+from tests.matrices import gaussian, matrix
+from tests.mpmath_oracle import exact_derivative
 
 
 def solution(a, b, **kwargs):
     """The first field."""
     return jaxpinv.lstsq(a, b, **kwargs).solution
-
-
-def cutoff(kwargs):
-    """A cutoff for the oracle that means the same."""
-    return kwargs.get("atol", 1e-6)
 
 
 @jax.jit

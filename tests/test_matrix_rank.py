@@ -10,8 +10,8 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
-from tests.helpers import gaussian, hermitian_matrix, matrix
-from tests.sharded.test_sharded_batch import collectives
+from tests.matrices import gaussian, hermitian_matrix, matrix
+from tests.sharded.meshes import collectives
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 #: Square, long, wide; chunks of one and of many matrices; by Gram-Schmidt and not.

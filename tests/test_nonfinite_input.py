@@ -13,7 +13,7 @@ import pytest
 from jaxpinv._blocks import Ways
 from jaxpinv._derivatives import derivative
 from jaxpinv._factorisation import factor
-from tests.helpers import gaussian
+from tests.matrices import gaussian
 
 BAD = [np.inf, -np.inf, np.nan]
 # For those of 4 by 4 and 5 by 4 jnp.linalg.pinv never returns.

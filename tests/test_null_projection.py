@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from tests.helpers import bound, exact_derivative, gaussian, matrix
-from tests.test_lstsq import CASES, DTYPES, SHAPES, TOLERANCE, cutoff
+from tests.comparison import bound
+from tests.lstsq_cases import CASES, DTYPES, SHAPES, TOLERANCE, cutoff
+from tests.matrices import gaussian, matrix
+from tests.mpmath_oracle import exact_derivative
 
 
 @jax.jit

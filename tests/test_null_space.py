@@ -11,8 +11,10 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
-from tests.helpers import bound, exact_derivative, gaussian, hermitian_matrix, matrix
-from tests.sharded.test_sharded_batch import collectives
+from tests.comparison import bound
+from tests.matrices import gaussian, hermitian_matrix, matrix
+from tests.mpmath_oracle import exact_derivative
+from tests.sharded.meshes import collectives
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 SHAPES = [(4, 6), (6, 4), (5, 5), (1, 7), (3, 9, 12), (2, 3, 12, 12)]

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 import jaxpinv
 from tests import strategies
-from tests.helpers import unitary
+from tests.matrices import unitary
 from tests.numpy_oracle import (
     adjoint,
     assert_small,

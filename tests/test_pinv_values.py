@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from tests.helpers import (
-    bound,
-    exact_derivative,
-    gaussian,
-    hermitian_matrix,
-    matrix,
-    relative_error,
-)
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian, hermitian_matrix, matrix
+from tests.mpmath_oracle import exact_derivative
 
 SHAPES = {"tall": (7, 4), "wide": (4, 7), "square": (5, 5), "batched": (3, 6, 4)}
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from tests.helpers import bound, exact_derivative, gaussian, matrix, relative_error, unitary
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian, matrix, unitary
+from tests.mpmath_oracle import exact_derivative
 
 SHORT = [jnp.bfloat16, jnp.float16]
 SIZES = [2, 3, 5, 10, 30, 100]

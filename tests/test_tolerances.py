@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from tests.helpers import matrix
+from tests.matrices import matrix
 
 SPECTRUM = [4, 2, 1, 0.5]
 

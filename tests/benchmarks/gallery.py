@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import jaxpinv
-from tests.helpers import C
+from tests.comparison import C
 from tests.rational_oracle import GALLERY, SHAPES, Error, error, exact
 
 DTYPES = {"float32": np.float32, "float64": np.float64}

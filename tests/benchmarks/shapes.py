@@ -24,7 +24,7 @@ import jaxpinv
 from tests.benchmarks import shapes_report
 from tests.benchmarks.shapes_report import AUTO, DTYPES, JNP, METHODS, Cell
 from tests.extended_oracle import Operands, Reference, errors
-from tests.helpers import gaussian, unitary
+from tests.matrices import gaussian, unitary
 
 COLUMNS = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16, 24, 32, 64)
 ROWS = (10, 30, 100, 300, 1001, 4095, 4097, 20_000, 100_000, 300_000, 1_000_000)

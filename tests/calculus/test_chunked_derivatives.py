@@ -10,8 +10,9 @@ from jax.sharding import PartitionSpec as P
 
 import jaxpinv
 from jaxpinv import _blocks, _form
-from tests import helpers
-from tests.helpers import bound, gaussian, relative_error
+from tests import matrices
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian
 
 BATCH = 5
 AT_A_TIME = 2
@@ -60,8 +61,8 @@ def second(f, a, b, e):
 
 def problem(rng, dtype=np.float64):
     """Matrices of which one has a value that is cut by 0.5, right sides and directions."""
-    a = np.array([helpers.matrix(rng, SHAPE, [3, 2, 1], dtype) for _ in range(BATCH)])
-    a[3] = helpers.matrix(rng, SHAPE, [3, 2, 0.1], dtype)
+    a = np.array([matrices.matrix(rng, SHAPE, [3, 2, 1], dtype) for _ in range(BATCH)])
+    a[3] = matrices.matrix(rng, SHAPE, [3, 2, 0.1], dtype)
     others = (gaussian(rng, (BATCH, 4, k), dtype) for k in (2, 3))
     return tuple(map(jnp.asarray, (a, *others)))
 
@@ -120,8 +121,8 @@ def test_each_device_goes_through_its_blocks_in_shard_map(rng, sizes):
 @pytest.mark.parametrize("batch", [(6,), (2, 3)], ids=str)
 def test_gradients_of_proven_and_of_other_square_matrices_are_those_of_each(rng, batch):
     # Of the third and the sixth a singular value is cut: they alone have a range.
-    a = np.array([helpers.matrix(rng, (9, 9), [*np.linspace(2, 1, 9)]) for _ in range(6)])
-    a[[2, 5]] = helpers.matrix(rng, (2, 9, 9), [*np.linspace(2, 1, 8), 0])
+    a = np.array([matrices.matrix(rng, (9, 9), [*np.linspace(2, 1, 9)]) for _ in range(6)])
+    a[[2, 5]] = matrices.matrix(rng, (2, 9, 9), [*np.linspace(2, 1, 8), 0])
     a = jnp.asarray(a)
 
     @jax.jit

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from tests.helpers import bound
+from tests.comparison import bound
 from tests.numpy_oracle import (
     adjoint,
     assert_small,

@@ -12,16 +12,9 @@ import jaxpinv
 from jaxpinv._blocks import Ways
 from jaxpinv._derivatives import derivative
 from jaxpinv._factors import Factors
-from tests.helpers import (
-    C,
-    bound,
-    exact_derivative,
-    gaussian,
-    hermitian_matrix,
-    matrix,
-    pair,
-    relative_error,
-)
+from tests.comparison import C, bound, pair, relative_error
+from tests.matrices import gaussian, hermitian_matrix, matrix
+from tests.mpmath_oracle import exact_derivative
 
 SHAPES = {"tall": (6, 4), "wide": (4, 6), "square": (4, 4), "batched": (2, 5, 4)}
 DTYPES = {"real": np.float64, "complex": np.complex128}

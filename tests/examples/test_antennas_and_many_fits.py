@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers import bound, matrix
+from tests.comparison import bound
+from tests.matrices import matrix
 
 # The folder that Python itself puts there when an example is run as a script.
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))

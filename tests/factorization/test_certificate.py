@@ -6,13 +6,14 @@ import pytest
 
 import jaxpinv
 from jaxpinv import _certificate
-from tests.factorization.test_full_rank import (
+from tests.comparison import bound, relative_error
+from tests.factorization.full_rank_cases import (
     CONDITION,
     directly,
     random,
     singular_values_taken,
 )
-from tests.helpers import bound, gaussian, matrix, relative_error
+from tests.matrices import gaussian, matrix
 
 
 def kahan(n, angle):

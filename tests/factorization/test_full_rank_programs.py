@@ -11,8 +11,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
 from jaxpinv._problem import Method
-from tests.factorization.test_full_rank import CONDITION, random
-from tests.helpers import bound, relative_error
+from tests.comparison import bound, relative_error
+from tests.factorization.full_rank_cases import CONDITION, random
 
 
 @partial(jax.jit, static_argnames="method")

@@ -12,15 +12,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
 from jaxpinv import _decomposition, sharded
-from tests.helpers import (
+from tests.comparison import bound, relative_error
+from tests.matrices import (
     SEEDS_OF_NO_CONVERGENCE,
-    bound,
     factors_of_no_convergence,
     gaussian,
     hermitian_matrix,
     matrix,
     pinv_of_factors,
-    relative_error,
 )
 
 RANK = 42

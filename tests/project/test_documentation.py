@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from tests import helpers
+from tests import comparison, matrices, mpmath_oracle
 from tests.benchmarks import features, libraries, picture
 from tests.benchmarks.accuracy import Point
 
@@ -105,13 +105,13 @@ def test_code_that_moves_over_gives_the_same_numbers(theirs, ours, smallest, uni
         x, y = (np.asarray(z) for z in (x, y))
         if "null_space" in theirs:
             x, y = (z @ z.conj().T for z in (x, y))
-        assert helpers.relative_error(x, y) <= helpers.bound(np.float64)
+        assert comparison.relative_error(x, y) <= comparison.bound(np.float64)
 
 
 def test_the_four_lines_of_mathematics_are_the_derivative(rng):
     spectrum, rtol = [3.0, 2.0, 0.3, 0.2, 0.0], 0.2
-    a = helpers.matrix(rng, (7, 5), spectrum, np.complex128)
-    e = helpers.gaussian(rng, a.shape, np.complex128)
+    a = matrices.matrix(rng, (7, 5), spectrum, np.complex128)
+    e = matrices.gaussian(rng, a.shape, np.complex128)
     u, values, vh = np.linalg.svd(a)
     w = u.conj().T @ e @ vh.conj().T
     s = np.pad(values, (0, 2))
@@ -127,9 +127,9 @@ def test_the_four_lines_of_mathematics_are_the_derivative(rng):
             d[i, j] = (s[i] * w_ji + s[j] * w_ij) / (s[i] * (s[i] ** 2 - s[j] ** 2))
         elif kept[j]:
             d[i, j] = (s[j] * w_ji + s[i] * w_ij) / (s[j] * (s[j] ** 2 - s[i] ** 2))
-    expected = helpers.exact_derivative(a, [e], rtol * spectrum[0])
+    expected = mpmath_oracle.exact_derivative(a, [e], rtol * spectrum[0])
     found = vh.conj().T @ d @ u.conj().T
-    assert helpers.relative_error(found, expected) < helpers.bound(np.float64, 15)
+    assert comparison.relative_error(found, expected) < comparison.bound(np.float64, 15)
 
 
 def room_calls(function, *arguments):
@@ -180,7 +180,7 @@ def way(name):
     ids=lambda x: x if isinstance(x, str) else "",
 )
 def test_calls_go_the_way_that_the_readme_draws(name, function, shape, rng):
-    assert way(name) <= room_calls(function, jnp.asarray(helpers.gaussian(rng, shape)))
+    assert way(name) <= room_calls(function, jnp.asarray(matrices.gaussian(rng, shape)))
 
 
 def test_the_citation_has_the_version_of_the_package():

@@ -12,10 +12,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
 from jaxpinv import _tsqr, sharded
-from tests.helpers import bound, exact_derivative, gaussian, matrix, relative_error
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian, matrix
+from tests.mpmath_oracle import exact_derivative
+from tests.sharded.meshes import BY_ROWS, mesh_of, put
 
 M, N = 720, 4
-BY_ROWS = PartitionSpec("rows")
 BY_COLUMNS = PartitionSpec(None, "rows")
 SPECTRA = {
     "full": ([3, 2, 1, 0.5], 0.0),
@@ -24,18 +26,6 @@ SPECTRA = {
     "repeated": ([2, 2, 0.3, 0.3], 0.2),
     "zero": ([0, 0, 0, 0], 0.0),
 }
-
-
-@functools.cache
-def mesh_of(count, kind=AxisType.Auto):
-    """A mesh of one axis."""
-    devices = jax.devices()[:count]
-    return jax.make_mesh((count,), ("rows",), axis_types=(kind,), devices=devices)
-
-
-def put(x, spec=BY_ROWS, mesh=None):
-    """An array, divided over a mesh."""
-    return jax.device_put(x, NamedSharding(mesh or mesh_of(8), spec))
 
 
 def derivatives_of_pinv(pinv, a, e, ct, rtol):

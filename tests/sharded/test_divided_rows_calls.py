@@ -11,8 +11,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxpinv import sharded
 from jaxpinv._defaults import default_rtol
-from tests.helpers import bound, gaussian, matrix, relative_error
-from tests.sharded.test_divided_rows import mesh_of, put
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian, matrix
+from tests.sharded.meshes import mesh_of, put
 
 M, N, DEVICES = 16, 3, 2
 KINDS = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)

@@ -1,7 +1,6 @@
 """A batch over eight devices: no collective, sharded results, in every mode."""
 
 import functools
-import re
 from functools import partial
 
 import jax
@@ -11,17 +10,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
-from tests.helpers import bound, gaussian, relative_error
-
-COLLECTIVES = re.compile(
-    r"all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast|reduce-scatter"
-)
-
-
-def collectives(compiled):
-    """The collectives in the text of a compiled program."""
-    return COLLECTIVES.findall(compiled.as_text())
-
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian
+from tests.sharded.meshes import collectives
 
 BATCH = PartitionSpec("batch")
 

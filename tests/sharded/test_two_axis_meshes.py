@@ -7,8 +7,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
-from tests.helpers import bound, gaussian, relative_error
-from tests.sharded.test_sharded_batch import collectives
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian
+from tests.sharded.meshes import collectives
 
 BOTH, ONE = PartitionSpec(("x", "y")), PartitionSpec("x")
 SIZE, DEVICES = 64, 8
