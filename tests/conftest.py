@@ -1,6 +1,7 @@
 """Settings for every test: double precision, no silent promotion, eight devices."""
 
 import gc
+import re
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,15 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 # Linux allows a process 65530 pieces of mapped memory, and each kernel is one.
 _MAPS, _MOST_MAPS = Path("/proc/self/maps"), 15_000
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as slow what `slow_unless` leaves out: cases whose id has no such pattern."""
+    for item in items:
+        for mark in item.iter_markers("slow_unless"):
+            if not re.search(mark.args[0], item.callspec.id):
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="module")

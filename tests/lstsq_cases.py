@@ -1,11 +1,21 @@
 """Shapes and spectra that everything about least squares is tried on."""
 
 import numpy as np
+import pytest
 
 from tests.comparison import bound
 
 SHAPES = {"tall": (6, 4), "wide": (4, 6), "square": (4, 4)}
-DTYPES = {"real": np.float64, "complex": np.complex128}
+# A dtype for each: all of both compile twice as much.
+SHAPES_AND_DTYPES = pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        (SHAPES["tall"], np.complex128),
+        (SHAPES["wide"], np.complex128),
+        (SHAPES["square"], np.float64),
+    ],
+    ids=["tall-complex", "wide-complex", "square-real"],
+)
 # Spectrum and keyword arguments. With the default cutoff, and where only zeros are cut,
 # derivatives are products with vectors; where more is cut, they are those of the matrix.
 CASES = {

@@ -108,6 +108,17 @@ def test_gradients_stay_in_the_range_where_nothing_is_cut(
         assert relative_error(np.asarray(x, double), exact) <= bound(dtype, 6**3)
 
 
+@jax.jit
+def by_columns(a, e, b, ct):
+    """Derivatives along `e` of a solution and of its gradient in the right-hand side."""
+
+    def gradient_of_b(a):
+        return jax.vjp(lambda b: jaxpinv.lstsq(a, b).solution, b)[1](ct)[0]
+
+    forward = jax.jvp(lambda a: jaxpinv.lstsq(a, b).solution, (a,), (e,))[1]
+    return forward, jax.jvp(gradient_of_b, (a,), (e,))[1]
+
+
 @pytest.mark.parametrize("bad", [np.inf, np.nan], ids=str)
 def test_a_column_that_is_not_finite_spoils_no_derivative_of_others(rng, bad):
     a, e = gaussian(rng, (6, 4)), gaussian(rng, (6, 4))
@@ -115,15 +126,7 @@ def test_a_column_that_is_not_finite_spoils_no_derivative_of_others(rng, bad):
     spoiled_b, spoiled_ct = b.copy(), ct.copy()
     spoiled_b[2, 0] = spoiled_ct[2, 0] = bad
 
-    @jax.jit
-    def derivatives(b, ct):
-        def gradient_of_b(a):
-            return jax.vjp(lambda b: jaxpinv.lstsq(a, b).solution, b)[1](ct)[0]
-
-        forward = jax.jvp(lambda a: jaxpinv.lstsq(a, b).solution, (a,), (e,))[1]
-        return forward, jax.jvp(gradient_of_b, (a,), (e,))[1]
-
-    results = derivatives(b, ct), derivatives(spoiled_b, spoiled_ct)
+    results = by_columns(a, e, b, ct), by_columns(a, e, spoiled_b, spoiled_ct)
     for good, spoiled in zip(*results, strict=True):
         assert np.array_equal(good[:, 1], spoiled[:, 1])
         assert not np.any(np.isfinite(spoiled[:, 0]))

@@ -10,7 +10,7 @@ import pytest
 
 import jaxpinv
 from tests.comparison import bound, pair, relative_error
-from tests.lstsq_cases import CASES, SHAPES, TOLERANCE, cutoff
+from tests.lstsq_cases import CASES, SHAPES, SHAPES_AND_DTYPES, TOLERANCE, cutoff
 from tests.matrices import gaussian, matrix
 from tests.mpmath_oracle import exact_derivative
 
@@ -55,15 +55,7 @@ def mixed_derivative(a, b, directions, db, cut):
 
 
 @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
-@pytest.mark.parametrize(
-    ("shape", "dtype"),
-    [
-        (SHAPES["tall"], np.complex128),
-        (SHAPES["wide"], np.complex128),
-        (SHAPES["square"], np.float64),
-    ],
-    ids=["tall-complex", "wide-complex", "square-real"],
-)
+@SHAPES_AND_DTYPES
 class TestDerivativesInBothArguments:
     """Few columns, against differences in 50 digits."""
 

@@ -17,8 +17,22 @@ from tests.sharded.meshes import mesh_of, put
 
 M, N, DEVICES = 16, 3, 2
 KINDS = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
-SOURCES = pytest.mark.parametrize("source", ["array", "array, axis", "context", "argument"])
-CALLS = pytest.mark.parametrize("call", ["eager", "jit"])
+AUTO, EXPLICIT = AxisType.Auto, AxisType.Explicit
+# Each two of a kind of mesh, a call and a source. All products are 16.
+CASES = pytest.mark.parametrize(
+    ("kind", "call", "source"),
+    [
+        (AUTO, "eager", "array"),
+        (EXPLICIT, "jit", "array"),
+        (AUTO, "jit", "array, axis"),
+        (EXPLICIT, "eager", "array, axis"),
+        (AUTO, "jit", "context"),
+        (EXPLICIT, "eager", "context"),
+        (AUTO, "eager", "argument"),
+        (EXPLICIT, "jit", "argument"),
+    ],
+    ids=lambda x: x.name if isinstance(x, AxisType) else x,
+)
 TOLERANCE = bound(np.float64, 1e2)
 
 
@@ -95,9 +109,7 @@ def check_jvp(case, f, a, e, gradient):
     assert abs(float(tangent) - np.sum(gradient * e)) <= TOLERANCE * scale
 
 
-@KINDS
-@CALLS
-@SOURCES
+@CASES
 def test_pinv_has_its_derivatives_however_it_is_called(rng, kind, call, source):
     case = Case(kind, call, source)
     a, e = gaussian(rng, (2, M, N))
@@ -113,9 +125,7 @@ def test_pinv_has_its_derivatives_however_it_is_called(rng, kind, call, source):
         check_jvp(case, total, a, e, expected)
 
 
-@KINDS
-@CALLS
-@SOURCES
+@CASES
 def test_lstsq_has_its_derivatives_however_it_is_called(rng, kind, call, source):
     case = Case(kind, call, source)
     a, e = gaussian(rng, (2, M, N))
@@ -138,9 +148,7 @@ def test_lstsq_has_its_derivatives_however_it_is_called(rng, kind, call, source)
         check_jvp(case, lambda a: total(a, other), a, e, of_a)
 
 
-@KINDS
-@CALLS
-@SOURCES
+@CASES
 def test_lstsq_maps_over_columns_however_it_is_called(rng, kind, call, source):
     case = Case(kind, call, source)
     # As many columns as the devices do not divide.
