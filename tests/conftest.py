@@ -1,14 +1,16 @@
 """Settings for every test: double precision, no silent promotion, eight devices."""
 
 import gc
+import re
+from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxpinv
-from tests.helpers import by_lstsq
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -19,6 +21,15 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 # Linux allows a process 65530 pieces of mapped memory, and each kernel is one.
 _MAPS, _MOST_MAPS = Path("/proc/self/maps"), 15_000
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as slow what `slow_unless` leaves out: cases whose id has no such pattern."""
+    for item in items:
+        for mark in item.iter_markers("slow_unless"):
+            if not re.search(mark.args[0], item.callspec.id):
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -34,6 +45,24 @@ def few_programs():
 def rng() -> np.random.Generator:
     """The same random numbers for every test."""
     return np.random.default_rng(20)
+
+
+def by_lstsq(a, rtol=None, hermitian=False, *, atol=None, rcond=None, return_rank=False):
+    """The pseudo-inverse as what `lstsq` does to the columns of the identity."""
+    a = jnp.asarray(a)
+    b = jnp.eye(a.shape[-2], dtype=a.dtype)
+    rtol = rtol if rcond is None else rcond
+    x, rank = _solution_and_rank(a, b, rtol, atol, hermitian=hermitian)
+    return (x, rank) if return_rank else x
+
+
+# One program, without the fields that nobody looks at: else the tests would compile more
+# than they run.
+@partial(jax.jit, static_argnames="hermitian")
+def _solution_and_rank(a, b, rtol, atol, *, hermitian):
+    """Two fields of `lstsq`."""
+    found = jaxpinv.lstsq(a, b, rtol, hermitian, atol=atol)
+    return found.solution, found.rank
 
 
 WAYS = {"pinv": jaxpinv.pinv, "lstsq": by_lstsq}

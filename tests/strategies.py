@@ -7,7 +7,7 @@ printed of it.
 The settings profiles "default" and "large" of hypothesis are registered here, and the
 variable JAXPINV_PROPERTIES chooses:
 
-    JAXPINV_PROPERTIES=large python -m pytest tests/test_properties.py
+    JAXPINV_PROPERTIES=large python -m pytest tests/test_pinv_properties.py
 
 tries every property in all configurations, 10000 times or JAXPINV_EXAMPLES times. With 6000
 that took 12 minutes on one core with jaxlib 0.10.2 in November 2026: 113 317 examples held.
@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, Phase, example, settings
 from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
-from tests import helpers
+from tests import matrices
 
 EXAMPLES = 20
 _common = partial(
@@ -216,7 +216,7 @@ def problem(configuration: Configuration, recipe: Recipe) -> Problem:
     a = (a * scale).astype(dtype)
     rtol, atol = _tolerances(configuration, recipe, a)
     b, ct, e = (
-        helpers.gaussian(rng, s, dtype) for s in ((*batch, m, 2), (*batch, n, m), shape)
+        matrices.gaussian(rng, s, dtype) for s in ((*batch, m, 2), (*batch, n, m), shape)
     )
     if configuration.hermitian:
         e = (e + np.conj(np.swapaxes(e, -1, -2))) / 2
@@ -244,13 +244,13 @@ def _matrix(
     if kind in spectra:
         if configuration.hermitian:
             signs = np.where(rng.random(k) < 0.5, -1, 1)
-            return helpers.hermitian_matrix(rng, spectra[kind] * signs, dtype)
-        return helpers.matrix(rng, (m, n), spectra[kind], dtype) if k else np.zeros((m, n))
+            return matrices.hermitian_matrix(rng, spectra[kind] * signs, dtype)
+        return matrices.matrix(rng, (m, n), spectra[kind], dtype) if k else np.zeros((m, n))
     a = rng.integers(-3, 4, (m, n)).astype(dtype)
     if dtype.kind == "c":
         a = a + 1j * rng.integers(-3, 4, (m, n))
     if kind == "graded":
-        a = helpers.gaussian(rng, (m, n), dtype)
+        a = matrices.gaussian(rng, (m, n), dtype)
         a = a * np.logspace(0, -digits, max(m, 1))[:, None]
     elif kind == "integer_deficient" and k:
         a[..., -1] = a[..., 0]

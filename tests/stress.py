@@ -182,7 +182,14 @@ def free_port() -> int:
 def start_hosts(count: int, part: str, devices: int = 2) -> list[subprocess.Popen]:
     """Processes of one distributed program."""
     port = free_port()
-    arguments = [sys.executable, "-m", "tests.hosts", part, str(port), str(count)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "tests.distributed_worker",
+        part,
+        str(port),
+        str(count),
+    ]
     return [
         subprocess.Popen(
             [*arguments, str(i), str(devices)],

@@ -9,7 +9,7 @@ import pytest
 from jax import export
 
 import jaxpinv
-from tests.helpers import gaussian
+from tests.matrices import gaussian
 
 FUNCTIONS = {
     "value": jaxpinv.pinv,

@@ -8,7 +8,8 @@ import pytest
 import jaxpinv
 from jaxpinv._inner import _CHUNK, _CHUNK_OF_VECTORS, _CHUNK_OVER_COLUMNS, _GROUP, inner
 from jaxpinv._linalg import matmul, squared_norms, sum_of_rows
-from tests.helpers import bound, gaussian, relative_error
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian
 
 
 def limit(m, k, j, dtype):

@@ -9,38 +9,15 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from tests.helpers import (
-    bound,
-    exact_derivative,
-    gaussian,
-    matrix,
-    pair,
-    relative_error,
-)
-
-SHAPES = {"tall": (6, 4), "wide": (4, 6), "square": (4, 4)}
-DTYPES = {"real": np.float64, "complex": np.complex128}
-# Spectrum and keyword arguments. With the default cutoff, and where only zeros are cut,
-# derivatives are products with vectors; where more is cut, they are those of the matrix.
-CASES = {
-    "full_rank": ([3, 2, 1, 0.5], {}),
-    "deficient": ([3, 2, 0, 0], {}),
-    "zero": ([0, 0, 0, 0], {}),
-    "nothing_cut": ([3, 2, 1, 0.5], {"atol": 0.1}),
-    "zeros_cut": ([2, 2, 0, 0], {"atol": 0.1}),
-    "more_cut": ([3, 2, 0.3, 0.2], {"atol": 0.25}),
-}
-TOLERANCE = bound(np.float64, 6**3)
+from tests.comparison import bound, pair, relative_error
+from tests.lstsq_cases import CASES, SHAPES, SHAPES_AND_DTYPES, TOLERANCE, cutoff
+from tests.matrices import gaussian, matrix
+from tests.mpmath_oracle import exact_derivative
 
 
 def solution(a, b, **kwargs):
     """The first field."""
     return jaxpinv.lstsq(a, b, **kwargs).solution
-
-
-def cutoff(kwargs):
-    """A cutoff for the oracle that means the same."""
-    return kwargs.get("atol", 1e-6)
 
 
 @jax.jit
@@ -78,15 +55,7 @@ def mixed_derivative(a, b, directions, db, cut):
 
 
 @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
-@pytest.mark.parametrize(
-    ("shape", "dtype"),
-    [
-        (SHAPES["tall"], np.complex128),
-        (SHAPES["wide"], np.complex128),
-        (SHAPES["square"], np.float64),
-    ],
-    ids=["tall-complex", "wide-complex", "square-real"],
-)
+@SHAPES_AND_DTYPES
 class TestDerivativesInBothArguments:
     """Few columns, against differences in 50 digits."""
 
@@ -135,16 +104,30 @@ def test_reverse_over_reverse_over_reverse_is_exact(rng, kwargs):
     assert abs(third(a) - pair(ct, exact)) <= tolerance
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+compiled = jax.jit(jaxpinv.lstsq)
+
+
+# A real and a complex dtype for each shape, one of each precision.
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        (SHAPES["tall"], np.float32),
+        (SHAPES["tall"], np.complex128),
+        (SHAPES["wide"], np.float64),
+        (SHAPES["wide"], np.complex64),
+        (SHAPES["square"], np.float32),
+        (SHAPES["square"], np.complex128),
+    ],
+    ids=lambda x: str(x) if isinstance(x, tuple) else x.__name__,
+)
 @pytest.mark.parametrize(
     "spectrum", [[3, 2, 1, 0.5], [3, 2, 1, 0]], ids=["full", "deficient"]
 )
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_every_field_agrees_with_numpy(rng, shape, spectrum, dtype):
     a, b = matrix(rng, shape, spectrum, dtype), gaussian(rng, (shape[0], 3), dtype)
     double = np.result_type(dtype, np.float64)
     exact = np.linalg.lstsq(a.astype(double), b.astype(double), rcond=1e-5)
-    found = jax.jit(jaxpinv.lstsq)(a, b, 1e-5)
+    found = compiled(a, b, 1e-5)
     assert found._fields == ("solution", "residuals", "rank", "singular_values")
     tolerance = bound(dtype, 6)
     assert relative_error(found.solution, exact[0]) <= tolerance
@@ -332,8 +315,11 @@ class TestCost:
         assert analysis is not None
         return analysis["flops"]
 
-    @pytest.mark.parametrize("kwargs", [{}, {"rtol": 0.0}], ids=["default", "rtol"])
-    @pytest.mark.parametrize("shape", [(M, N), (N, M)], ids=["tall", "wide"])
+    @pytest.mark.parametrize(
+        ("shape", "kwargs"),
+        [((M, N), {}), ((N, M), {"rtol": 0.0})],
+        ids=["tall-default", "wide-rtol"],
+    )
     def test_derivatives_are_products_with_vectors(self, rng, shape, kwargs):
         a, b = gaussian(rng, shape), gaussian(rng, shape[:1])
         _, pushforward = jax.linearize(lambda a: solution(a, b, **kwargs), a)

@@ -9,8 +9,9 @@ import pytest
 
 import jaxpinv
 from jaxpinv._platform import chunking as _blocks
-from tests.helpers import bound, gaussian, hermitian_matrix, matrix, relative_error
-from tests.test_lstsq import CASES, SHAPES, TOLERANCE
+from tests.comparison import bound, relative_error
+from tests.lstsq_cases import CASES, SHAPES, TOLERANCE
+from tests.matrices import gaussian, hermitian_matrix, matrix
 
 
 def field(a, b, hermitian, **kwargs):

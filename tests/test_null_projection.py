@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from tests.helpers import bound, exact_derivative, gaussian, matrix
-from tests.test_lstsq import CASES, DTYPES, SHAPES, TOLERANCE, cutoff
+from tests.comparison import bound
+from tests.lstsq_cases import CASES, SHAPES_AND_DTYPES, TOLERANCE, cutoff
+from tests.matrices import gaussian, matrix
+from tests.mpmath_oracle import exact_derivative
 
 
 @jax.jit
@@ -26,9 +28,8 @@ def two_derivatives(a, x, e, dx, **kwargs):
 class TestNullProjection:
     """The projection on the null space."""
 
-    @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
     @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
-    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    @SHAPES_AND_DTYPES
     def test_value_and_derivatives_are_exact(self, rng, shape, spectrum, kwargs, dtype):
         a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
         x, dx = gaussian(rng, (shape[1], 2), dtype), gaussian(rng, (shape[1], 2), dtype)

@@ -11,8 +11,10 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
-from tests.helpers import bound, exact_derivative, gaussian, hermitian_matrix, matrix
-from tests.test_sharding import collectives
+from tests.comparison import bound
+from tests.matrices import gaussian, hermitian_matrix, matrix
+from tests.mpmath_oracle import exact_derivative
+from tests.sharded.meshes import collectives
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 SHAPES = [(4, 6), (6, 4), (5, 5), (1, 7), (3, 9, 12), (2, 3, 12, 12)]
@@ -34,13 +36,20 @@ def of_rank(rng, shape, rank, dtype=np.float64):
     return gaussian(rng, (*batch, m, rank), dtype) @ gaussian(rng, (*batch, rank, n), dtype)
 
 
+# One program for all ranks of a shape.
+@jax.jit
+def of_given_cutoff(a):
+    """Basis and nullity."""
+    return jaxpinv.null_space(a, 3e-6)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_it_spans_what_scipy_finds(rng, shape, dtype):
     *batch, m, n = shape
     for rank in {1, max(min(m, n) - 1, 1), min(m, n)}:
         a = of_rank(rng, shape, rank, dtype)
-        basis, nullity = jax.jit(lambda a: jaxpinv.null_space(a, 3e-6))(a)
+        basis, nullity = of_given_cutoff(a)
         assert basis.shape == (*batch, n, n)
         assert basis.dtype == dtype
         assert nullity.dtype == jnp.result_type(int)
@@ -59,6 +68,28 @@ def test_it_spans_what_scipy_finds(rng, shape, dtype):
             assert np.max(error) <= bound(dtype, s[0] / s[rank - 1])
 
 
+@jax.jit
+def projector_and_derivatives(a, e, weights, cutoff):
+    """The projector, two derivatives along `e`, and two of a number along `e`.
+
+    Those of the number are its gradient and the derivative of that, paired with `e`.
+    """
+
+    def projector(a):
+        basis = jaxpinv.null_space(a, atol=cutoff).basis
+        return basis @ jnp.conj(basis.T)
+
+    def first(a):
+        return jax.jvp(projector, (a,), (e,))[1]
+
+    def gradient(a):
+        return jax.grad(lambda a: jnp.real(jnp.sum(weights * projector(a))))(a)
+
+    of_matrix = projector(a), *jax.jvp(first, (a,), (e,))
+    of_number = jax.jvp(gradient, (a,), (e,))
+    return of_matrix, [jnp.real(jnp.sum(x * e)) for x in of_number]
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 @pytest.mark.parametrize("spectrum", SPECTRA)
 @pytest.mark.parametrize("shape", [(4, 6), (6, 4), (4, 4)], ids=str)
@@ -69,29 +100,15 @@ def test_the_projector_has_exact_derivatives(rng, shape, spectrum, dtype):
         # Along this curve, a straight line, the rank stays what it is.
         e = a @ gaussian(rng, (shape[1], shape[1]), dtype)
 
-    def projector(a):
-        basis = jaxpinv.null_space(a, atol=cutoff).basis
-        return basis @ jnp.conj(basis.T)
-
-    def first(a):
-        return jax.jvp(projector, (a,), (e,))[1]
-
     # P = I - pinv(A) A, by the product rule from differences in 50 digits.
     x = [exact_derivative(a, [e] * k, cutoff) for k in range(3)]
     exact = [np.eye(shape[1]) - x[0] @ a, -x[1] @ a - x[0] @ e, -x[2] @ a - 2 * x[1] @ e]
-    found = [projector(a), first(a), jax.jvp(first, (a,), (e,))[1]]
+    weights = gaussian(rng, exact[0].shape, dtype)
+    found, of_number = projector_and_derivatives(a, e, weights, cutoff)
     for y, z in zip(found, exact, strict=True):
         assert np.max(np.abs(y - z)) <= 1e-9 * max(1, np.max(np.abs(z)))
-
-    weights = gaussian(rng, exact[0].shape, dtype)
-
-    def number(a):
-        return jnp.real(jnp.sum(weights * projector(a)))
-
-    gradient, pullback = jax.value_and_grad(number), jax.grad(number)
-    assert abs(np.real(np.sum(gradient(a)[1] * e)) - np.sum(weights * exact[1]).real) < 1e-8
-    second = jax.jvp(pullback, (a,), (e,))[1]
-    assert abs(np.real(np.sum(second * e)) - np.sum(weights * exact[2]).real) < 1e-7
+    for number, z, tolerance in zip(of_number, exact[1:], (1e-8, 1e-7), strict=True):
+        assert abs(number - np.sum(weights * z).real) < tolerance
 
 
 def test_the_derivative_of_the_basis_is_that_of_the_docstring(rng):

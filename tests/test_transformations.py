@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from tests.helpers import bound, gaussian, matrix, pair, relative_error
+from tests.comparison import bound, pair, relative_error
+from tests.matrices import gaussian, matrix
 
 SPECTRUM = [4, 2, 1, 0.5]
 MAPPED = {"matrix": (0, None), "tolerance": (None, 0), "both": (0, 0)}

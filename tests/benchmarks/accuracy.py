@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from tests import helpers
+from tests import comparison, matrices, mpmath_oracle
 from tests.benchmarks.cases import Case
 from tests.benchmarks.peers import HostPeer, JaxPeer, Peer, TorchPeer
 
@@ -66,15 +66,15 @@ def measure(peers: Sequence[Peer], problem: Problem, seeds: int) -> Iterator[Poi
     errors: dict[tuple[str, str], list[float]] = {}
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
-        a = helpers.matrix(rng, SHAPE, problem.spectrum, problem.dtype)
-        e = helpers.gaussian(rng, SHAPE, problem.dtype)
+        a = matrices.matrix(rng, SHAPE, problem.spectrum, problem.dtype)
+        e = matrices.gaussian(rng, SHAPE, problem.dtype)
         # mpmath gets the rounded matrix; the cutoff is far from rounding.
         cutoff = problem.rtol * problem.spectrum[0]
         # The step of the differences has to be small next to every singular value. A power
         # of two keeps the digits of the direction.
         scale = 2.0 ** math.floor(math.log2(min(problem.spectrum)))
         exact = [
-            helpers.exact_derivative(a, [e * a.dtype.type(scale)] * order, cutoff)
+            mpmath_oracle.exact_derivative(a, [e * a.dtype.type(scale)] * order, cutoff)
             / scale**order
             for order in range(3)
         ]
@@ -83,7 +83,7 @@ def measure(peers: Sequence[Peer], problem: Problem, seeds: int) -> Iterator[Poi
             if "pinv" not in peer.name:
                 continue
             for index, found in enumerate(_orders(peer, case, problem.rtol, a, e)):
-                error = helpers.relative_error(found, exact[index])
+                error = comparison.relative_error(found, exact[index])
                 errors.setdefault((ORDERS[index], peer.name), []).append(error)
     for (order, name), values in errors.items():
         head = (problem.sweep, problem.dtype, problem.x)

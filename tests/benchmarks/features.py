@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from tests import helpers
+from tests import comparison, matrices, mpmath_oracle
 from tests.benchmarks.libraries import Array, Library, installed
 
 YES, NO, NONE, RIGHT = "yes", "no", "-", "right"
@@ -56,15 +56,15 @@ def returns_the_rank(library: Library) -> str:
 def first_derivative(spectrum: Sequence[float], rtol: float, library: Library) -> str:
     """Whether the derivative is that of the truncated pseudo-inverse."""
     rng = np.random.default_rng(0)
-    a, e = helpers.matrix(rng, SHAPE, spectrum), helpers.gaussian(rng, SHAPE)
+    a, e = matrices.matrix(rng, SHAPE, spectrum), matrices.gaussian(rng, SHAPE)
     cutoff = rtol * spectrum[0]
-    return _verdict(library, a, e, helpers.exact_derivative(a, [e], cutoff), rtol)
+    return _verdict(library, a, e, mpmath_oracle.exact_derivative(a, [e], cutoff), rtol)
 
 
 def repeated_values(library: Library) -> str:
     """The same where all singular values are equal."""
-    a, e = np.eye(*SHAPE), helpers.gaussian(np.random.default_rng(0), SHAPE)
-    return _verdict(library, a, e, helpers.exact_derivative(a, [e], 0.1), 1e-8)
+    a, e = np.eye(*SHAPE), matrices.gaussian(np.random.default_rng(0), SHAPE)
+    return _verdict(library, a, e, mpmath_oracle.exact_derivative(a, [e], 0.1), 1e-8)
 
 
 def zeros_cut(library: Library) -> str:
@@ -75,7 +75,7 @@ def zeros_cut(library: Library) -> str:
 
 def least_squares(library: Library) -> str:
     """The same of a least-squares solution."""
-    b = helpers.gaussian(np.random.default_rng(1), (SHAPE[0], 1))
+    b = matrices.gaussian(np.random.default_rng(1), (SHAPE[0], 1))
     a, e, exact = _curve_of_rank_two(lambda a: np.linalg.pinv(a, rtol=1e-8) @ b)
     if library.solve is None or library.derivative is None:
         return NONE
@@ -90,19 +90,19 @@ def second_derivative(library: Library) -> str:
     errors, pinv = [], partial(library.pinv, rtol=1e-9)
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        a = helpers.matrix(rng, (7, 6), np.logspace(0, -4, 6).tolist(), np.float32)
-        e = helpers.gaussian(rng, (7, 6), np.float32)
+        a = matrices.matrix(rng, (7, 6), np.logspace(0, -4, 6).tolist(), np.float32)
+        e = matrices.gaussian(rng, (7, 6), np.float32)
         scale = 2.0**-14
         step = e * np.float32(scale)
-        exact = helpers.exact_derivative(a, [step, step], 1e-9) / scale**2
+        exact = mpmath_oracle.exact_derivative(a, [step, step], 1e-9) / scale**2
         found = library.derivative(pinv, a, [e, e])
-        errors.append(helpers.relative_error(found, exact))
+        errors.append(comparison.relative_error(found, exact))
     return f"{statistics.median(errors):.0e}".replace("e-0", "e-")
 
 
 def one_not_finite(value: float, library: Library) -> str:
     """What becomes of a matrix with such an element, and of the other one of its batch."""
-    a = helpers.gaussian(np.random.default_rng(0), (2, 4, 4), np.float32)
+    a = matrices.gaussian(np.random.default_rng(0), (2, 4, 4), np.float32)
     a[1] = np.eye(4)
     a[1, 0, 0] = value
     try:
@@ -115,19 +115,19 @@ def one_not_finite(value: float, library: Library) -> str:
 
 def no_convergence(library: Library) -> str:
     """The worst that becomes of matrices on which LAPACK's gesdd may give up."""
-    found = {_of_low_rank(library, seed) for seed in helpers.SEEDS_OF_NO_CONVERGENCE}
+    found = {_of_low_rank(library, seed) for seed in matrices.SEEDS_OF_NO_CONVERGENCE}
     return next(word for word in ("wrong", "error", "NaN", RIGHT) if word in found)
 
 
 def _of_low_rank(library: Library, seed: int) -> str:
-    left, right = helpers.factors_of_no_convergence(seed)
+    left, right = matrices.factors_of_no_convergence(seed)
     try:
         x = np.asarray(library.pinv(library.array(left @ right), rtol=1e-9))
     except Exception:
         return "error"
     if np.isnan(x).all():
         return "NaN"
-    error = helpers.relative_error(x, helpers.pinv_of_factors(left, right))
+    error = comparison.relative_error(x, matrices.pinv_of_factors(left, right))
     return RIGHT if error < EXACT else "wrong"
 
 
@@ -162,7 +162,7 @@ def _verdict(library: Library, a, e, exact, rtol: float) -> str:
 
 
 def _in_words(found: NDArray, exact: NDArray) -> str:
-    error = helpers.relative_error(found, exact)
+    error = comparison.relative_error(found, exact)
     if not np.isfinite(error):
         return "NaN"
     return "exact" if error < EXACT else f"{100 * error:.0f} % off"
@@ -180,7 +180,7 @@ def _curve_of_rank_two(f: Callable) -> tuple[NDArray, NDArray, NDArray]:
     rng = np.random.default_rng(0)
     a = np.zeros(SHAPE)
     a[[0, 1], [0, 1]] = ZEROS[:2]
-    left, right = (helpers.gaussian(rng, (n, n)) for n in SHAPE)
+    left, right = (matrices.gaussian(rng, (n, n)) for n in SHAPE)
     identities = [np.eye(n) for n in SHAPE]
 
     def moved(t: float) -> NDArray:

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import jaxpinv
-from tests.exact import GALLERY, SHAPES, Error, error, exact
-from tests.helpers import C
+from tests.comparison import C
+from tests.rational_oracle import GALLERY, SHAPES, Error, error, exact
 
 DTYPES = {"float32": np.float32, "float64": np.float64}
 METHODS = ("auto", "svd", "numpy")

@@ -2,9 +2,9 @@
 
 The error of every result over `eps * cond`, by both ways and by jnp, the worst of several
 matrices. It is relative to the change that a change of the matrix by its own size makes, so
-that a backward stable method has a small number everywhere: see `tests.extended`. A cell
-may have 4, or 4 times the error of `method="svd"`, in the norm and in the largest element.
-If one has more the status is 1. All shapes take hours on one core.
+that a backward stable method has a small number everywhere: see `tests.extended_oracle`. A
+cell may have 4, or 4 times the error of `method="svd"`, in the norm and in the largest
+element. If one has more the status is 1. All shapes take hours on one core.
 """
 
 import argparse
@@ -23,8 +23,8 @@ import numpy as np
 import jaxpinv
 from tests.benchmarks import shapes_report
 from tests.benchmarks.shapes_report import AUTO, DTYPES, JNP, METHODS, Cell
-from tests.extended import Operands, Reference, errors
-from tests.helpers import gaussian, unitary
+from tests.extended_oracle import Operands, Reference, errors
+from tests.matrices import gaussian, unitary
 
 COLUMNS = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16, 24, 32, 64)
 ROWS = (10, 30, 100, 300, 1001, 4095, 4097, 20_000, 100_000, 300_000, 1_000_000)

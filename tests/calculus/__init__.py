@@ -1,0 +1,1 @@
+"""The derivatives: multilinear forms of the factors."""

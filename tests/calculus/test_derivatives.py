@@ -1,0 +1,285 @@
+"""Derivatives of every order, against differences in 50 digits."""
+
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from jaxpinv._calculus.matrix_derivative import derivative
+from jaxpinv._factors import Factors
+from jaxpinv._platform.chunking import Ways
+from tests.comparison import C, bound, pair, relative_error
+from tests.matrices import gaussian, hermitian_matrix, matrix
+from tests.mpmath_oracle import exact_derivative
+
+SHAPES = {"tall": (6, 4), "wide": (4, 6), "square": (4, 4), "batched": (2, 5, 4)}
+DTYPES = {"real": np.float64, "complex": np.complex128}
+# Spectrum and absolute cutoff.
+SPECTRA = {
+    "simple": ([3, 2, 1, 0.5], 0.1),
+    "cut": ([3, 2, 0.3, 0.2], 0.25),
+    "deficient": ([3, 2, 0, 0], 0.1),
+    "repeated": ([2, 2, 2, 2], 0.1),
+    "repeated_and_deficient": ([2, 2, 0, 0], 0.1),
+    "zero": ([0, 0, 0, 0], 0.1),
+    "repeated_and_cut": ([2, 2, 0.3, 0.3], 0.5),
+    "cut_next_to_kept": ([5, 4, 3, 2.9], 2.95),
+}
+# Tall ones are real and complex, the others either: both for all compile twice as much.
+CASES = {
+    f"{shape}-{dtype}": (SHAPES[shape], DTYPES[dtype])
+    for shape, dtype in [
+        ("tall", "real"),
+        ("tall", "complex"),
+        ("wide", "complex"),
+        ("square", "complex"),
+        ("batched", "real"),
+    ]
+}
+all_cases = pytest.mark.parametrize(("shape", "dtype"), CASES.values(), ids=CASES)
+# Rounding times the powers of the condition and of the relative gap, at most 60, that
+# third derivatives contain.
+TOLERANCE = bound(np.float64, 60**3)
+
+
+def along(f, direction):
+    """The function whose value is the derivative of `f` along a fixed direction."""
+    return lambda a: jax.jvp(f, (a,), (direction,))[1]
+
+
+def against(f, cotangent):
+    """The function whose value is the gradient of `f` against a fixed cotangent."""
+    return lambda a: jax.vjp(f, a)[1](cotangent)[0]
+
+
+@partial(jax.jit, static_argnames=("pinv", "hermitian"))
+def forward(pinv, a, directions, atol, hermitian=False):
+    """Derivatives along the first, the first two, ... directions, by forward mode.
+
+    All orders in one program, for the last one contains the others.
+    """
+
+    def derived(f, e):
+        def g(a):
+            lower, tangents = jax.jvp(f, (a,), (e,))
+            return [*lower, tangents[-1]]
+
+        return g
+
+    def value(a):
+        return [pinv(a, atol=atol, hermitian=hermitian)]
+
+    f = functools.reduce(derived, directions, value)
+    return f(a)[1:]
+
+
+@partial(jax.jit, static_argnames="pinv")
+def by_every_mode(pinv, a, ct, e1, e2, e3, atol):
+    """The numbers `<ct, D(e1, e2)>` and `<ct, D(e1, e2, e3)>`, by mode."""
+    f = partial(pinv, atol=atol)
+    gradient = against(f, ct)
+
+    def paired(x, y):
+        return jnp.real(jnp.sum(x * y))
+
+    second = {
+        "forward_over_reverse": paired(along(gradient, e1)(a), e2),
+        "reverse_over_reverse": paired(against(gradient, e1)(a), e2),
+        "reverse_over_forward": paired(against(along(f, e1), ct)(a), e2),
+    }
+    if pinv is not jaxpinv.pinv:
+        # To compile the third order by `lstsq` takes as long as all of the rest.
+        return second, {}
+    third = {
+        "forward_over_forward_over_reverse": paired(along(along(gradient, e1), e2)(a), e3),
+        "forward_over_reverse_over_reverse": paired(
+            along(against(gradient, e1), e2)(a), e3
+        ),
+        "reverse_over_reverse_over_reverse": paired(
+            against(against(gradient, e1), e2)(a), e3
+        ),
+    }
+    return second, third
+
+
+@pytest.mark.parametrize(("spectrum", "cutoff"), SPECTRA.values(), ids=SPECTRA)
+@all_cases
+class TestEveryShapeSpectrumAndDtype:
+    """The cases that every derivative must pass."""
+
+    @pytest.mark.parametrize("order", [1, 2, 3])
+    def test_forward_derivative_is_exact(
+        self, pinv, rng, shape, spectrum, cutoff, dtype, order
+    ):
+        a = matrix(rng, shape, spectrum, dtype)
+        directions = [gaussian(rng, shape, dtype) for _ in range(3)]
+        exact = exact_derivative(a, directions[:order], cutoff)
+        result = forward(pinv, a, directions, cutoff)[order - 1]
+        assert relative_error(result, exact) <= TOLERANCE
+
+    def test_reverse_mode_at_every_order_is_exact(
+        self, pinv, rng, shape, spectrum, cutoff, dtype
+    ):
+        a = matrix(rng, shape, spectrum, dtype)
+        e1, e2, e3 = (gaussian(rng, shape, dtype) for _ in range(3))
+        ct = gaussian(rng, (*shape[:-2], shape[-1], shape[-2]), dtype)
+        second, third = by_every_mode(pinv, a, ct, e1, e2, e3, cutoff)
+        for results, directions in [(second, [e1, e2]), (third, [e1, e2, e3])]:
+            exact = exact_derivative(a, directions, cutoff)
+            size = np.linalg.norm(ct) * max(np.linalg.norm(exact), 1)
+            for mode, result in results.items():
+                assert abs(result - pair(ct, exact)) <= TOLERANCE * size, mode
+
+    def test_reverse_mode_is_the_transpose_of_forward_mode(
+        self, pinv, rng, shape, spectrum, cutoff, dtype
+    ):
+        a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
+        x, pullback = jax.vjp(partial(pinv, atol=cutoff), a)
+        ct = gaussian(rng, x.shape, dtype)
+        pushed, *_ = forward(pinv, a, [e] * 3, cutoff)
+        size = np.linalg.norm(ct) * max(np.linalg.norm(pushed), 1)
+        assert abs(pair(ct, pushed) - pair(pullback(ct)[0], e)) <= bound(np.float64) * size
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("spectrum", [[3, 2, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]], ids=str)
+def test_default_cutoff_takes_exact_deficiency_as_such(pinv, rng, spectrum, order):
+    a = matrix(rng, (6, 4), spectrum, np.complex128)
+    directions = [gaussian(rng, (6, 4), np.complex128) for _ in range(3)]
+    exact = exact_derivative(a, directions[:order], 0.1)
+    result = forward(pinv, a, directions, None)[order - 1]
+    assert relative_error(result, exact) <= TOLERANCE
+
+
+@all_cases
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_derivative_is_exact_where_large_values_are_cut(pinv, rng, shape, order, dtype):
+    a = matrix(rng, shape, [4, 3, 2.4, 0.1], dtype)
+    directions = [gaussian(rng, shape, dtype) for _ in range(3)]
+    exact = exact_derivative(a, directions[:order], 2.7)
+    result = forward(pinv, a, directions, 2.7)[order - 1]
+    assert relative_error(result, exact) <= TOLERANCE
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize(
+    ("eigenvalues", "cutoff"),
+    [
+        ([3, -2, 1, 0.5], 0.1),
+        ([3, -2, 0.3, -0.2], 0.25),
+        ([3, -2, 0, 0], 0.1),
+        ([2, -2, 2, -2], 0.1),
+        ([2, -2, 0.3, -0.3], 0.5),
+        ([0, 0, 0, 0], 0.1),
+    ],
+    ids=["indefinite", "cut", "deficient", "repeated", "repeated_and_cut", "zero"],
+)
+class TestHermitian:
+    """The derivative of `hermitian=True` is that along the Hermitian part."""
+
+    @pytest.mark.parametrize("order", [1, 2, 3])
+    def test_derivative_is_that_along_hermitian_parts(
+        self, pinv, rng, eigenvalues, cutoff, dtype, order
+    ):
+        a = hermitian_matrix(rng, eigenvalues, dtype)
+        directions = [gaussian(rng, a.shape, dtype) for _ in range(3)]
+        parts = [(e + e.conj().T) / 2 for e in directions]
+        exact = exact_derivative(a, parts[:order], cutoff)
+        result = forward(pinv, a, directions, cutoff, hermitian=True)[order - 1]
+        assert relative_error(result, exact) <= TOLERANCE
+
+    def test_gradient_is_hermitian(self, pinv, rng, eigenvalues, cutoff, dtype):
+        a = hermitian_matrix(rng, eigenvalues, dtype)
+        f = partial(pinv, hermitian=True, atol=cutoff)
+        gradient = against(f, gaussian(rng, a.shape, dtype))(a)
+        assert np.array_equal(gradient, gradient.conj().T)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_hermitian_derivative_is_exact_where_eigenvalues_are_exactly_zero(pinv, rng, order):
+    a = np.diag([3.0, -2.0, 0.0, 0.0])
+    directions = [hermitian_matrix(rng, [1, 2, 3, 4]) for _ in range(3)]
+    result = forward(pinv, a, directions, None, hermitian=True)[order - 1]
+    exact = exact_derivative(a, directions[:order], 0.1)
+    assert relative_error(result, exact) <= TOLERANCE
+
+
+def test_derivative_is_finite_between_neighbouring_floats_on_both_sides_of_the_cutoff(pinv):
+    # The largest entry of the derivative is 1 / (s (s - t)), and rounding of t / s to one
+    # would make it infinite.
+    swap = np.array([[0.0, 1.0], [1.0, 0.0]])
+    for t in np.linspace(1, 2, 101)[:-1]:
+        s = np.nextafter(t, 2)
+        [dx] = forward(pinv, np.diag([s, t]), [swap], t)
+        expected = swap / (s * (s - t))
+        assert relative_error(dx, expected) <= bound(np.float64)
+
+
+def graded(rng, shape, condition):
+    """A matrix with singular values from 1 down to `1 / condition`, evenly in size."""
+    k = min(shape)
+    return matrix(rng, shape, np.logspace(0, -np.log10(condition), k), np.float64)
+
+
+@partial(jax.jit, static_argnames="pinv")
+def first_and_second(pinv, a, e):
+    """Both derivatives along one direction."""
+    return jax.jvp(along(pinv, e), (a,), (e,))
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e3, 1e4])
+@pytest.mark.parametrize("shape", [(7, 6), (20, 8), (16, 16), (6, 7)], ids=str)
+def test_single_precision_loses_no_more_than_the_condition(pinv, rng, shape, condition):
+    errors = []
+    for _ in range(12):
+        a = graded(rng, shape, condition).astype(np.float32)
+        e = gaussian(rng, shape, np.float32)
+        # By one function for both ways: a reference is compiled once.
+        exact = first_and_second(jaxpinv.pinv, *(x.astype(np.float64) for x in (a, e)))
+        found = first_and_second(pinv, a, e)
+        errors.append([relative_error(x, y) for x, y in zip(found, exact, strict=True)])
+    assert np.all(np.median(errors, axis=0) <= bound(np.float32, condition, c=C))
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_derivatives_do_not_depend_on_the_factorisation(rng, order):
+    a = matrix(rng, (6, 4), [3, 2, 1, 0.5], np.complex128)
+    directions = [gaussian(rng, a.shape, np.complex128) for _ in range(order)]
+    q, r = np.linalg.qr(a)
+    factors = Factors(
+        jnp.asarray(q),
+        jnp.ones(4),
+        jnp.asarray(np.linalg.inv(r)),
+        jnp.ones(4, bool),
+        jnp.zeros((), bool),
+    )
+    result = derivative(factors, [jnp.asarray(e) for e in directions], Ways(True, False))
+    assert relative_error(result, exact_derivative(a, directions, 0.1)) <= TOLERANCE
+
+
+def test_jacobians_by_both_modes_agree_with_the_oracle(pinv, rng):
+    a = matrix(rng, (3, 2), [2, 1])
+    basis = np.eye(6).reshape(6, 3, 2)
+    exact = np.stack([exact_derivative(a, [e], 0.1) for e in basis], axis=-1)
+    exact = exact.reshape(2, 3, 3, 2)
+    for jacobian in (jax.jacfwd, jax.jacrev):
+        assert relative_error(jax.jit(jacobian(pinv))(a), exact) <= TOLERANCE
+
+
+def test_hessians_by_all_mixed_modes_agree_with_the_oracle(rng):
+    a, ct = matrix(rng, (3, 2), [2, 1]), gaussian(rng, (2, 3))
+    basis = np.eye(6).reshape(6, 3, 2)
+    exact = [[pair(ct, exact_derivative(a, [e, f], 0.1)) for f in basis] for e in basis]
+    exact = np.array(exact).reshape(3, 2, 3, 2)
+
+    def total(a):
+        return jnp.sum(ct * jaxpinv.pinv(a))
+
+    for outer in (jax.jacfwd, jax.jacrev):
+        for inner in (jax.jacfwd, jax.jacrev):
+            hessian = jax.jit(outer(inner(total)))(a)
+            assert relative_error(hessian, exact) <= TOLERANCE

@@ -1,0 +1,74 @@
+"""The examples that learn, in small size, and the parts that they are made of."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+
+# The folder that Python itself puts there when an example is run as a script.
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+camera = importlib.import_module("truncated_regularisation_camera")
+example = importlib.import_module("truncated_regularisation")
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def run(*arguments: str) -> int:
+    """The exit status of the example. Adam of optax mixes dtypes."""
+    with jax.numpy_dtype_promotion("standard"):
+        return example.main(arguments)
+
+
+def test_a_shutter_is_learned_as_claimed(tmp_path, capsys):
+    status = run("--starts", "4", "--steps", "60", "--output", str(tmp_path))
+    printed = capsys.readouterr()
+    assert status == 0, printed.out
+    assert "exact gradient" in printed.err, "progress on the standard error"
+    figure = tmp_path / "truncated_regularisation.png"
+    assert figure.read_bytes().startswith(PNG_SIGNATURE)
+
+
+def test_a_wrong_gradient_gives_a_failing_exit_status(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(example, "jaxpinv", SimpleNamespace(pinv=jnp.linalg.pinv))
+    status = run("--starts", "1", "--steps", "10", "--output", str(tmp_path))
+    assert status == 1
+    printed = capsys.readouterr().out
+    assert "missed: the exact gradient agrees with differences" in printed
+
+
+def test_a_blur_moves_and_spreads_a_point_and_keeps_its_light():
+    shutter = jnp.zeros(camera.SLOTS).at[jnp.array([0, 5])].set(camera.SLOTS / 2)
+    point = np.asarray(camera.blur(shutter))[:, 30]
+    assert point.sum() == pytest.approx(1, abs=1e-4)
+    # Copies at 30 and 35, behind the margin of 4 pixels.
+    position = np.arange(len(point)) - 4
+    copies = [np.exp(-((position - centre) ** 2) / 2) for centre in (30, 35)]
+    expected = np.sum(copies, axis=0) / np.sqrt(2 * np.pi) / 2
+    np.testing.assert_allclose(point[4:68], expected[4:68], atol=1e-12)
+
+
+def test_the_restoration_keeps_as_many_singular_values_as_it_says():
+    a = camera.blur(jnp.ones(camera.SLOTS))
+    s = np.linalg.svd(a, compute_uv=False)
+    assert s[-1] > 1e-12 * s[0], "what is cut is not zero"
+    x = np.asarray(camera.restoration(jaxpinv.pinv, a))
+    assert np.linalg.matrix_rank(x) == camera.KEPT
+    np.testing.assert_allclose(np.linalg.norm(x, 2), 1 / s[camera.KEPT - 1])
+
+
+def test_the_error_is_the_mean_over_noise(rng):
+    lines = np.asarray(camera.photograph())[:, :8]
+    logits = jnp.full(camera.SLOTS, 2.0)
+    a = np.asarray(camera.blur(jax.nn.sigmoid(logits)))
+    x = np.asarray(camera.restoration(jaxpinv.pinv, jnp.asarray(a)))
+    noise = camera.NOISE * rng.normal(size=(400, len(a), 8))
+    squares = np.mean((x @ (a @ lines + noise) - lines) ** 2)
+    expected = camera.error(jaxpinv.pinv, jnp.asarray(lines), logits)
+    assert np.sqrt(squares) == pytest.approx(float(expected), rel=5e-3)

@@ -1,0 +1,1 @@
+"""The factorizations, and the proof of full rank that chooses one."""

@@ -1,0 +1,31 @@
+"""Matrices of full rank, and whether `pinv` takes their singular values."""
+
+import numpy as np
+
+from jaxpinv._solver import factorize, prepare
+from tests.matrices import matrix
+
+CONDITION = 20
+
+
+def random(rng, shape, dtype, spectrum=None):
+    """Matrices with singular values from 1 to 20, or with given ones."""
+    *batch, m, n = shape
+    if spectrum is None:
+        spectrum = list(np.geomspace(1, CONDITION, min(m, n)))
+    a = [matrix(rng, (m, n), spectrum, dtype) for _ in range(int(np.prod(batch)))]
+    return np.stack(a).reshape(shape)
+
+
+def directly(a, rtol=None, *, hermitian=False, atol=None):
+    """The factors that `pinv` finds. Both compile one program."""
+    tolerances = {"rtol": rtol, "atol": atol}
+    inputs = prepare("pinv", a, tolerances, hermitian=hermitian)
+    return factorize(inputs, hermitian=hermitian, with_pinv=True)[0].factors
+
+
+def singular_values_taken(a, rtol=None, *, hermitian=False, atol=None):
+    """For every matrix, whether `pinv` takes singular values."""
+    factors = directly(a, rtol, hermitian=hermitian, atol=atol)
+    # A direct factorisation has one number instead of them, which is a power of two.
+    return np.ptp(np.asarray(factors.s), axis=-1) > 0

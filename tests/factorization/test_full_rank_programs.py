@@ -1,0 +1,91 @@
+"""The direct way where programs are divided, exported, or not compiled."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxpinv
+from jaxpinv._solver import Method
+from tests.comparison import bound, relative_error
+from tests.factorization.full_rank_cases import CONDITION, random
+
+
+@partial(jax.jit, static_argnames="method")
+def gradient(a, method: Method = "auto"):
+    """That of a number that depends on the whole pseudo-inverse."""
+    return jax.grad(lambda a: jnp.sum(jnp.sin(jaxpinv.pinv(a, method=method))))(a)
+
+
+@pytest.mark.parametrize("shape", [(33, 3, 2), (2, 9, 9), (10, 9)], ids=str)
+def test_works_with_jit_disabled(rng, shape):
+    a = random(rng, shape, np.float64)
+    with jax.disable_jit():
+        x = jaxpinv.pinv(a)
+    assert relative_error(x, np.linalg.pinv(a)) <= bound(np.float64, CONDITION)
+
+
+@pytest.mark.parametrize("shape", [(64, 3, 2), (12, 12), (3, 14, 10)], ids=str)
+@pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+def test_lowers_for_other_platforms(shape, platform):
+    exported = export.export(gradient, platforms=[platform])
+    assert exported(jax.ShapeDtypeStruct(shape, np.float32)).platforms == (platform,)
+
+
+class TestOverDevices:
+    """A batch that is divided takes singular values, but not within `shard_map`."""
+
+    @pytest.mark.parametrize("shape", [(512, 3, 2), (16, 10, 10), (16, 12, 10)], ids=str)
+    @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+    def test_shard_map_keeps_the_direct_way_and_others_need_no_collective(
+        self, rng, shape, kind
+    ):
+        mesh = jax.make_mesh((8,), ("batch",), axis_types=(kind,))
+        spec = PartitionSpec("batch")
+        a = random(rng, shape, np.float64)
+        a[1, :, 0] = 0
+        expected = gradient(a, "svd")
+        with jax.set_mesh(mesh):
+            mapped = jax.jit(
+                jax.shard_map(gradient, mesh=mesh, in_specs=spec, out_specs=spec)
+            )
+            b = jax.device_put(a, NamedSharding(mesh, spec))
+            for g, is_direct in ((mapped, True), (gradient, False)):
+                lowered = g.lower(b)
+                compiled = lowered.compile()
+                text = str(compiled.as_text())
+                assert not any(x in text for x in ("all-gather", "all-reduce", "permute"))
+                assert ("while" in lowered.as_text()) == is_direct
+                error = relative_error(compiled(b), expected)
+                assert error <= bound(np.float64, CONDITION**2)
+
+    @pytest.mark.parametrize("shape", [(40, 3, 3), (6, 9, 9), (6, 20, 9)], ids=str)
+    def test_an_explicit_mesh_of_one_device_is_no_exception(self, rng, shape):
+        a = random(rng, shape, np.float64)
+        mesh = jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Explicit,))
+        with jax.set_mesh(mesh):
+            b = jax.device_put(a, NamedSharding(mesh, PartitionSpec("batch")))
+            x = jax.jit(jaxpinv.pinv)(b)
+        assert relative_error(x, np.linalg.pinv(a)) <= bound(np.float64, CONDITION)
+
+
+@pytest.mark.parametrize(
+    ("spec", "constraints", "shape"),
+    [
+        ("n, n", [], (12, 12)),
+        ("m, 9", ["m >= 10"], (12, 9)),
+        ("2, m, 9", ["m >= 10"], (2, 12, 9)),
+        ("b, 12, 12", [], (3, 12, 12)),
+        ("b, 3, 3", [], (40, 3, 3)),
+    ],
+)
+def test_sizes_may_be_symbols_of_an_exported_program(rng, spec, constraints, shape):
+    sizes = export.symbolic_shape(spec, constraints=constraints)
+    exported = export.export(gradient)(jax.ShapeDtypeStruct(sizes, np.float64))
+    a = random(rng, shape, np.float64)
+    expected = gradient(a, "svd")
+    assert relative_error(exported.call(a), expected) <= bound(np.float64, CONDITION**2)

@@ -1,0 +1,260 @@
+"""Matrices on which LAPACK gives up are decomposed once more, and no others are."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxpinv
+from jaxpinv import sharded
+from jaxpinv._factorization import svd as _decomposition
+from tests.comparison import bound, relative_error
+from tests.matrices import (
+    SEEDS_OF_NO_CONVERGENCE,
+    factors_of_no_convergence,
+    gaussian,
+    hermitian_matrix,
+    matrix,
+    pinv_of_factors,
+)
+
+RANK = 42
+
+
+class Hard:
+    """One such matrix, its pseudo-inverse, and both along a curve of that rank."""
+
+    def __init__(self, seed):
+        """`seed` is one of `SEEDS_OF_NO_CONVERGENCE`."""
+        self.left, self.right = factors_of_no_convergence(seed)
+        self.a = self.left @ self.right
+        self.x = pinv_of_factors(self.left, self.right)
+        condition = np.linalg.norm(self.a, 2) * np.linalg.norm(self.x, 2)
+        self.limit = bound(np.float64, float(condition))
+        n, rng = len(self.a), np.random.default_rng(seed)
+        self.turn = gaussian(rng, (2, n, n)) / n
+        self.e = self.turn[0] @ self.a + self.a @ self.turn[1]
+
+    def factors_at(self, t):
+        """The factors of a point of the curve."""
+        identity = np.eye(len(self.a))
+        first, second = (identity + t * turn for turn in self.turn)
+        return first @ self.left, self.right @ second
+
+    def slope(self, f, step=1e-4):
+        """The derivative of a function of factors along the curve, by differences."""
+        ahead, behind = (f(*self.factors_at(t)) for t in (step, -step))
+        return (ahead - behind) / (2 * step)
+
+
+@pytest.fixture(scope="module", params=SEEDS_OF_NO_CONVERGENCE[:2])
+def hard(request):
+    return Hard(request.param)
+
+
+@pytest.mark.parametrize("method", ["auto", "svd"])
+def test_values_of_a_matrix_on_which_lapack_gives_up(rng, hard, method):
+    b = gaussian(rng, (len(hard.a), 2))
+    x, rank = jaxpinv.pinv(hard.a, method=method, return_rank=True)
+    found = jaxpinv.lstsq(hard.a, b, method=method)
+    projected = jaxpinv.null_projection(hard.a, b)
+    assert {int(rank), int(found.rank), int(jaxpinv.matrix_rank(hard.a))} == {RANK}
+    assert relative_error(x, hard.x) <= hard.limit
+    assert relative_error(found.solution, hard.x @ b) <= hard.limit
+    assert relative_error(projected, b - hard.x @ (hard.a @ b)) <= hard.limit
+    values = np.linalg.svd(hard.a, compute_uv=False)
+    assert relative_error(found.singular_values, values) <= bound(np.float64, 10)
+
+
+@pytest.mark.parametrize("method", ["auto", "svd"])
+def test_in_a_batch_the_others_stay_what_they_are(rng, hard, method):
+    others = np.stack([np.eye(len(hard.a)), hard.a.T, gaussian(rng, hard.a.shape)])
+    batch = np.insert(others, 2, hard.a, axis=0)
+    x, rank = jaxpinv.pinv(batch, method=method, return_rank=True)
+    # By the same program: a batch of another length is compiled again.
+    without = jaxpinv.pinv(np.insert(others, 2, np.eye(222), axis=0), method=method)
+    assert rank.tolist() == [222, RANK, RANK, 222]
+    assert relative_error(x[2], hard.x) <= hard.limit
+    assert np.array_equal(np.delete(x, 2, axis=0), np.delete(without, 2, axis=0))
+
+
+def test_derivatives_of_a_matrix_on_which_lapack_gives_up(rng, hard):
+    b = gaussian(rng, (len(hard.a), 1))
+
+    def fields(a):
+        values = jaxpinv.lstsq(a, b).singular_values
+        return jaxpinv.pinv(a, rtol=1e-8), jaxpinv.lstsq(a, b).solution, values[:RANK]
+
+    dx, dy, ds = jax.jvp(fields, (hard.a,), (hard.e,))[1]
+    slope = hard.slope(pinv_of_factors)
+    assert relative_error(dx, slope) <= 1e-6
+    assert relative_error(dy, slope @ b) <= 1e-6
+    exact = hard.slope(lambda x, y: np.linalg.svd(x @ y, compute_uv=False)[:RANK])
+    assert relative_error(ds, exact) <= 1e-6
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_rows_of_such_a_matrix_on_many_devices(hard, count):
+    devices = jax.devices()[:count]
+    mesh = jax.make_mesh((count,), ("rows",), (AxisType.Auto,), devices=devices)
+    a, e = jax.device_put((hard.a, hard.e), NamedSharding(mesh, PartitionSpec("rows")))
+    f = partial(sharded.pinv, mesh=mesh, axis="rows", return_rank=True)
+    (x, rank), (dx, _) = jax.jit(lambda a, e: jax.jvp(f, (a,), (e,)))(a, e)
+    assert int(rank) == RANK
+    assert relative_error(x, hard.x) <= hard.limit
+    assert relative_error(dx, hard.slope(pinv_of_factors)) <= 1e-6
+
+
+def test_a_batch_within_shard_map(rng, hard):
+    mesh = jax.make_mesh((2,), ("batch",), (AxisType.Auto,), devices=jax.devices()[:2])
+    spec = PartitionSpec("batch")
+    f = partial(jaxpinv.pinv, method="svd")
+    mapped = jax.jit(jax.shard_map(f, mesh=mesh, in_specs=spec, out_specs=spec))
+    batch = np.stack([hard.a.T, hard.a, np.eye(222), hard.a])
+    x = mapped(jax.device_put(batch, NamedSharding(mesh, spec)))
+    for found, exact in zip(x, (hard.x.T, hard.x, np.eye(222), hard.x), strict=True):
+        assert relative_error(found, exact) <= hard.limit
+
+
+def test_a_batch_of_an_exported_program_with_a_symbolic_size(hard):
+    (b,) = export.symbolic_shape("b")
+    exported = export.export(jax.jit(jaxpinv.pinv))(
+        jax.ShapeDtypeStruct((b, *hard.a.shape), np.float64)
+    )
+    # An Inf must not reach LAPACK the second time either.
+    x = exported.call(np.stack([np.eye(222), np.full((222, 222), np.inf), hard.a]))
+    assert np.array_equal(x[0], np.eye(222))
+    assert np.all(np.isnan(x[1]))
+    assert relative_error(x[2], hard.x) <= hard.limit
+
+
+CALLS = {"svd": _decomposition._svd, "eigh": _decomposition._eigh}
+#: Two eigenvalues are equal but for their signs.
+EIGENVALUES = [3.0, -3.0, 2.0, 2.0, -0.5]
+
+
+def failing(decompose, attempts, note=lambda size: None):
+    """A decomposition that fails on matrices with zeros in the first row, and small ones.
+
+    It succeeds with the multiple after so many attempts. `note` is told of what size the
+    matrices are that it is given.
+    """
+
+    def f(a):
+        size = jnp.abs(a[..., 0, 0])
+        jax.debug.callback(note, size)
+        failed = (size < 3.0**attempts * 1.4) & jnp.all(a[..., 0, 1:] == 0, axis=-1)
+        return tuple(
+            jnp.where(
+                jnp.expand_dims(failed, range(failed.ndim, x.ndim)),
+                jnp.asarray(jnp.nan, x.dtype),
+                x,
+            )
+            for x in decompose(a)
+        )
+
+    return f
+
+
+def batch_of(rng, kind, dtype, chosen, count=7):
+    """Matrices, of which the decomposition of the chosen ones is to fail."""
+    if kind == "svd":
+        a = np.stack([matrix(rng, (6, 4), [3, 2, 2, 0.5], dtype) for _ in range(count)])
+    else:
+        a = np.stack([hermitian_matrix(rng, EIGENVALUES, dtype) for _ in range(count)])
+    for i in chosen:
+        a[i, 0] = 0
+        a[i, :, 0] = 0
+        a[i, 0, 0] = 3
+    return a
+
+
+def run(decompose, a):
+    """Triplets `u`, `s`, `v`, decomposed again where that fails."""
+    found = jax.jit(
+        partial(_decomposition.decomposed, decompose, in_blocks=True, again=True)
+    )(a)
+    jax.effects_barrier()
+    return [np.asarray(x) for x in found]
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float32, np.float64, np.complex128], ids=lambda x: x.__name__
+)
+@pytest.mark.parametrize("chosen", [[], [0], [2, 3, 6], range(7)], ids=len)
+@pytest.mark.parametrize("kind", CALLS)
+def test_those_that_fail_are_redone_and_the_others_are_unchanged(rng, kind, chosen, dtype):
+    a, given, attempts = batch_of(rng, kind, dtype, chosen), [], 2
+    s, u, last = run(failing(CALLS[kind], attempts, given.append), a)
+    again = [x for x in given if x.shape == (1,)]
+    first = [x for x in given if x.shape != (1,)]
+    assert [x.item() for x in again] == [4.5, 13.5] * len(chosen)
+    assert sum(x.size for x in first) >= len(a)
+    vh = last if kind == "svd" else last.conj().mT
+    for gram in (u.conj().mT @ u, vh @ vh.conj().mT):
+        identity = np.broadcast_to(np.eye(s.shape[-1]), gram.shape)
+        assert relative_error(gram, identity) <= bound(dtype)
+    assert relative_error(u * s[:, None, :] @ vh, a) <= bound(dtype)
+    kept = np.delete(np.arange(len(a)), list(chosen))
+    for x, y in zip((s, u, last), run(CALLS[kind], a), strict=True):
+        assert x.dtype == y.dtype
+        assert np.array_equal(x[kept], y[kept])
+
+
+@pytest.mark.parametrize("exponent", [-600, 600])
+@pytest.mark.parametrize("batch", [(), (1,), (1, 1), (2, 2)], ids=str)
+@pytest.mark.parametrize("kind", CALLS)
+def test_matrices_of_any_size_and_batch_are_redone(rng, kind, batch, exponent):
+    count = int(np.prod(batch))
+    a = batch_of(rng, kind, np.float64, range(count), count) * 2.0**exponent
+    a = a.reshape(*batch, *a.shape[1:])
+    s, u, last = run(failing(CALLS[kind], 1), a)
+    vh = last if kind == "svd" else last.mT
+    assert relative_error(u * s[..., None, :] @ vh, a) <= bound(np.float64)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_nan_remains_where_all_multiples_fail_as_well(rng, count):
+    a = batch_of(rng, "svd", np.float64, [0], count)
+    for x in run(failing(CALLS["svd"], 100), a):
+        assert np.all(np.isnan(x[0]))
+        assert np.all(np.isfinite(x[1:]))
+
+
+@pytest.mark.parametrize("size", [3e-308, 1e300])
+def test_no_multiple_of_a_finite_matrix_is_infinite(rng, size):
+    # LAPACK may loop for ever on an Inf.
+    sizes = []
+    a = batch_of(rng, "svd", np.float64, [0], 1) / 3 * size
+    run(failing(CALLS["svd"], 100, lambda x: sizes.extend(x.tolist())), a)
+    assert len(sizes) > 8
+    assert np.all(np.isfinite(sizes))
+
+
+def decompositions(platform, shape, **kwargs):
+    """How often a program calls for decompositions."""
+    exported = export.export(jax.jit(partial(jaxpinv.pinv, **kwargs)), platforms=[platform])
+    text = exported(jax.ShapeDtypeStruct(shape, np.float64)).mlir_module()
+    return len(re.findall(r"custom_call @\w+(gesdd|gesvdj?|syevd)_ffi", text))
+
+
+@pytest.mark.parametrize("hermitian", [False, True])
+@pytest.mark.parametrize("batch", [(), (3,)], ids=str)
+def test_only_what_may_fail_has_a_second_way(batch, hermitian):
+    count = partial(decompositions, method="svd", hermitian=hermitian)
+    # The second one is in the loop.
+    assert count("cpu", (*batch, 26, 26)) == 2
+    assert count("cpu", (*batch, 25, 25)) == 1
+    assert count("cuda", (*batch, 26, 26)) == 1
+
+
+def test_a_program_divided_over_devices_has_no_second_way():
+    mesh = jax.make_mesh((8,), ("batch",), (AxisType.Auto,))
+    a = jax.device_put(np.ones((8, 26, 26)), NamedSharding(mesh, PartitionSpec("batch")))
+    text = jax.jit(jaxpinv.pinv).lower(a).as_text()
+    assert text.count("custom_call @lapack_dgesdd_ffi") == 1

@@ -1,0 +1,34 @@
+"""Shapes and spectra that everything about least squares is tried on."""
+
+import numpy as np
+import pytest
+
+from tests.comparison import bound
+
+SHAPES = {"tall": (6, 4), "wide": (4, 6), "square": (4, 4)}
+# A dtype for each: all of both compile twice as much.
+SHAPES_AND_DTYPES = pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        (SHAPES["tall"], np.complex128),
+        (SHAPES["wide"], np.complex128),
+        (SHAPES["square"], np.float64),
+    ],
+    ids=["tall-complex", "wide-complex", "square-real"],
+)
+# Spectrum and keyword arguments. With the default cutoff, and where only zeros are cut,
+# derivatives are products with vectors; where more is cut, they are those of the matrix.
+CASES = {
+    "full_rank": ([3, 2, 1, 0.5], {}),
+    "deficient": ([3, 2, 0, 0], {}),
+    "zero": ([0, 0, 0, 0], {}),
+    "nothing_cut": ([3, 2, 1, 0.5], {"atol": 0.1}),
+    "zeros_cut": ([2, 2, 0, 0], {"atol": 0.1}),
+    "more_cut": ([3, 2, 0.3, 0.2], {"atol": 0.25}),
+}
+TOLERANCE = bound(np.float64, 6**3)
+
+
+def cutoff(kwargs):
+    """A cutoff for the oracle that means the same."""
+    return kwargs.get("atol", 1e-6)

@@ -1,0 +1,195 @@
+"""What the library finds, what NumPy does, and whether rounding explains the difference."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxpinv
+from tests.comparison import bound
+from tests.strategies import Configuration, Problem
+
+
+class Results(NamedTuple):
+    """What the library finds for a problem, by one method."""
+
+    x: np.ndarray
+    rank: np.ndarray
+    dx: np.ndarray
+    gradient: np.ndarray
+    solution: np.ndarray
+
+
+@partial(jax.jit, static_argnames=("method", "hermitian"))
+def _program(a, b, ct, e, tolerances, method, hermitian):
+    """All results, from one factorisation."""
+
+    def f(a):
+        return jaxpinv.pinv(
+            a, hermitian=hermitian, method=method, return_rank=True, **tolerances
+        )
+
+    x, linear, rank = jax.linearize(f, a, has_aux=True)
+    [gradient] = jax.linear_transpose(linear, a)(ct)
+    found = jaxpinv.lstsq(a, b, hermitian=hermitian, method=method, **tolerances)
+    return x, rank, linear(e), gradient, found.solution
+
+
+@partial(jax.jit, static_argnames="hermitian")
+def _projection(a, x, tolerances, hermitian):
+    """The projection on the null space."""
+    return jaxpinv.null_projection(a, x, hermitian=hermitian, **tolerances)
+
+
+def _given(problem: Problem) -> dict:
+    """The tolerances as keyword arguments."""
+    if not problem.configuration.given:
+        return {}
+    return {"rtol": jnp.asarray(problem.rtol), "atol": jnp.asarray(problem.atol)}
+
+
+def results(problem: Problem, method: str = "auto") -> Results:
+    """What the library finds for a problem."""
+    _, _, a, b, ct, e, *_ = problem
+    found = _program(a, b, ct, e, _given(problem), method, problem.configuration.hermitian)
+    return Results(*map(np.asarray, found))
+
+
+def projection(problem: Problem, x: np.ndarray) -> np.ndarray:
+    """The projection on the null space."""
+    hermitian = problem.configuration.hermitian
+    return np.asarray(_projection(problem.a, x, _given(problem), hermitian))
+
+
+class Reference(NamedTuple):
+    """What NumPy finds in double precision, for the rank that was found.
+
+    Everything stands in units of the power of two of the recipe, and of one batch axis.
+
+    Attributes:
+        a: the matrices, `(B, m, n)`.
+        kept: their kept part, of that rank.
+        smallest: the smallest kept singular value, or 1 if there is none, `(B,)`.
+        gap: the difference to the next one, if there is any; else both are 1.
+        size: the Frobenius norm, the measure of the backward error of a factorisation.
+        condition: that over the gap, 1 for rank 0, or infinite if there is no gap. Where
+            LAPACK's backward error is more than rounding it is as many times as large.
+        is_telling: whether the condition leaves digits, and the tolerances are numbers.
+        ranks: the least and the largest rank that rounding allows, each `(B,)`.
+    """
+
+    a: np.ndarray
+    kept: np.ndarray
+    smallest: np.ndarray
+    gap: np.ndarray
+    size: np.ndarray
+    condition: np.ndarray
+    is_telling: np.ndarray
+    ranks: tuple[np.ndarray, np.ndarray]
+
+
+def reference(p: Problem, rank: np.ndarray) -> Reference:
+    """The reference of a problem and of the ranks that the library found."""
+    a, rank = in_units(p, p.a, 1), rank.ravel()
+    u, s, vh = np.linalg.svd(a, full_matrices=False)
+    s = np.concatenate([s, np.zeros((len(a), 1))], axis=1)
+    rows, size = np.arange(len(a)), np.linalg.norm(a, axis=(1, 2))
+    # Without the cut part, rather than the sum of the kept ones: NumPy's singular vectors
+    # of clustered values give the matrix back to forty times eps only.
+    cut = np.where(np.arange(s.shape[1]) < rank[:, None], 0, s)[:, :-1]
+    kept = np.where((rank > 0)[:, None, None], a - (u * cut[:, None]) @ vh, 0)
+    smallest = np.where(rank > 0, s[rows, rank - 1], 1)
+    gap = np.where(rank > 0, smallest - s[rows, rank], 1)
+    tie = gap <= 1e-30 * size
+    smallest, gap = np.where(tie, 1, smallest), np.where(tie, 1, gap)
+    excess = _excess_of_lapack(p, a, size)
+    condition = np.where(tie, np.inf, np.where(rank > 0, size / gap * excess, 1))
+    is_telling = condition * p.configuration.eps < 1e-3
+    scale = 2.0**p.recipe.exponent
+    rtol, atol = (x.ravel().astype(float) for x in (p.rtol, p.atol))
+    with np.errstate(over="ignore"):
+        relative = np.where(rtol > 0, rtol, 0) * np.where(s[:, 0] > 0, s[:, 0], 1)
+        cutoff = np.maximum(relative, atol / scale)[:, None]
+    slack = bound(p.configuration.dtype) * (size * excess)[:, None]
+    least, most = (np.sum(s[:, :-1] > cutoff + x, axis=1) for x in (slack, -slack))
+    return Reference(a, kept, smallest, gap, size, condition, is_telling, (least, most))
+
+
+_decomposition = jax.jit(partial(jax.lax.linalg.svd, full_matrices=False))
+
+
+def _excess_of_lapack(p: Problem, a: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """How many times more than rounding LAPACK's singular triplets are off, `(B,)`.
+
+    Its QR iteration (xBDSQR, xLASDQ) drops an off-diagonal element of less than
+    `u min(100, u^(-1/8))` times a singular value, u = eps / 2: in double precision that is
+    49 eps, and 43 eps were seen. A result is exact for the matrix without that element, and
+    nothing made of these triplets is nearer. Of eigenvectors (xSTEQR) such elements are
+    less than u, and rounding of single precision hides them.
+    """
+    if p.configuration.hermitian:
+        return np.ones_like(size)
+    tall = a if a.shape[-2] >= a.shape[-1] else adjoint(a)
+    u, s, vh = map(np.asarray, _decomposition(tall.astype(p.a.dtype)))
+    double = np.result_type(p.a.dtype, np.float64)
+    left, right = u.astype(double) * s[:, None].astype(float), vh.astype(double)
+    error = np.linalg.norm(tall - left @ right, axis=(1, 2))
+    # A change of the matrix moves what is tested by three times its norm, condition apart:
+    # `A X A`, for one, by `E X A`, `A X E` and the change of the kept part.
+    limit = bound(p.configuration.dtype) / 3 * np.where(size > 0, size, 1)
+    return np.maximum(error / limit, 1)
+
+
+def excess_of_vectors(p: Problem, a: np.ndarray) -> np.ndarray:
+    """How many times more than rounding LAPACK's right singular vectors are off, `(B,)`.
+
+    Theirs is a product of many rotations, and of clustered values the trace of `V^H V`,
+    which the nullity is made of, was 97 eps from 9: NumPy has the same vectors.
+    """
+    tall = a if a.shape[-2] >= a.shape[-1] else adjoint(a)
+    u, _, vh = map(np.asarray, _decomposition(tall.astype(p.a.dtype)))
+    v = (adjoint(vh) if tall is a else u).astype(np.result_type(a, np.float64))
+    k = v.shape[-1]
+    error = np.linalg.norm(adjoint(v) @ v - np.eye(k), axis=(1, 2))
+    return np.maximum(k**0.5 * error / (bound(p.configuration.dtype) * k), 1)
+
+
+def in_units(p: Problem, x: np.ndarray, power: int) -> np.ndarray:
+    """Double precision, in one batch axis, divided by a power of the scale."""
+    flat = np.reshape(x, (int(np.prod(x.shape[:-2])), *x.shape[-2:]))
+    double = flat.astype(np.result_type(x, np.float64))
+    return double * 2.0 ** (-power * p.recipe.exponent)
+
+
+def adjoint(x: np.ndarray) -> np.ndarray:
+    """Conjugate transpose."""
+    return np.conj(np.swapaxes(x, -1, -2))
+
+
+def largest(x: np.ndarray) -> np.ndarray:
+    """The largest element of each matrix."""
+    return np.max(np.abs(x), axis=(1, 2), initial=0)
+
+
+def assert_small(p: Problem, error: np.ndarray, where: np.ndarray, size, condition):
+    """Asserts that rounding explains an error of that size."""
+    limit = bound(p.configuration.dtype) * condition * size
+    bad = where & ~(largest(error) <= limit)
+    assert not np.any(bad), (largest(error)[bad] / limit[bad], condition[bad])
+
+
+def sizes(known: Reference) -> tuple[np.ndarray, np.ndarray]:
+    """Natural sizes of the value and, along directions of size 1, of the derivative."""
+    return 1 / known.smallest, 1 / (known.smallest * known.gap)
+
+
+def direction(p: Problem, x: np.ndarray) -> np.ndarray:
+    """Frobenius norms in units, `(B,)`."""
+    return np.linalg.norm(in_units(p, x, 1), axis=(1, 2))
+
+
+def is_not_empty(configuration: Configuration) -> bool:
+    """Whether there is something in the matrices."""
+    return bool(np.prod(configuration.shape))

@@ -1,0 +1,263 @@
+"""The benchmark harness, on a clock that it is given: nothing here depends on speed."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.benchmarks import (
+    cases,
+    cliffs,
+    compare,
+    least_squares,
+    peers,
+    plots,
+    report,
+    stages,
+    timing,
+)
+from tests.benchmarks.cases import Case
+
+REFERENCE, TWIN = peers.REFERENCE, compare.TWIN
+
+
+class FakeClock:
+    """A clock that methods move, on a machine that gets slower while it runs."""
+
+    def __init__(self, drift=0.0):
+        """`drift` is the relative loss of speed in a second."""
+        self.time, self.drift, self.log = 0.0, drift, []
+
+    def now(self):
+        return self.time
+
+    def sleep(self, seconds):
+        self.time += seconds
+
+    def method(self, name, seconds):
+        def call(index):
+            self.log.append((name, index))
+            self.time += seconds * (1 + self.drift * self.time)
+
+        return call
+
+    def rounds(self, seconds=5.0, **costs):
+        methods = {name: self.method(name, cost) for name, cost in costs.items()}
+        clock = timing.Clock(self.now, self.sleep)
+        return timing.rounds(methods, seconds=seconds, clock=clock)
+
+
+def row(case=None, twin=1.0, single=None, **ratios):
+    """A row of results in which every round took the same time."""
+    ratios = {REFERENCE: 1.0, TWIN: twin, **ratios}
+    times = {name: [x, x] for name, x in ratios.items()}
+    return compare.summarise(case or Case((500, 500), "float32"), times, single or {})
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.3])
+def test_twice_as_slow_is_a_ratio_of_two_also_on_a_machine_that_drifts(drift):
+    times = FakeClock(drift).rounds(a=0.01, b=0.02, twin=0.01)
+    assert timing.ratio(times["b"], times["a"]).median == pytest.approx(2, rel=0.02)
+    assert timing.ratio(times["twin"], times["a"]).median == pytest.approx(1, rel=0.02)
+
+
+def test_methods_take_turns_and_every_second_round_runs_backwards():
+    clock = FakeClock()
+    times = clock.rounds(a=1.0, b=1.0)
+    timed = [name for name, _ in clock.log[-2 * timing.MIN_ROUNDS :]]
+    assert "".join(timed[:8]) == "abbaabba"
+    assert len(times["a"]) == len(times["b"]) == timing.MIN_ROUNDS
+
+
+def test_every_call_of_a_method_gets_another_input():
+    clock = FakeClock()
+    clock.rounds(a=0.01, b=0.01)
+    indices = [index for name, index in clock.log if name == "a"][3:]
+    assert indices == list(range(len(indices)))
+
+
+def test_rounds_go_on_while_ratios_are_noisy_and_end_with_the_time():
+    rng = np.random.default_rng(0)
+    clock = FakeClock()
+
+    def noisy(index):
+        clock.time += 0.03 * rng.uniform(0.5, 1.5)
+
+    methods = {"a": noisy, "b": noisy}
+    time = timing.Clock(clock.now, clock.sleep)
+    assert len(timing.rounds(methods, seconds=1e3, clock=time)["a"]) == timing.MAX_ROUNDS
+    assert len(timing.rounds(methods, seconds=0.0, clock=time)["a"]) == timing.MIN_ROUNDS
+
+
+def test_a_method_that_is_not_installed_is_left_out_and_named(monkeypatch):
+    real = importlib.import_module
+
+    def without_torch(name, *args):
+        if name == "torch":
+            raise ImportError("No module named 'torch'")
+        return real(name, *args)
+
+    monkeypatch.setattr(importlib, "import_module", without_torch)
+    found, missing = peers.available("cpu")
+    assert [peer.name for peer in found][:2] == [REFERENCE, peers.JNP]
+    assert missing == {peers.TORCH: "No module named 'torch'"}
+
+
+def test_the_table_shows_known_ratios_and_a_tilde_where_there_was_no_round():
+    case = Case((100, 6, 7), "float32")
+    timings = [
+        row(case, **{peers.JNP: 1.5, "single": {"scipy.linalg.pinv": 12.0}}),
+        row(case._replace(operation="gradient"), **{peers.JNP: 2.25}),
+    ]
+    lines = report.ratios(timings).splitlines()
+    assert lines[0].split()[1:4] == ["case", "|", "jnp"]
+    assert "1.50" in lines[2]
+    assert "~12" in lines[2]
+    assert "gradient" in lines[3]
+    assert "2.25" in lines[3]
+    cells = [x.strip() for x in report.summary(timings).splitlines()[2].split("|")]
+    assert cells[1:9] == ["100 x 6x7", "1.50", "", "", "~12", "", "2.25", ""]
+
+
+def test_a_calibration_outside_its_limits_is_said_in_plain_words():
+    good = [row(twin=0.95), row(Case((3, 3), "float32"), twin=1.08)]
+    assert report.calibration(good)["outside"] == {}
+    assert "All within 0.9 to 1.1" in report.calibration_sentence(report.calibration(good))
+    bad = report.calibration([*good, row(Case((4, 4), "float32"), twin=1.2)])
+    assert "do not trust: 4x4 float32 full value (1.20)" in report.calibration_sentence(bad)
+
+
+def test_the_grid_has_every_shape_and_mixes_two_per_cent():
+    found = cases.grid("cpu", quick=False)
+    for shape in cases.BATCHES + cases.SINGLE:
+        assert {c.operation for c in found if c.shape == shape} == set(cases.OPERATIONS)
+    assert {c.shape for c in cases.grid("gpu", quick=False)} >= set(cases.GPU_SHAPES)
+    case = Case((200, 6, 7), "float32", cases.MIXED)
+    a, *others = cases.matrices(case)
+    ranks = np.linalg.matrix_rank(a, rtol=case.rtol)
+    assert sorted(np.unique(ranks, return_counts=True)[1].tolist()) == [4, 196]
+    assert len(others) == cases.INPUTS - 1
+    assert not any(np.array_equal(a, other) for other in others)
+
+
+@pytest.mark.parametrize("operation", cases.OPERATIONS)
+@pytest.mark.parametrize("hermitian", [False, True])
+def test_the_methods_of_jax_agree_on_a_small_case(operation, hermitian):
+    case = Case((3, 4, 4), "complex128", cases.FULL, operation, hermitian)
+    found = {
+        peer.name: np.asarray(
+            peer.prepare(case, cases.matrices(case), cases.directions(case)).call(1)
+        )
+        for peer in peers.available("cpu")[0]
+        if peer.name in (REFERENCE, peers.JNP)
+    }
+    np.testing.assert_allclose(found[REFERENCE], found[peers.JNP], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("part", least_squares.PARTS)
+@pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5)], ids=str)
+def test_the_ways_to_a_least_squares_gradient_agree(part, shape):
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(shape).astype(np.float32) for _ in range(2)]
+    b = rng.standard_normal((*shape[:-1], 1)).astype(np.float32)
+    found = [
+        jax.tree.leaves(least_squares._prepare(solve, inputs, b, part)(1))
+        for solve in least_squares.METHODS.values()
+    ]
+    for [other] in found[1:]:
+        np.testing.assert_allclose(other, found[0][0], rtol=1e-3, atol=1e-3)
+
+
+def test_the_table_of_least_squares_shows_ratios():
+    ratios = {"jaxpinv.lstsq": 1.0, "jnp.linalg.lstsq": 2.5, "A/A": 1.01}
+    rows = [{"shape": [20, 6, 7], "part": "gradient", "ratios": ratios}]
+    lines = report.least_squares(rows).splitlines()
+    assert [x.strip() for x in lines[0].split("|")[3:-1]] == ["jnp.linalg.lstsq", "A/A"]
+    cells = [x.strip() for x in lines[2].split("|")[1:-1]]
+    assert cells == ["20 x 6x7", "gradient", "2.50", "1.01"]
+
+
+def test_pictures_are_drawn_from_what_json_keeps(tmp_path):
+    point = {"sweep": "condition", "dtype": "float32", "x": 10.0, "order": "value"}
+    results = {
+        "timings": [row(**{peers.JNP: 1.5})],
+        "accuracy": [point | {"peer": REFERENCE, "error": 0.0}],
+    }
+    paths = plots.draw_all(json.loads(json.dumps(results)), tmp_path)
+    assert [path.name for path in paths] == ["times.png", "ratios.png", "accuracy.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_importing_the_benchmarks_needs_no_optional_package():
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'pytest_benchmark', 'threadpoolctl'):\n"
+        "    sys.modules[name] = None\n"
+        "import tests.benchmarks.compare\n"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=root)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names"),
+    [
+        ((12, 12), ["product", "LU", "inverse of LU", "proof"]),
+        ((14, 9), ["product", "orthonormaliser", "inverse square root", "proof"]),
+    ],
+    ids=["square", "tall"],
+)
+def test_stages_of_a_certified_matrix_are_timed(rng, shape, names):
+    a = jax.numpy.asarray(rng.standard_normal(shape))
+    calls = stages.parts(a)
+    f, x = calls["proof"]
+    assert f(*x)
+    times = stages.milliseconds(calls, repeats=1)
+    assert list(times) == names
+    assert min(times.values()) > 0
+
+
+def test_a_cliff_is_a_step_beyond_more_elements_that_a_second_look_confirms():
+    shapes = [cliffs.Shape(b, m, 8) for b in (31, 32) for m in (4088, 4096)]
+    assert sorted(cliffs.neighbours(shapes)) == [
+        *((shapes[0], shapes[1]), (shapes[0], shapes[2])),
+        *((shapes[1], shapes[3]), (shapes[2], shapes[3])),
+    ]
+    ms = [3.2, 3.2, 5.2, 142.0]
+    points = [
+        cliffs.Point(shape, {cliffs.AUTO: t / 1e3}, 1.0, 1.0)
+        for shape, t in zip(shapes, ms, strict=True)
+    ]
+    seen = dict(zip(shapes, [3.2, 3.2, 3.3, 142.0], strict=True))
+    found = list(cliffs.steps(points, lambda x, y: seen[y] / seen[x]))
+    factors = [round(step.factor, 2) for step in found]
+    assert [(step.smaller, step.larger) for step in found] == [
+        *((shapes[0], shapes[2]), (shapes[1], shapes[3]), (shapes[2], shapes[3])),
+    ]
+    assert factors == [1.0, 42.99, 42.95]
+    short = [
+        point._replace(seconds={cliffs.AUTO: t / 1e6})
+        for point, t in zip(points, ms, strict=True)
+    ]
+    assert len(list(cliffs.steps(short, lambda x, y: 9.0))) == 2
+
+
+def test_times_over_shapes_are_printed_and_drawn(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cliffs, "measure", lambda shape, seconds: point(shape))
+
+    def point(shape):
+        seconds = {method: 1e-9 * shape.elements for method in cliffs.METHODS}
+        return cliffs.Point(shape, seconds, 1.2 if shape.batch == 31 else 1.0, 1.0)
+
+    arguments = ["--quick", "--only", "n=8", "m=1000,1001", "--out", str(tmp_path)]
+    assert cliffs.main(arguments) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "1.20 times the SVD: 31 x 1000x8"
+    assert lines[-1] == "0 steps, 2 of 6 shapes slower than the SVD"
+    assert (tmp_path / "cliffs.png").read_bytes().startswith(b"\x89PNG")
+    assert len(json.loads((tmp_path / "cliffs.json").read_text())) == 6

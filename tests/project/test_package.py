@@ -1,0 +1,93 @@
+"""The package itself: what importing it does, what it depends on, and its README."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import jaxpinv
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "jaxpinv"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def run(script):
+    """Runs a script in a process of its own, from the repository."""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=ROOT)
+
+
+def imported(path):
+    """Names of the modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_importing_changes_no_setting_and_starts_no_backend():
+    run(
+        "import jax\n"
+        "before = dict(jax.config.values)\n"
+        "import jaxpinv\n"
+        "assert dict(jax.config.values) == before\n"
+        # Refused once a backend has started.
+        "jax.config.update('jax_num_cpu_devices', 3)\n"
+        "assert jax.device_count() == 3\n"
+    )
+
+
+def test_nothing_private_of_jax_is_imported():
+    names = [name for path in PACKAGE.glob("*.py") for name in imported(path)]
+    assert "jax.extend.core.Primitive" in names
+    assert not [name for name in names if "._" in name and not name.startswith("jaxpinv.")]
+    assert "jax._src" not in "".join(p.read_text("utf-8") for p in PACKAGE.glob("*.py"))
+
+
+def test_the_package_imports_only_what_it_declares():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {re.split(r"[^\w-]", d)[0] for d in project["dependencies"]}
+    names = {name.split(".")[0] for path in PACKAGE.glob("*.py") for name in imported(path)}
+    assert names - set(sys.stdlib_module_names) - {"jaxpinv"} <= declared
+
+
+def test_imports_go_down_the_floors_that_the_readme_draws():
+    floors = [
+        re.findall(r"_\w+(?=\.py)", line) for line in re.findall(r"^    _.*", README, re.M)
+    ]
+    level = {name: i for i, floor in enumerate(floors) for name in floor}
+    files = {path.stem for path in PACKAGE.glob("_*.py")} - {"__init__"}
+    assert set(level) == files
+    for path in PACKAGE.glob("_[a-z]*.py"):
+        for name in imported(path):
+            target = re.match(r"jaxpinv\.(_[a-z]\w*)", name)
+            if target:
+                assert level[target[1]] >= level[path.stem], f"{path.stem} imports {name}"
+
+
+def test_the_package_is_typed_and_exports_what_it_says():
+    assert (PACKAGE / "py.typed").exists()
+    assert set(jaxpinv.__all__) == {
+        "LstsqResult",
+        "NullSpaceResult",
+        "lstsq",
+        "matrix_rank",
+        "null_projection",
+        "null_space",
+        "pinv",
+        "pinverse",
+    }
+
+
+def test_the_version_is_that_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert jaxpinv.__version__ == project["version"]
+
+
+def test_the_code_blocks_of_the_readme_run():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 5
+    run("\n".join(blocks))

@@ -1,0 +1,1 @@
+"""Batches, rows and processes over many devices."""

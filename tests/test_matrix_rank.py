@@ -1,0 +1,178 @@
+"""`matrix_rank`: values without vectors, and the cutoff of the others."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxpinv
+from tests.matrices import gaussian, hermitian_matrix, matrix
+from tests.sharded.meshes import collectives
+
+#: Square, long, wide; chunks of one and of many matrices; by Gram-Schmidt and not.
+SHAPES = [(5, 5), (40, 6), (6, 40), (3, 30, 30), (2, 3, 30, 4), (4400, 4, 5), (1100, 70, 3)]
+
+
+def of_rank(rng, shape, rank, dtype=np.float64):
+    """Random matrices of that rank."""
+    *batch, m, n = shape
+    return gaussian(rng, (*batch, m, rank), dtype) @ gaussian(rng, (*batch, rank, n), dtype)
+
+
+# A real and a complex dtype for each shape in turn, one of each precision.
+CASES = [
+    (shape, dtype)
+    for i, shape in enumerate(SHAPES)
+    for dtype in [(np.float32, np.complex128), (np.float64, np.complex64)][i % 2]
+]
+
+
+@pytest.mark.parametrize("method", ["auto", "svd"])
+@pytest.mark.parametrize(
+    ("shape", "dtype"), CASES, ids=lambda x: str(x) if isinstance(x, tuple) else x.__name__
+)
+def test_it_is_that_of_numpy(rng, shape, dtype, method):
+    for rank in {1, min(shape[-2:]) - 1, min(shape[-2:])}:
+        a = of_rank(rng, shape, rank, dtype)
+        expected = np.linalg.matrix_rank(a, rtol=1e-5)
+        found = jaxpinv.matrix_rank(a, 1e-5, method=method)
+        assert found.dtype == jnp.result_type(int)
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_compiled_call_has_the_rank_of_an_eager_one(rng, shape):
+    compiled = jax.jit(jaxpinv.matrix_rank)
+    for rank in {1, min(shape[-2:]) - 1, min(shape[-2:])}:
+        a = of_rank(rng, shape, rank)
+        assert np.array_equal(compiled(a), jaxpinv.matrix_rank(a))
+
+
+def test_default_dtype_without_double_precision(rng):
+    with jax.enable_x64(False):
+        assert jaxpinv.matrix_rank(np.eye(3, dtype=np.float32)).dtype == jnp.int32
+
+
+@pytest.mark.parametrize("size", [4400, 40])
+def test_matrices_of_one_batch_have_ranks_of_their_own(rng, size):
+    # In every order: a chunk without full rank ends the search for it.
+    for share in (0, 0.02, 0.5, 0.98):
+        deficient = rng.random(size) < share
+        for order in (deficient, np.sort(deficient), np.sort(deficient)[::-1]):
+            a = gaussian(rng, (size, 6, 4))
+            a[order, :, 1] = a[order, :, 0]
+            assert np.array_equal(jaxpinv.matrix_rank(a), np.where(order, 3, 4))
+
+
+def test_lower_triangles_alone_are_read(rng):
+    a = hermitian_matrix(rng, [2.0, -1.0, 1e-3, 0.0], np.complex128)
+    lower = np.where(np.tri(4, dtype=bool), a, np.nan)
+    assert jaxpinv.matrix_rank(lower, hermitian=True) == 3
+    assert jaxpinv.matrix_rank(lower, 1e-2, hermitian=True) == 2
+    # The sign does not count: the cutoff is on absolute values.
+    assert jaxpinv.matrix_rank(lower, 0.4, hermitian=True) == 2
+
+
+@pytest.mark.parametrize("size", [3, 4400])
+def test_tolerances_are_of_batch_shape_and_enlarge_it(rng, size):
+    a = matrix(rng, (6, 4), [1.0, 0.1, 0.01, 0.001])
+    batch = np.broadcast_to(a, (size, 6, 4))
+    rtols = np.array([0.5, 0.05, 0.005, 0.0005, np.nan])
+    assert jaxpinv.matrix_rank(a, rtols).tolist() == [1, 2, 3, 4, 0]
+    assert jaxpinv.matrix_rank(a, rcond=0.05) == 2
+    assert jaxpinv.matrix_rank(a, atol=0.05, rtol=0.5) == 1
+    found = jaxpinv.matrix_rank(batch, rtols[:, None])
+    assert np.array_equal(found, np.tile([[1], [2], [3], [4], [0]], size))
+    # One of two tolerances that full rank is proven for, and the other is not.
+    for others in ([0.05], [np.nan]):
+        found = jaxpinv.matrix_rank(batch, np.array([[1e-6], others]))
+        assert np.array_equal(found[0], np.full(size, 4))
+        assert np.array_equal(found[1], np.full(size, 2 if others == [0.05] else 0))
+    each = np.resize(rtols, size)
+    expected = np.resize([1, 2, 3, 4, 0], size)
+    assert np.array_equal(jaxpinv.matrix_rank(batch, each), expected)
+    assert np.array_equal(jaxpinv.matrix_rank(batch, atol=each), expected)
+
+
+@pytest.mark.parametrize("size", [3, 4400])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_matrix_that_is_not_finite_has_rank_0_alone(rng, size, value):
+    a = gaussian(rng, (size, 5, 4))
+    a[1, 2, 2] = value
+    expected = np.full(size, 4)
+    expected[1] = 0
+    assert np.array_equal(jaxpinv.matrix_rank(a), expected)
+    assert jaxpinv.matrix_rank(a[1]) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("shape", [(5, 4), (30, 4), (4400, 5, 4)], ids=str)
+def test_no_size_of_the_elements_changes_it(rng, shape, scale):
+    a = of_rank(rng, shape, 3).astype(np.float32) * np.float32(scale)
+    assert np.all(jaxpinv.matrix_rank(a) == 3)
+    assert np.all(jaxpinv.matrix_rank(a, atol=1e-3 * scale) == 3)
+    m, n = shape[-2:]
+    full = matrix(rng, (m, n), [1.0, 0.1, 0.01, 0.001]).astype(np.float32)
+    full = np.broadcast_to(full, shape) * np.float32(scale)
+    assert np.all(jaxpinv.matrix_rank(full, atol=0.003 * scale) == 3)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 0), (0, 3, 3)], ids=str)
+def test_nothing_has_rank_0(shape):
+    found = jaxpinv.matrix_rank(np.ones(shape))
+    assert found.shape == shape[:-2]
+    assert not np.any(found)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (50, 4), (4400, 4, 4)], ids=str)
+def test_no_singular_vectors_are_computed(rng, shape):
+    text = jax.jit(jaxpinv.matrix_rank).lower(gaussian(rng, shape)).as_text()
+    # LAPACK's modes: values alone, and both factors.
+    modes = set(re.findall(r"mode = (\d+) : ui8", text))
+    assert modes == {str(ord("N"))}
+
+
+def test_it_passes_through_derivatives_and_vmap(rng):
+    a = of_rank(rng, (7, 5, 4), 3)
+
+    def loss(a):
+        return jnp.sum(a**2) * jaxpinv.matrix_rank(a).astype(float)
+
+    assert np.allclose(jax.vmap(jax.grad(loss))(a), 6 * a)
+    assert np.allclose(jax.vmap(jax.jacfwd(loss))(a), 6 * a)
+    assert jax.vmap(jaxpinv.matrix_rank)(a).tolist() == [3] * 7
+    rtols = jnp.array([1e-6, 2.0])
+    found = jax.vmap(jaxpinv.matrix_rank, (None, 0))(a, rtols)
+    assert found.tolist() == [[3] * 7, [0] * 7]
+    branch = jax.lax.cond(True, jaxpinv.matrix_rank, jnp.linalg.matrix_rank, a[0])
+    assert branch == 3
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("shape", [(16, 5, 4), (16, 40, 4), (35200, 5, 4)], ids=str)
+def test_a_divided_batch_needs_no_collective(rng, kind, shape):
+    a = of_rank(rng, shape, 2)
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        divided = jax.device_put(a, NamedSharding(mesh, PartitionSpec("x")))
+        compiled = jax.jit(jaxpinv.matrix_rank).lower(divided).compile()
+        assert collectives(compiled) == []
+        assert np.all(compiled(divided) == 2)
+        mapped = jax.shard_map(
+            jaxpinv.matrix_rank,
+            mesh=mesh,
+            in_specs=PartitionSpec("x"),
+            out_specs=PartitionSpec("x"),
+        )
+        assert np.all(jax.jit(mapped)(divided) == 2)
+
+
+def test_it_is_exported_with_a_symbolic_batch(rng):
+    [b] = export.symbolic_shape("b")
+    argument = jax.ShapeDtypeStruct((b, 9, 4), jnp.float64)
+    program = export.export(jax.jit(jaxpinv.matrix_rank))(argument)
+    assert np.all(program.call(of_rank(rng, (3, 9, 4), 2)) == 2)

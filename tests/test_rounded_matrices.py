@@ -1,0 +1,108 @@
+"""Matrices that were rounded to fewer digits than are computed with keep their rank."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian, matrix, unitary
+from tests.mpmath_oracle import exact_derivative
+
+SHORT = [jnp.bfloat16, jnp.float16]
+SIZES = [2, 3, 5, 10, 30, 100]
+
+
+def of_rank(rng, shape, rank, kind):
+    """A batch of matrices of a rank, of elements that lose as much as any by rounding."""
+    *batch, m, n = shape
+    if kind == "flat":
+        pairs = [(unitary(rng, m, rank), unitary(rng, n, rank)) for _ in range(*batch)]
+        return np.stack([u @ v.T for u, v in pairs])
+    if kind == "ones":
+        # Near a power of two the unit of the last digit is largest.
+        u, v = (
+            rng.uniform(1, 1.1, (*batch, m, rank)),
+            rng.uniform(1, 1.1, (*batch, rank, n)),
+        )
+        return u @ v / rank
+    return gaussian(rng, (*batch, m, rank)) @ gaussian(rng, (*batch, rank, n))
+
+
+@pytest.mark.parametrize("dtype", SHORT, ids=lambda x: x.__name__)
+@pytest.mark.parametrize("kind", ["gaussian", "flat", "ones"])
+def test_rounding_never_reaches_half_of_the_default_cutoff(rng, dtype, kind):
+    # What justifies the default: NumPy's singular values of the rounded matrices.
+    largest = 0.0
+    for m, n in itertools.product(SIZES, SIZES):
+        for rank in {1, min(m, n) // 2, min(m, n) - 1} - {0, min(m, n)}:
+            a = np.asarray(jnp.asarray(of_rank(rng, (5, m, n), rank, kind), dtype))
+            s = np.linalg.svd(a.astype(float), compute_uv=False)
+            largest = max(largest, *(s[:, rank] / s[:, 0]))
+    assert 0.1 < largest / float(jnp.finfo(dtype).eps) < 0.5
+
+
+@pytest.mark.parametrize("dtype", SHORT, ids=lambda x: x.__name__)
+@pytest.mark.parametrize(
+    ("m", "n", "rank"),
+    [(6, 4, 1), (4, 6, 2), (5, 5, 4), (50, 20, 7), (20, 50, 10), (64, 64, 30), (300, 3, 2)],
+)
+def test_a_rounded_matrix_has_the_rank_that_it_had(rng, dtype, m, n, rank):
+    a = jnp.asarray(of_rank(rng, (10, m, n), rank, "gaussian"), dtype)
+    spectrum = np.geomspace(1, 1 / 30, min(m, n))
+    full = jnp.asarray(matrix(rng, (3, m, n), spectrum.tolist()), dtype)
+    b = jnp.ones((m, 1), dtype)
+    for x, expected in ((a, rank), (full, min(m, n))):
+        assert np.all(jaxpinv.pinv(x, return_rank=True)[1] == expected)
+        assert np.all(jaxpinv.matrix_rank(x) == expected)
+        assert np.all(jaxpinv.lstsq(x, b).rank == expected)
+
+
+def test_its_pseudo_inverse_is_that_of_what_was_rounded():
+    exact = np.outer(np.linspace(1, 2, 6), np.linspace(1, 3, 4))
+    x = jaxpinv.pinv(jnp.asarray(exact, jnp.bfloat16))
+    assert relative_error(x.astype(float), np.linalg.pinv(exact)) <= 2 * 2**-7
+
+
+@pytest.mark.parametrize(
+    ("dtype", "other", "expected"),
+    [
+        (jnp.bfloat16, np.float32, 2),
+        (jnp.float16, np.float64, 2),
+        (np.float32, np.float64, 2),
+        (np.float64, np.float64, 4),
+        (np.float32, jnp.bfloat16, 4),
+        (np.complex64, np.complex128, 2),
+    ],
+    ids=lambda x: getattr(x, "__name__", str(x)),
+)
+def test_only_the_digits_of_the_matrix_count_in_lstsq(rng, dtype, other, expected):
+    a = of_rank(rng, (1, 6, 4), 2, "gaussian")[0]
+    if expected == 4:
+        # Rounded to the dtype of `a` it would be of rank two, but it has rank four.
+        a = a + 1e3 * float(jnp.finfo(dtype).eps) * gaussian(rng, a.shape)
+    b = jnp.ones(6, other)
+    with jax.numpy_dtype_promotion("standard"):
+        found = jaxpinv.lstsq(jnp.asarray(a, dtype), b)
+    assert int(found.rank) == expected
+
+
+def test_values_cut_by_the_rounding_of_the_matrix_have_exact_derivatives(rng):
+    # In the dtype of `b` they are far from zero, and not small next to the kept ones.
+    eps = float(jnp.finfo(jnp.float16).eps)
+    a = jnp.asarray(matrix(rng, (6, 4), [1, 0.5, 4 * eps, 0.5 * eps]), jnp.float16)
+    b, e = gaussian(rng, (6,)), jnp.asarray(gaussian(rng, (6, 4)), jnp.float16)
+
+    def solution(a):
+        return jaxpinv.lstsq(a, b).solution
+
+    with jax.numpy_dtype_promotion("standard"):
+        dx = jax.jvp(solution, (a,), (e,))[1]
+    wide_a, wide_e = np.asarray(a, float), np.asarray(e, float)
+    expected = (
+        exact_derivative(wide_a, [wide_e], eps * float(np.linalg.norm(wide_a, 2))) @ b
+    )
+    assert relative_error(dx, expected) <= bound(np.float64, 1e6)
