@@ -105,6 +105,13 @@ def pseudo_inverse(factors: Factors) -> Array:
     return matmul(factors.v, inverse[..., :, None] * adjoint(factors.u))
 
 
+def product_with_u(
+    factors: Factors, product: Callable[[Array, Array], Array], x: Array
+) -> Array:
+    """A product of `U` with `x`, taken whatever `U` is."""
+    return product(factors.u, x)
+
+
 def inverse_values(factors: Factors) -> Array:
     """The values `1 / s` where kept and 0 elsewhere, `(..., n)`, in the dtype of `u`."""
     # Masked before the division, so that no Inf is made that a mask must hide.

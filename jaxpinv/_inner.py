@@ -61,8 +61,9 @@ def _has_long_axis(m: int, k: int, j: int) -> bool:
 
 def _chunk_limit(k: int, j: int) -> int:
     """The most rows of a chunk."""
-    least = _CHUNK_OF_VECTORS if min(k, j) < 4 else _CHUNK
-    return max(least, _CHUNK_OVER_COLUMNS * max(k, j))
+    if min(k, j) < 4:
+        return _CHUNK_OF_VECTORS
+    return max(_CHUNK, _CHUNK_OVER_COLUMNS * max(k, j))
 
 
 def _chunks(rows: int, limit: int) -> tuple[int, int]:

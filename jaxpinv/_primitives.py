@@ -27,7 +27,7 @@ from jaxpinv._factorization import (
     triangular,
 )
 from jaxpinv._factorization.full_rank import FullRank
-from jaxpinv._factors import ApplyU, Cutoff, Factors
+from jaxpinv._factors import ApplyU, Cutoff, Factors, product_with_u
 from jaxpinv._linalg import transpose, with_tangent_of
 from jaxpinv._platform import chunking
 from jaxpinv._platform import plan as plans
@@ -192,9 +192,6 @@ def _pinv_form_impl(*operands, layout, truncates, tuning, target):
 def _apply_u(plan: FormPlan) -> ApplyU:
     """Products with `U`, left out where the plan says that they may be."""
 
-    def always(factors: Factors, product: Callable, x: Array) -> Array:
-        return product(factors.u, x)
-
     def unless_all(factors: Factors, product: Callable, x: Array) -> Array:
         every = jnp.all(factors.is_inverse)
         return jax.lax.cond(every, lambda u, x: x, product, factors.u, x)
@@ -209,7 +206,7 @@ def _apply_u(plan: FormPlan) -> ApplyU:
         )
         return jnp.reshape(found, x.shape)
 
-    return {"never": always, "all": unless_all, "each": unless_each}[plan.identity]
+    return {"never": product_with_u, "all": unless_all, "each": unless_each}[plan.identity]
 
 
 def _pinv_form_jvp(primals, tangents, *, layout, **params):

@@ -21,9 +21,9 @@ def factor(
 
     They stand for those of the primitive `factor`, of one matrix and of two numbers.
     """
-    triplets = tsqr.decompose(a, place.mesh, place.axis, _triplets)
+    found = tsqr.decompose(a, place.mesh, place.axis, triplets)
     # Where the matrix is not finite, neither are the values.
-    factors = truncate(triplets, Cutoff(rtol, atol), finite=jnp.ones_like(rtol, bool))
+    factors = truncate(found, Cutoff(rtol, atol), finite=jnp.ones_like(rtol, bool))
     return (*factors, pseudo_inverse(factors)) if with_pinv else factors
 
 
@@ -32,7 +32,7 @@ def singular_values(a: Array, factors: Factors) -> Array:
     return svd_jvp.triplets_of(a, *jax.lax.stop_gradient(factors[:3]))[1]
 
 
-def _triplets(r: Array) -> Triplets:
+def triplets(r: Array) -> Triplets:
     """Singular triplets of the triangular factor, `(n, n)`, which one device takes."""
     # There is no lowering that says where: the other devices wait in a branch meanwhile.
     plan = plans.factorization(

@@ -14,8 +14,8 @@ from tests.matrices import gaussian
 
 def limit(m, k, j, dtype):
     """The stated bound over the sum of absolute products."""
-    chunk = _CHUNK_OF_VECTORS if min(k, j) < 4 else _CHUNK
-    chunk = max(chunk, _CHUNK_OVER_COLUMNS * max(k, j))
+    few = min(k, j) < 4
+    chunk = _CHUNK_OF_VECTORS if few else max(_CHUNK, _CHUNK_OVER_COLUMNS * max(k, j))
     stages = np.ceil(np.log(max(m / chunk, 1)) / np.log(_GROUP))
     # Complex products are four of real ones, in two sums.
     factor = 2 if np.dtype(dtype).kind == "c" else 1

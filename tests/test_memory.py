@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxpinv
-from jaxpinv import _primitives, _rules
+from jaxpinv import _inner, _primitives, _rules
 
 # Shapes that no other test needs, so that they are compiled here.
 A = np.random.default_rng(0).standard_normal((6, 5))
@@ -63,7 +63,7 @@ def test_calls_leave_no_python_object_behind():
 
 
 def test_the_cache_of_types_is_bounded():
-    cache = _rules.abstract_eval.cache_info
+    cache = _rules._types.cache_info
     limit = cache().maxsize
     assert limit is not None
     before = cache().misses
@@ -88,7 +88,7 @@ def jit_functions():
     """The compiled functions that are made of a primitive of ours."""
     gc.collect()
     kept = [x for x in gc.get_objects() if isinstance(x, partial)]
-    ours = [_primitives.factor_p, _primitives.pinv_form_p]
+    ours = [_primitives.factor_p, _primitives.pinv_form_p, _inner.inner_p]
     return [x for x in kept if getattr(x.func, "__self__", None) in ours]
 
 

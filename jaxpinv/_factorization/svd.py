@@ -38,11 +38,8 @@ def triplets(a: Array, *, hermitian: bool, calls: Calls, retries: bool) -> Tripl
         retries: whether multiples of a matrix are decomposed where that gives NaN.
     """
     decompose = _eigh if hermitian else _svd
-    scale, *found = calls(partial(_in_units, decompose), a)
-    if retries:
-        found = _complete(decompose, a, scale, found)
-    s, u, v = found
-    return u, s * scale[..., None], v if hermitian else adjoint(v)
+    s, u, v = decomposed(decompose, a, calls=calls, retries=retries)
+    return u, s, v if hermitian else adjoint(v)
 
 
 def values(a: Array, *, calls: Calls, of_triangular: bool) -> Array:
@@ -50,8 +47,23 @@ def values(a: Array, *, calls: Calls, of_triangular: bool) -> Array:
 
     With `of_triangular` they are those of its triangular factor.
     """
-    scale, s = calls(partial(_in_units, partial(_values, of_triangular=of_triangular)), a)
-    return s * scale[..., None]
+    decompose = partial(_values, of_triangular=of_triangular)
+    [s] = decomposed(decompose, a, calls=calls, retries=False)
+    return s
+
+
+def decomposed(
+    decompose: Decomposition, a: Array, *, calls: Calls, retries: bool
+) -> tuple[Array, ...]:
+    """Decompositions of matrices of any size, `(..., m, n)`, each in units of its scale.
+
+    With `retries` those of multiples take the place of what is NaN.
+    """
+    scale, *found = calls(partial(_in_units, decompose), a)
+    if retries:
+        found = _complete(decompose, a, scale, found)
+    s, *vectors = found
+    return s * scale[..., None], *vectors
 
 
 def _in_units(decompose: Decomposition, a: Array) -> tuple[Array, ...]:

@@ -30,7 +30,7 @@ _JAXLIB = importlib.metadata.version("jaxlib")
 # a LAPACK call among its threads, and waits for these on such a thread itself: when all of
 # them wait, they wait for ever. It leaves the fewest matrices of this many flops, as it
 # counts them, to one thread. Delete this when jaxlib 0.12 is the oldest.
-_SHARES_BATCHES = tuple(map(int, _JAXLIB.split(".")[:2])) < (0, 12)
+SHARES_BATCHES = tuple(map(int, _JAXLIB.split(".")[:2])) < (0, 12)
 _FLOPS_OF_ONE_THREAD = 200_000
 
 # LAPACK's SMLSIZ: divide and conquer leaves matrices of up to so many columns to QR
@@ -45,7 +45,7 @@ OPENBLAS_ONE_THREAD = 1024
 _SHORT = 8
 
 
-def matrices_of_one_call(count: int, flops: int, *, shares: bool = _SHARES_BATCHES) -> int:
+def matrices_of_one_call(count: int, flops: int, *, shares: bool = SHARES_BATCHES) -> int:
     """How many of `count` matrices LAPACK may be given at a time, of so many flops each."""
     return min(count, -(-_FLOPS_OF_ONE_THREAD // flops)) if shares else count
 

@@ -16,11 +16,10 @@ import numpy as np
 from jax import Array
 
 import jaxpinv
-from jaxpinv._factorization import certificate as _certificate
-from jaxpinv._factorization import lu as _direct
-from jaxpinv._factorization import triangular as _triangular
-from jaxpinv._factorization.certificate import Cutoff
+from jaxpinv._factorization import certificate, cholesky_qr, triangular
+from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import adjoint, frobenius_norm, matmul
+from jaxpinv._platform.tuning import DEFAULT
 
 SINGLE = ((500, 500), (1000, 1000), (2000, 400), (20_000, 64))
 BATCHES = ((100_000, 3, 3), (20_000, 7, 6), (2_000, 32, 32), (2_000, 64, 16))
@@ -41,10 +40,11 @@ def gradient(a: Array, ct: Array) -> Array:
 
 
 def proof(a: Array, w: Array) -> Array:
-    """Whether nothing is cut by the default cutoff, given that `a w` is orthonormal."""
+    """Whether the default cutoff truncates nothing, given that `a w` is orthonormal."""
     rtol = max(a.shape[-2:]) * float(jnp.finfo(a.dtype).eps)
     cutoff = Cutoff(jnp.asarray(rtol, a.dtype), jnp.zeros((), a.dtype))
-    return _certificate.nothing_is_cut(a, frobenius_norm(a), w, cutoff, jnp.asarray(True))
+    norm, possible = frobenius_norm(a), jnp.asarray(True)
+    return certificate.certify_full_rank(a, norm, w, cutoff, possible)
 
 
 def whole(a: Array) -> dict[str, Call]:
@@ -68,18 +68,19 @@ def parts(a: Array) -> dict[str, Call]:
             "product": product,
             "LU": (lambda a: jax.lax.linalg.lu(a)[:2], (a,)),
             "inverse of LU": (
-                partial(_triangular.inverse_of_lu, in_blocks=True),
+                partial(triangular.inverse_by_rows, width=DEFAULT.rows),
                 (lu, pivots),
             ),
             "proof": (proof, (a, jnp.linalg.inv(a))),
         }
     gram = matmul(adjoint(a), a)
-    w = _triangular.orthonormaliser(gram)
+    orthonormalizer = partial(triangular.orthonormalizer, width=DEFAULT.columns)
+    w = orthonormalizer(gram)
     q = matmul(a, w)
     return {
         "product": product,
-        "orthonormaliser": (_triangular.orthonormaliser, (gram,)),
-        "inverse square root": (_direct._inverse_square_root, (matmul(adjoint(q), q),)),
+        "orthonormalizer": (orthonormalizer, (gram,)),
+        "inverse square root": (cholesky_qr._inverse_square_root, (matmul(adjoint(q), q),)),
         "proof": (proof, (a, w)),
     }
 

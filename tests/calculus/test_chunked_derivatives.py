@@ -1,4 +1,4 @@
-"""Derivatives of a large batch go through in blocks, and are what they are one by one."""
+"""Derivatives of a large batch go through in chunks, and are what they are one by one."""
 
 from functools import partial
 
@@ -9,8 +9,9 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jaxpinv
-from jaxpinv._calculus import form as _form
-from jaxpinv._platform import chunking as _blocks
+from jaxpinv._inputs import prepare
+from jaxpinv._platform.tuning import Tuning
+from jaxpinv._solver import Strategy, factorize
 from tests import matrices
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian
@@ -20,34 +21,31 @@ AT_A_TIME = 2
 SHAPE = (4, 3)
 
 
-@pytest.fixture
-def sizes(monkeypatch):
-    """Blocks of two 4 by 3 matrices, and the batches that evaluations are then given."""
-    monkeypatch.setattr(_blocks, "_BEYOND_CACHES", 0)
-    monkeypatch.setattr(_blocks, "_OF_CACHE", AT_A_TIME * SHAPE[0] * SHAPE[1])
-    given = set()
-    evaluations = {name: getattr(_form, name) for name in ("_by_matrices", "_by_vectors")}
-    for name, f in evaluations.items():
-
-        def evaluation(factors, slots, *ways, f=f):
-            rank = factors.u.ndim - 2
-            shapes = (x.shape[:rank] for x in jax.tree.leaves((factors, slots)))
-            given.add(np.broadcast_shapes(*shapes))
-            return f(factors, slots, *ways)
-
-        monkeypatch.setattr(_form, name, evaluation)
-    # What was compiled with other blocks must not be found, nor this afterwards.
-    jax.clear_caches()
-    yield given
-    jax.clear_caches()
+#: Chunks of two 4 by 3 matrices, whatever the size of the batch.
+TUNING = Tuning(chunk=AT_A_TIME * SHAPE[0] * SHAPE[1], beyond_caches=0)
 
 
-def by_pinv(a, b):
+def by_pinv(a, b, tuning=TUNING):
+    inputs = prepare("pinv", a, {"rtol": None, "atol": None}, hermitian=False)
+    return factorize(inputs, Strategy(with_pinv=True, tuning=tuning)).pinv()
+
+
+def by_truncating_lstsq(a, b, tuning=TUNING):
+    tolerances = {"rtol": None, "atol": 0.5}
+    inputs = prepare("lstsq", a, tolerances, hermitian=False, columns=("b", b, "rows"))
+    matrix = factorize(inputs, Strategy(tuning=tuning))
+    return matrix.solve(matrix.columns)
+
+
+def by_public_pinv(a, b):
     return jaxpinv.pinv(a)
 
 
-def by_cutting_lstsq(a, b):
-    return jaxpinv.lstsq(a, b, atol=0.5).solution
+def takes_slices(shape, f, *args):
+    """Whether a program takes slices of matrices, in batches of that shape."""
+    lines = jax.jit(f).lower(*args).as_text().splitlines()
+    found = f"-> tensor<{'x'.join(map(str, (*shape, *SHAPE)))}x"
+    return any("dynamic_slice" in x and found in x for x in lines)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -61,7 +59,7 @@ def second(f, a, b, e):
 
 
 def problem(rng, dtype=np.float64):
-    """Matrices of which one has a value that is cut by 0.5, right sides and directions."""
+    """Matrices of which one has a value that 0.5 truncates, right sides and directions."""
     a = np.array([matrices.matrix(rng, SHAPE, [3, 2, 1], dtype) for _ in range(BATCH)])
     a[3] = matrices.matrix(rng, SHAPE, [3, 2, 0.1], dtype)
     others = (gaussian(rng, (BATCH, 4, k), dtype) for k in (2, 3))
@@ -73,55 +71,55 @@ def problem(rng, dtype=np.float64):
     [
         (by_pinv, np.float64),
         (by_pinv, np.complex128),
-        (by_cutting_lstsq, np.float64),
+        (by_truncating_lstsq, np.float64),
     ],
     ids=["pinv", "complex pinv", "lstsq"],
 )
-def test_second_derivatives_in_blocks_are_those_of_each_matrix(rng, sizes, f, dtype):
+def test_second_derivatives_in_chunks_are_those_of_each_matrix(rng, f, dtype):
     a, b, e = problem(rng, dtype)
     found = second(f, a, b, e)
-    assert (AT_A_TIME,) in sizes
+    assert takes_slices((AT_A_TIME,), partial(second, f), a, b, e)
     for i in range(BATCH):
         alone = second(f, a[i], b[i], e[i])
         assert relative_error(found[i], alone) < bound(dtype, 1e3)
 
 
-@pytest.mark.parametrize(("count", "block"), [(3, (3, 1)), (7, (1, BATCH))])
-def test_directions_for_all_matrices_go_along_the_longer_axis(rng, sizes, count, block):
+@pytest.mark.parametrize(("count", "chunk"), [(3, (3, 1)), (7, (1, BATCH))])
+def test_directions_for_all_matrices_go_along_the_longer_axis(rng, count, chunk):
     a, b, _ = problem(rng)
     directions = jnp.asarray(gaussian(rng, (count, BATCH, *SHAPE)))
-    along = jax.jit(jax.vmap(lambda e: second(by_pinv, a, b, e)))
-    found = along(directions)
-    assert block in sizes
+    along = jax.vmap(lambda e: second(by_pinv, a, b, e))
+    assert takes_slices(chunk, along, directions)
+    found = jax.jit(along)(directions)
     for i in range(count):
         expected = second(by_pinv, a, b, directions[i])
         assert relative_error(found[i], expected) < bound(np.float64, 1e3)
 
 
-def test_what_is_cut_makes_only_its_block_pay(rng, sizes):
-    # The derivatives by vectors take what is cut for zero: they differ where 0.1 is cut.
+def test_a_truncated_matrix_makes_only_its_chunk_take_the_longer_formula(rng):
+    # Derivatives by vectors take what is truncated for zero: they differ where 0.1 is.
     a, b, e = problem(rng)
     others = a.at[3].set(a[4])
-    found, expected = (second(by_cutting_lstsq, x, b, e) for x in (a, others))
+    found, expected = (second(by_truncating_lstsq, x, b, e) for x in (a, others))
     assert np.array_equal(found[:2], expected[:2])
 
 
-def test_each_device_goes_through_its_blocks_in_shard_map(rng, sizes):
+def test_each_device_goes_through_its_chunks_in_shard_map(rng):
     a, b, e = (jnp.concatenate([x, x[:1]]) for x in problem(rng))
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
 
     def f(*x):
-        return second(by_cutting_lstsq, *x)
+        return second(by_truncating_lstsq, *x)
 
     specs = (P("x"),) * 3
-    found = jax.jit(jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=P("x")))(a, b, e)
-    assert (AT_A_TIME,) in sizes
-    assert relative_error(found, f(a, b, e)) < bound(np.float64, 1e3)
+    mapped = jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=P("x"))
+    assert takes_slices((AT_A_TIME,), mapped, a, b, e)
+    assert relative_error(jax.jit(mapped)(a, b, e), f(a, b, e)) < bound(np.float64, 1e3)
 
 
 @pytest.mark.parametrize("batch", [(6,), (2, 3)], ids=str)
-def test_gradients_of_proven_and_of_other_square_matrices_are_those_of_each(rng, batch):
-    # Of the third and the sixth a singular value is cut: they alone have a range.
+def test_gradients_of_certified_and_of_other_square_matrices_are_those_of_each(rng, batch):
+    # Of the third and the sixth a singular value is truncated: they alone have a range.
     a = np.array([matrices.matrix(rng, (9, 9), [*np.linspace(2, 1, 9)]) for _ in range(6)])
     a[[2, 5]] = matrices.matrix(rng, (2, 9, 9), [*np.linspace(2, 1, 8), 0])
     a = jnp.asarray(a)
@@ -136,23 +134,23 @@ def test_gradients_of_proven_and_of_other_square_matrices_are_those_of_each(rng,
         assert relative_error(x, y) < bound(np.float64, 10)
 
 
-def test_a_batch_that_fits_into_a_cache_goes_at_once(rng, sizes, monkeypatch):
-    monkeypatch.setattr(_blocks, "_BEYOND_CACHES", BATCH * SHAPE[0] * SHAPE[1] + 1)
+def test_a_batch_that_fits_into_a_cache_goes_at_once(rng):
     a, b, e = problem(rng)
-    second(by_pinv, a, b, e)
-    assert sizes == {(BATCH,)}
+    tuning = Tuning(chunk=TUNING.chunk, beyond_caches=a.size + 1)
+    f = partial(by_pinv, tuning=tuning)
+    assert not takes_slices((AT_A_TIME,), partial(second, f), a, b, e)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 4, 3), (2, 0, 3), (2, 4, 0)], ids=str)
-def test_nothing_has_no_blocks(sizes, shape):
+def test_nothing_has_no_chunks(shape):
     a = jnp.ones(shape)
     b = jnp.ones((*shape[:-1], 1))
     assert second(by_pinv, a, b, a).shape == shape
-    assert second(by_cutting_lstsq, a, b, a).shape == shape
+    assert second(by_truncating_lstsq, a, b, a).shape == shape
 
 
 def test_no_directions_for_many_matrices_are_no_error():
     a, b = jnp.ones((100_000, 3, 2)), jnp.ones((3, 1))
-    along = jax.vmap(lambda e: second(by_pinv, a, b, e))
+    along = jax.vmap(lambda e: second(by_public_pinv, a, b, e))
     assert jax.eval_shape(along, jnp.ones((0, *a.shape))).shape == (0, *a.shape)
     assert along(jnp.ones((0, *a.shape))).shape == (0, *a.shape)

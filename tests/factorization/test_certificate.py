@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from jaxpinv._factorization import certificate as _certificate
+from jaxpinv._factorization import certificate
+from jaxpinv._factors import Cutoff
 from tests.comparison import bound, relative_error
 from tests.factorization.full_rank_cases import (
     CONDITION,
@@ -128,21 +129,21 @@ class TestSharpNorms:
     def test_a_bound_is_accepted_only_above_the_spectral_norm(self, rng, factor):
         x = gaussian(rng, (9, 8))
         largest = np.linalg.norm(x, 2)
-        accepted = _certificate._is_below(jnp.asarray(x), jnp.asarray(factor * largest))
+        accepted = certificate._is_below(jnp.asarray(x), jnp.asarray(factor * largest))
         assert bool(accepted) == (factor > 1)
 
     def test_the_schatten_norm_is_that_of_the_singular_values(self, rng):
         x = gaussian(rng, (9, 9))
         exact = np.sum(np.linalg.svd(x, compute_uv=False) ** 4) ** 0.25
-        norm = _certificate._schatten_norm(jnp.asarray(x))
+        norm = certificate._schatten_norm(jnp.asarray(x))
         assert abs(norm - exact) <= bound(np.float64) * exact
 
     @pytest.mark.parametrize("margin", [0.98, 1.02])
     def test_the_inverse_alone_can_refuse(self, margin):
         a, w = jnp.eye(9), jnp.diag(jnp.array([100.0] + [1.0] * 8))
-        cutoff = _certificate.Cutoff(jnp.asarray(0.0), jnp.asarray(margin / 100))
+        cutoff = Cutoff(jnp.asarray(0.0), jnp.asarray(margin / 100))
         zero, one = jnp.asarray(0.0), jnp.asarray(1.0)
-        assert bool(_certificate._by_products(a, w, cutoff, one, zero)) == (margin < 1)
+        assert bool(certificate._by_products(a, w, cutoff, one, zero)) == (margin < 1)
 
 
 def test_graded_matrices_are_certified_by_what_the_proof_assumes(rng):
@@ -153,7 +154,7 @@ def test_graded_matrices_are_certified_by_what_the_proof_assumes(rng):
     u, s, v = np.asarray(factors.u), np.asarray(factors.s), np.asarray(factors.v)
     residual = np.linalg.norm(a @ v - u * s[:, None, :], axis=(1, 2))
     size = np.linalg.norm(a, axis=(1, 2)) * np.linalg.norm(v, axis=(1, 2))
-    margin = _certificate._LEAST_MARGIN * np.finfo(float).eps
+    margin = certificate._LEAST_MARGIN * np.finfo(float).eps
     assert np.mean(certified) > 0.9
     assert np.all(residual[certified] <= margin * size[certified])
 

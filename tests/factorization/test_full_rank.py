@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from jaxpinv._factorization import lu as _direct
 from tests.comparison import bound, relative_error
 from tests.factorization.full_rank_cases import (
     CONDITION,
@@ -121,27 +120,6 @@ def test_hermitian_matrices_go_without_eigenvalues(rng):
     results = [value_gradient_and_hvp(a, ct, e, m, True) for m in ("auto", "svd")]
     for order, (x, y) in enumerate(zip(*results, strict=True)):
         assert relative_error(x, y) <= bound(dtype, CONDITION ** (order + 1))
-
-
-@pytest.mark.parametrize(
-    ("shape", "expected"),
-    [
-        ((64, 64, 8), "by_gram_schmidt"),
-        ((64, 65, 8), "by_cholesky"),
-        ((32, 4096, 1), "by_cholesky"),
-        ((31, 4096, 8), None),
-        ((100_000, 2), None),
-        ((100_000, 9), "by_cholesky"),
-    ],
-    ids=str,
-)
-def test_long_matrices_go_by_what_suits_them(shape, expected):
-    chosen = []
-    jax.eval_shape(
-        lambda a: chosen.append(_direct.method(a, in_blocks=True)),
-        jax.ShapeDtypeStruct(shape, np.float32),
-    )
-    assert chosen == [expected and getattr(_direct, expected)]
 
 
 @pytest.mark.parametrize("shape", [(1, 200, 200), (3, 100, 100)], ids=str)

@@ -10,7 +10,7 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
-from jaxpinv._solver import Method
+from jaxpinv._inputs import Method
 from tests.comparison import bound, relative_error
 from tests.factorization.full_rank_cases import CONDITION, random
 

@@ -12,7 +12,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
 from jaxpinv import sharded
-from jaxpinv._factorization import svd as _decomposition
+from jaxpinv._factorization import svd
+from jaxpinv._platform import chunking
 from tests.comparison import bound, relative_error
 from tests.matrices import (
     SEEDS_OF_NO_CONVERGENCE,
@@ -133,7 +134,7 @@ def test_a_batch_of_an_exported_program_with_a_symbolic_size(hard):
     assert relative_error(x[2], hard.x) <= hard.limit
 
 
-CALLS = {"svd": _decomposition._svd, "eigh": _decomposition._eigh}
+CALLS = {"svd": svd._svd, "eigh": svd._eigh}
 #: Two eigenvalues are equal but for their signs.
 EIGENVALUES = [3.0, -3.0, 2.0, 2.0, -0.5]
 
@@ -176,9 +177,8 @@ def batch_of(rng, kind, dtype, chosen, count=7):
 
 def run(decompose, a):
     """Triplets `u`, `s`, `v`, decomposed again where that fails."""
-    found = jax.jit(
-        partial(_decomposition.decomposed, decompose, in_blocks=True, again=True)
-    )(a)
+    calls = partial(chunking.in_calls, 3)
+    found = jax.jit(partial(svd.decomposed, decompose, calls=calls, retries=True))(a)
     jax.effects_barrier()
     return [np.asarray(x) for x in found]
 

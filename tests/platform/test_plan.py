@@ -1,0 +1,174 @@
+"""What is planned for a shape: a table of cases, and what holds for all."""
+
+import numpy as np
+import pytest
+
+from jaxpinv._platform import plan
+from jaxpinv._platform.target import ANYWHERE, Target
+from jaxpinv._platform.tuning import DEFAULT, Tuning
+
+CPU = Target(is_cpu=True, is_whole=True)
+GPU = Target(is_cpu=False, is_whole=True)
+DIVIDED = Target(is_cpu=True, is_whole=False, devices=8)
+TYPED = Target(is_cpu=True, is_whole=True, has_typed_axes=True)
+
+
+def planned(shape, target=CPU, *, is_complex=False, direct=True, tuning=DEFAULT):
+    return plan.factorization(
+        shape, target, is_complex=is_complex, direct=direct, tuning=tuning
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "full_rank"),
+    [
+        ((3, 3), None),
+        ((7, 6), None),
+        ((100_000, 2), None),
+        ((31, 7, 6), None),
+        ((31, 4096, 8), None),
+        ((32, 7, 6), "gram_schmidt"),
+        ((4, 8, 7, 6), "gram_schmidt"),
+        ((64, 64, 8), "gram_schmidt"),
+        ((64, 65, 8), "cholesky_qr"),
+        ((32, 4096, 1), "cholesky_qr"),
+        ((30, 10), "cholesky_qr"),
+        ((100_000, 9), "cholesky_qr"),
+        ((9, 9), "lu"),
+        ((1, 500, 500), "lu"),
+        ((2000, 32, 32), "lu"),
+        ((0, 32, 32), None),
+        ((32, 0, 0), None),
+    ],
+    ids=str,
+)
+def test_the_factorization_for_full_rank_suits_the_shape(shape, full_rank):
+    assert planned(shape).full_rank == full_rank
+    assert planned(shape, GPU).full_rank == full_rank
+    assert planned(shape, direct=False).full_rank is None
+    # To gather what is left would move matrices between devices.
+    for target in (DIVIDED, TYPED, ANYWHERE):
+        assert planned(shape, target).full_rank is None
+
+
+@pytest.mark.parametrize("target", [GPU, DIVIDED, TYPED, ANYWHERE], ids=str)
+def test_only_a_cpu_that_has_the_whole_batch_loops_over_it(target):
+    found = planned((2000, 64, 64), target)
+    assert found.chunk is None
+    assert found.svd_call is None
+    assert found.values_call is None
+    assert found.qr_call is None
+    assert not found.retries
+    assert plan.form((2000, 64, 64), target, formula="matrices", order=2).chunk is None
+
+
+def test_a_chunk_fits_into_a_cache():
+    assert planned((20_000, 7, 6)).chunk == DEFAULT.chunk // 42
+    assert planned((20_000, 7, 6), tuning=Tuning(chunk=84)).chunk == 2
+    # At least one matrix.
+    assert planned((10, 200, 100)).chunk == 1
+
+
+@pytest.mark.parametrize(
+    ("n", "inverse", "width"),
+    [(9, "by columns", 9), (40, "by columns", 20), (48, "by columns", 16)]
+    + [(49, "by rows", 16), (300, "by rows", 16), (301, "at once", 301)],
+)
+def test_lu_factors_are_inverted_in_parts_for_which_no_threads_start(n, inverse, width):
+    found = planned((n, n))
+    assert (found.inverse, found.width) == (inverse, width)
+
+
+def test_only_matrices_that_divide_and_conquer_divides_are_decomposed_again():
+    assert planned((26, 26)).retries
+    assert not planned((1000, 25)).retries
+    assert not planned((25, 1000)).retries
+
+
+def test_values_of_long_matrices_are_those_of_the_triangular_factor():
+    assert planned((12, 6), direct=False).of_triangular
+    assert not planned((11, 6), direct=False).of_triangular
+    assert not planned((6, 12), direct=False).of_triangular
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_tried"),
+    [((20_000, 7, 6), True), ((20_000, 64, 8), True), ((20_000, 65, 8), False)]
+    + [((20_000, 9, 9), False), ((1559, 7, 6), False), ((1560, 7, 6), True)],
+    ids=str,
+)
+def test_full_rank_of_many_tiny_matrices_is_certified_first(shape, is_tried):
+    assert (planned(shape).rank_chunk is not None) == is_tried
+    assert planned(shape, direct=False).rank_chunk is None
+
+
+class TestForms:
+    """How derivatives go through a batch."""
+
+    @pytest.mark.parametrize(
+        ("formula", "order", "is_chunked"),
+        [("matrices", 1, False), ("matrices", 2, True), ("vectors", 3, False)]
+        + [("either", 1, True)],
+    )
+    def test_higher_derivatives_and_truncated_ones_go_in_chunks(
+        self, formula, order, is_chunked
+    ):
+        found = plan.form((20_000, 7, 6), CPU, formula=formula, order=order)
+        assert found.chunk == (DEFAULT.chunk if is_chunked else None)
+        small = plan.form((100, 7, 6), CPU, formula=formula, order=order)
+        assert small.chunk is None
+
+    @pytest.mark.parametrize(
+        ("shape", "target", "order", "identity"),
+        [
+            ((9, 9), CPU, 1, "all"),
+            ((5, 9, 9), CPU, 1, "each"),
+            ((5, 9, 9), CPU, 2, "all"),
+            ((5, 9, 9), GPU, 1, "all"),
+            ((5, 9, 9), DIVIDED, 1, "never"),
+            ((5, 8, 8), CPU, 1, "never"),
+            ((5, 10, 9), CPU, 1, "never"),
+        ],
+        ids=str,
+    )
+    def test_products_with_an_identity_are_left_out(self, shape, target, order, identity):
+        found = plan.form(shape, target, formula="matrices", order=order)
+        assert found.identity == identity
+
+    def test_no_branch_looks_at_a_batch_that_is_divided(self):
+        assert plan.form((5, 9, 9), GPU, formula="either", order=1).may_branch
+        assert not plan.form((5, 9, 9), DIVIDED, formula="either", order=1).may_branch
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "is_complex", "kind"),
+    [
+        ((32, 7, 6), (32, 7, 6), False, "isolated"),
+        ((32, 7, 6), (1, 7, 6), False, "isolated"),
+        ((31, 7, 6), (31, 7, 6), False, "dot"),
+        ((32, 9, 6), (32, 9, 6), False, "dot"),
+        ((32, 7, 6), (32, 7, 1), False, "dot"),
+        ((32, 4, 4), (32, 4, 4), True, "isolated"),
+        ((32, 5, 4), (32, 5, 4), True, "dot"),
+        ((4, 100), (4, 100), False, "unrolled"),
+        ((0, 4), (0, 4), False, "dot"),
+    ],
+    ids=str,
+)
+def test_products_of_many_tiny_matrices_are_plain_arithmetic(x, y, is_complex, kind):
+    assert plan.product(x, y, is_complex=is_complex) == kind
+
+
+def test_a_symbolic_size_is_factored_in_one_piece():
+    from jax import export
+
+    (b,) = export.symbolic_shape("b")
+    assert planned((b, 7, 6)) == plan.Plan()
+    assert planned((b, 26, 26)) == plan.Plan(retries=True)
+    assert plan.form((b, 9, 9), CPU, formula="matrices", order=2).chunk is None
+
+
+def test_a_plan_is_a_value():
+    assert planned((9, 9)) == planned((9, 9))
+    assert len({planned((9, 9)), planned((9, 9)), planned((9, 9), GPU)}) == 2
+    assert np.all([hash(Tuning()) == hash(DEFAULT)])
