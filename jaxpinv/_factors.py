@@ -95,7 +95,8 @@ def truncate(
     overflows = ~jnp.all(jnp.isfinite(s), axis=-1)
     undefined = ~finite | overflows | cutoff.is_undefined()
     kept = cutoff.keeps(s) | (certified | undefined)[..., None]
-    s = jnp.where(undefined[..., None], jnp.nan, s)
+    # A quotient is computed once, but XLA repeats a mask in each loop that reads it.
+    s = s / jnp.where(undefined, jnp.nan, 1)[..., None]
     return Factors(u, s, v, kept, nowhere if is_inverse is None else is_inverse)
 
 
@@ -114,8 +115,10 @@ def product_with_u(
 
 def inverse_values(factors: Factors) -> Array:
     """The values `1 / s` where kept and 0 elsewhere, `(..., n)`, in the dtype of `u`."""
-    # Masked before the division, so that no Inf is made that a mask must hide.
-    inverse = jnp.where(factors.kept, 1 / jnp.where(factors.kept, factors.s, 1), 0)
+    # Masked before the division, so that no Inf is made that a mask must hide, and not
+    # after: a quotient is computed once, but XLA repeats a mask in each loop that reads it.
+    kept = factors.kept
+    inverse = jnp.where(kept, 1, 0) / jnp.where(kept, factors.s, 1)
     return inverse.astype(factors.u.dtype)
 
 

@@ -11,7 +11,6 @@ import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -55,14 +54,8 @@ def derivative(factors: Factors, directions: Sequence[Array], apply_u: ApplyU) -
     whole = (1 << len(directions)) - 1
 
     inverse = inverse_values(factors)
-    ratio, gap = _across_the_cutoff(factors, inverse)
-    # XLA would repeat the arithmetic of these small arrays in each loop that reads them,
-    # and compile the Hessian of a 7 by 6 matrix 1.2 times as long.
-    kept, inverse, ratio, gap = jax.lax.optimization_barrier(
-        (factors.kept, inverse, ratio, gap)
-    )
     outside = image if u.shape[-2] > u.shape[-1] else {}
-    moved = _move(w, outside, kept, inverse, ratio, gap)
+    moved = _move(w, outside, inverse, *_across_the_cutoff(factors, inverse))
     y = _scaled_corange(moved, inverse)
 
     # The rows of V^H pinv(A(t)) = y (U + L)^H, in the columns of U and as they are.
@@ -81,7 +74,10 @@ class _Moved(NamedTuple):
 
     `R = V right`, and `L = U left + (I - U U^H) outer`. So that nothing is projected,
     `overlap`, the part of `outer` in `U`, stands apart: `L = U inner + outer` with
-    `inner = left - overlap`. Of `M = (I - shift) S` it is `shift`.
+    `inner = left - overlap`. In kept rows `I - overlap` is `S M^-1`.
+
+    All of them are zero in the columns of what is truncated, so that the rows there of a
+    factor on the right do not matter.
     """
 
     right: Polynomial
@@ -89,62 +85,56 @@ class _Moved(NamedTuple):
     outer: Polynomial
     overlap: Polynomial
     inner: Polynomial
-    shift: Polynomial
 
 
 def _move(
-    w: Polynomial,
-    outside: Polynomial,
-    kept: Array,
-    inverse: Array,
-    ratio: Array,
-    gap: Array,
+    w: Polynomial, outside: Polynomial, inverse: Array, ratio: Array, gap: Array
 ) -> _Moved:
     """Solves for the moved subspaces, one set of directions after the other.
 
     `w` are `U^H E V`, and `outside` are `E V`, or nothing if `U` is square. Both equations
     stand divided by `S`, so that every coefficient is without dimension.
     """
-    kept_rows, columns = kept[..., :, None], inverse[..., None, :]
+    columns = inverse[..., None, :]
     w_h, outside_h = _adjoint(w), _adjoint(outside)
-    right, left, outer, overlap, inner, shift = moved = _Moved(*_polynomials(6))
-    onto_u, onto_v, onto_outside, dual_shift = _polynomials(4)
+    right, left, outer, overlap, inner = moved = _Moved(*_polynomials(5))
+    onto_u, onto_v, onto_outside = _polynomials(3)
     # Subsets come before their supersets.
     for mask in range(1, 2 * max(w)):
         onto_u[mask] = columns * _coefficient(mask, w, (w, right))
         onto_v[mask] = columns * _coefficient(mask, w_h, (w_h, inner), (outside_h, outer))
-        shift[mask] = -jnp.where(kept_rows, onto_u[mask], 0)
-        dual_shift[mask] = -jnp.where(kept_rows, onto_v[mask], 0)
-        f = _coefficient(mask, onto_u, (left, shift))
-        g = _coefficient(mask, onto_v, (right, dual_shift))
+        f = _coefficient(mask, onto_u, minus=[(left, onto_u)])
+        g = _coefficient(mask, onto_v, minus=[(right, onto_v)])
         left[mask] = gap * (f + ratio * g)
         right[mask] = gap * (g + ratio * f)
+        overlap[mask] = _coefficient(mask, onto_u, minus=[(overlap, onto_u)])
         inner[mask] = left[mask]
         if outside:
             onto_outside[mask] = columns * _coefficient(mask, outside, (outside, right))
-            outer[mask] = _coefficient(mask, onto_outside, (outer, shift))
-            overlap[mask] = _coefficient(mask, onto_u, (overlap, shift))
+            outer[mask] = _coefficient(mask, onto_outside, minus=[(outer, onto_u)])
             inner[mask] = left[mask] - overlap[mask]
     return moved
 
 
 def _scaled_corange(moved: _Moved, inverse: Array) -> Polynomial:
     """The polynomial `y` of `V y = (V + R) M^-1 (I + L^H L)^-1`."""
-    right, left, outer, overlap, _, shift = moved
+    right, left, outer, overlap, _ = moved
     rows, columns = inverse[..., :, None], inverse[..., None, :]
-    minus_left_h, minus_outer_h = _negative(_adjoint(left)), _negative(_adjoint(outer))
-    overlap_h = _adjoint(overlap)
-    # I + shrink = (I + L^H L)^-1 and I + middle = (I - shift)^-1 (I + shrink).
-    minus_gram, shrink, middle, scaled_middle, y = _polynomials(5)
-    for mask in shift:
+    halves, minus_halves = [(_adjoint(left), left)], []
+    if outer:
+        halves.append((_adjoint(outer), outer))
+        minus_halves.append((_adjoint(overlap), overlap))
+    # I - shrink = (I + L^H L)^-1 and I - middle = (I - overlap) (I - shrink).
+    gram, shrink, middle, scaled_middle, y = _polynomials(5)
+    for mask in overlap:
         if mask.bit_count() > 1:
-            minus_gram[mask] = _coefficient(
-                mask, (minus_left_h, left), (minus_outer_h, outer), (overlap_h, overlap)
-            )
-            shrink[mask] = _coefficient(mask, minus_gram, (minus_gram, shrink))
-        middle[mask] = _coefficient(mask, shift, shrink, (shift, middle))
+            # The products of the other half of the splits are the adjoints of these.
+            part = _coefficient(mask, *halves, minus=minus_halves, half=True)
+            gram[mask] = part + adjoint(part)
+            shrink[mask] = _coefficient(mask, gram, minus=[(gram, shrink)])
+        middle[mask] = _coefficient(mask, overlap, shrink, minus=[(overlap, shrink)])
         scaled_middle[mask] = rows * middle[mask]
-        y[mask] = columns * right[mask] + _coefficient(
+        y[mask] = columns * right[mask] - _coefficient(
             mask, scaled_middle, (right, scaled_middle)
         )
     return y
@@ -159,11 +149,12 @@ def _across_the_cutoff(factors: Factors, inverse: Array) -> tuple[Array, Array]:
     """
     _, s, _, kept, _ = factors
     across = ~kept[..., :, None] & kept[..., None, :]
-    rows, columns = (x.astype(inverse.dtype) for x in (s[..., :, None], s[..., None, :]))
-    over_kept = inverse[..., None, :]
-    ratio = jnp.where(across, rows * over_kept, 0)
-    complement = jnp.where(across, (columns - rows) * over_kept, 1)
-    return ratio, jnp.where(across, 1 / (complement * (1 + ratio)), 0)
+    rows, columns = s[..., :, None], s[..., None, :]
+    kept_one = jnp.where(across, columns, 1)
+    ratio = jnp.where(across, rows, 0) / kept_one
+    complement = jnp.where(across, columns - rows, 1) / kept_one
+    gap = jnp.where(across, 1, 0) / (complement * (1 + ratio))
+    return ratio.astype(inverse.dtype), gap.astype(inverse.dtype)
 
 
 def _polynomials(count: int) -> tuple[Polynomial, ...]:
@@ -176,19 +167,32 @@ def _adjoint(x: Polynomial) -> Polynomial:
     return {mask: adjoint(coefficient) for mask, coefficient in x.items()}
 
 
-def _negative(x: Polynomial) -> Polynomial:
-    """Negative of every coefficient."""
-    return {mask: -coefficient for mask, coefficient in x.items()}
+def _coefficient(
+    mask: int,
+    *terms: Polynomial | tuple[Polynomial, Polynomial],
+    minus: Sequence[tuple[Polynomial, Polynomial]] = (),
+    half: bool = False,
+) -> Array:
+    """Coefficient of a sum of polynomials and of products of two, less some products.
 
-
-def _coefficient(mask: int, *terms: Polynomial | tuple[Polynomial, Polynomial]) -> Array:
-    """Coefficient of a sum of polynomials and of products of two polynomials."""
+    With `half` of each two splits of the directions that are mirror images one is taken.
+    """
     found = []
     for term in terms:
         if isinstance(term, dict):
             found += [term[mask]] if mask in term else []
         else:
-            x, y = term
-            splits = [(part, mask ^ part) for part in x if part & mask == part]
-            found += [matmul(x[p], y[rest]) for p, rest in splits if rest in y]
-    return functools.reduce(operator.add, found)
+            found += _products(mask, *term, half)
+    total = functools.reduce(operator.add, found)
+    less = [product for term in minus for product in _products(mask, *term, half)]
+    return functools.reduce(operator.sub, less, total)
+
+
+def _products(mask: int, x: Polynomial, y: Polynomial, half: bool) -> list[Array]:
+    """The terms of the coefficient of a product."""
+    splits = [(part, mask ^ part) for part in x if part & mask == part]
+    return [
+        matmul(x[part], y[rest])
+        for part, rest in splits
+        if rest in y and (part < rest or not half)
+    ]

@@ -7,6 +7,7 @@ program may loop: on a GPU that would be a round trip to the host, and devices t
 out a batch would wait for each other.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +17,7 @@ from jax import Array
 
 from jaxpinv._factors import Triplets
 from jaxpinv._linalg import adjoint, normalize_scale, transpose
+from jaxpinv._shapes import is_static_shape
 
 # Three times the matrix converged for all of 31 that failed. One attempt need not do: of
 # 68 transposes of such matrices two failed as well.
@@ -59,11 +61,42 @@ def decomposed(
 
     With `retries` those of multiples take the place of what is NaN.
     """
+    if retries and is_static_shape(a.shape) and math.prod(a.shape[:-2]) == 1:
+        return _until_found(decompose, a)
     scale, *found = calls(partial(_in_units, decompose), a)
     if retries:
         found = _complete(decompose, a, scale, found)
     s, *vectors = found
     return s * scale[..., None], *vectors
+
+
+def _until_found(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
+    """The same for one matrix, of multiples until one is found.
+
+    The loop takes the first one too, so that the program holds one decomposition.
+    """
+    scaled, scale, _ = normalize_scale(a)
+
+    def attempt(factor: Array) -> tuple[Array, ...]:
+        return decompose(scaled * factor[..., None, None].astype(a.dtype))
+
+    def goes_on(state: tuple[Array, tuple[Array, ...]]) -> Array:
+        factor, (s, *_) = state
+        # A decomposition that fails leaves NaN everywhere, and so is the start.
+        return jnp.all(jnp.isnan(s[..., 0]) & (factor <= 3**_ATTEMPTS))
+
+    def step(state: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
+        factor, _ = state
+        return 3 * factor, attempt(factor)
+
+    # Made of the argument, for in `shard_map` it varies as that does.
+    undefined = jnp.nan * jnp.ravel(scale)[0]
+    start = tuple(
+        jnp.broadcast_to(undefined, x.shape).astype(x.dtype)
+        for x in jax.eval_shape(attempt, scale)
+    )
+    after, (s, *vectors) = jax.lax.while_loop(goes_on, step, (1 + 0 * scale, start))
+    return s / (after / 3)[..., None] * scale[..., None], *vectors
 
 
 def _in_units(decompose: Decomposition, a: Array) -> tuple[Array, ...]:

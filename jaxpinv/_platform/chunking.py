@@ -93,6 +93,8 @@ def replace(
     so neither does the result for one of them.
     """
     batch = chosen.shape[0]
+    if size == 1:
+        return _replace_one_by_one(f, chosen, found, *operands)
     size = batch if size is None else min(size, batch)
     count = jnp.sum(chosen, dtype=jnp.int32)
 
@@ -117,6 +119,27 @@ def replace(
         return jax.lax.while_loop(lambda state: state[0] < count, step, state)[1]
 
     return jax.lax.cond(count > 0, complete, lambda found: found, tuple(found))
+
+
+def _replace_one_by_one(
+    f: Map, chosen: Array, found: Sequence[Array], *operands: Array
+) -> tuple[Array, ...]:
+    """The same, one matrix after the other, the last first."""
+    places = jax.lax.iota(jnp.int32, chosen.shape[0])
+
+    def last_before(i: Array | int) -> Array:
+        return jnp.max(jnp.where(chosen & (places < i), places, -1), initial=-1)
+
+    def step(state: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
+        i, found = state
+        some = f(*(jax.lax.dynamic_slice_in_dim(x, i, 1) for x in operands))
+        return last_before(i), tuple(
+            jax.lax.dynamic_update_slice_in_dim(x, y, i, 0)
+            for x, y in zip(found, some, strict=True)
+        )
+
+    state = (last_before(chosen.shape[0]), tuple(found))
+    return jax.lax.while_loop(lambda state: state[0] >= 0, step, state)[1]
 
 
 def while_most(f: Callable[..., Array], size: int, share: int, *operands: Array) -> Array:

@@ -28,7 +28,8 @@ class Plan:
         inverse: how LU factors are inverted.
         width: columns or rows that a triangular factor is inverted by at a time.
         chunk: matrices on which it is tried at a time.
-        remainder: matrices without a certificate that are decomposed at a time.
+        remainder: matrices without a certificate that are decomposed at a time. One by one
+            they are looked for as well.
         svd_call: matrices for each call of LAPACK for a decomposition.
         values_call: the same for singular values alone.
         qr_call: the same for a QR factorization with all of Q.
@@ -114,13 +115,14 @@ def factorization(
     inverse, width = (
         _inverse(n, tuning) if full_rank == "lu" else ("at once", tuning.columns)
     )
+    rest = min(chunk, svd_call)
     by_rank = direct and n <= tuning.tiny and m <= tuning.rank_rows
     return Plan(
         full_rank=full_rank,
         inverse=inverse,
         width=width,
         chunk=chunk if full_rank == "gram_schmidt" else min(chunk, call(n**3)),
-        remainder=min(chunk, svd_call),
+        remainder=1 if rest <= tuning.few and count <= tuning.searched else rest,
         svd_call=svd_call,
         values_call=values_call,
         qr_call=call(4 * m**3),
@@ -170,9 +172,10 @@ def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -
     """
     (*x_batch, m, k), (*y_batch, _, j) = x, y
     many = max(*x_batch, *y_batch, 1, 1) >= tuning.many
+    count = math.prod(map(max, x_batch, y_batch)) * m * k * j
     tiny = tuning.tiny_complex if is_complex else tuning.tiny
     # Not for vectors: XLA would fuse chains of their products and repeat each link.
-    if many and 0 < m and 1 < j and max(m, k, j) <= tiny:
+    if many and count > tuning.products and 1 < j and max(m, k, j) <= tiny:
         return "isolated"
     return "unrolled" if 0 < m <= tuning.thin else "dot"
 

@@ -16,12 +16,17 @@ class Tuning:
         tiny_complex: the same for complex matrices.
         many: fewest matrices for which that holds, and for which a factorization without
             singular values repays its compilation if a side is tiny.
+        products: most scalar products, of all matrices, for which a library call is done
+            with before plain arithmetic has repaid its compilation in a thousand calls.
         thin: most terms of a sum of outer products for which plain arithmetic is faster.
         gram_schmidt: most elements of a matrix that Gram-Schmidt orthonormalizes faster
             than two Gram matrices do: its sums over rows are plain ones.
         chunk: elements of the matrices that go through at a time, so that they stay in a
             cache.
         beyond_caches: fewest elements of a batch whose higher derivatives gain by chunks.
+        few: most matrices of a chunk without a certificate that are looked for and decomposed
+            one by one, which takes half as long to compile.
+        searched: largest batch in which that is done: beyond the search takes longer.
         share: where loops over a batch gain nothing, all its matrices without a certificate
             are decomposed in so many parts, not to decompose all if few are left.
         long: from so many rows for each column singular values are those of the triangular
@@ -40,10 +45,13 @@ class Tuning:
     tiny: int = 8
     tiny_complex: int = 4
     many: int = 32
+    products: int = 1 << 14
     thin: int = 4
     gram_schmidt: int = 512
     chunk: int = 1 << 13
     beyond_caches: int = 1 << 19
+    few: int = 8
+    searched: int = 1 << 13
     share: int = 8
     long: int = 2
     rank_rows: int = 64

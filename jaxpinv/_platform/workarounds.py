@@ -41,8 +41,9 @@ _DIVIDED = 25
 #: starts spin after it, and slow down whatever comes next where cores are shared.
 OPENBLAS_ONE_THREAD = 1024
 
-# XLA's CPU backend reduces an axis as short as this one matrix after the other.
-_SHORT = 8
+# XLA's CPU backend reduces an axis as short as this one matrix after the other. So many
+# matrices repay the compilation of another way.
+_SHORT, _MANY = 8, 256
 
 
 def matrices_of_one_call(count: int, flops: int, *, shares: bool = SHARES_BATCHES) -> int:
@@ -73,8 +74,9 @@ def prevent_fusion(x: Array) -> Array:
 
 def largest_of_short_axis(x: Array) -> Array:
     """The maximum over the second axis from the end, nonnegative, keeping the axis."""
-    m = x.shape[-2]
-    if isinstance(m, int) and 0 < m <= _SHORT:
+    *batch, m, _ = x.shape
+    is_known = all(isinstance(size, int) for size in x.shape)
+    if is_known and 0 < m <= _SHORT and max(*batch, 1, 1) >= _MANY:
         return functools.reduce(jnp.maximum, (x[..., i, None, :] for i in range(m)))
     return jnp.max(x, axis=-2, keepdims=True, initial=0)
 

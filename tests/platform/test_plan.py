@@ -71,8 +71,14 @@ def test_a_chunk_fits_into_a_cache():
 
 @pytest.mark.parametrize(
     ("n", "inverse", "width"),
-    [(9, "by columns", 9), (40, "by columns", 20), (48, "by columns", 16)]
-    + [(49, "by rows", 16), (300, "by rows", 16), (301, "at once", 301)],
+    [
+        (9, "by columns", 9),
+        (40, "by columns", 20),
+        (48, "by columns", 16),
+        (49, "by rows", 16),
+        (300, "by rows", 16),
+        (301, "at once", 301),
+    ],
 )
 def test_lu_factors_are_inverted_in_parts_for_which_no_threads_start(n, inverse, width):
     found = planned((n, n))
@@ -93,8 +99,14 @@ def test_values_of_long_matrices_are_those_of_the_triangular_factor():
 
 @pytest.mark.parametrize(
     ("shape", "is_tried"),
-    [((20_000, 7, 6), True), ((20_000, 64, 8), True), ((20_000, 65, 8), False)]
-    + [((20_000, 9, 9), False), ((1559, 7, 6), False), ((1560, 7, 6), True)],
+    [
+        ((20_000, 7, 6), True),
+        ((20_000, 64, 8), True),
+        ((20_000, 65, 8), False),
+        ((20_000, 9, 9), False),
+        ((1559, 7, 6), False),
+        ((1560, 7, 6), True),
+    ],
     ids=str,
 )
 def test_full_rank_of_many_tiny_matrices_is_certified_first(shape, is_tried):
@@ -107,8 +119,12 @@ class TestForms:
 
     @pytest.mark.parametrize(
         ("formula", "order", "is_chunked"),
-        [("matrices", 1, False), ("matrices", 2, True), ("vectors", 3, False)]
-        + [("either", 1, True)],
+        [
+            ("matrices", 1, False),
+            ("matrices", 2, True),
+            ("vectors", 3, False),
+            ("either", 1, True),
+        ],
     )
     def test_higher_derivatives_and_truncated_ones_go_in_chunks(
         self, formula, order, is_chunked
@@ -143,13 +159,14 @@ class TestForms:
 @pytest.mark.parametrize(
     ("x", "y", "is_complex", "kind"),
     [
-        ((32, 7, 6), (32, 7, 6), False, "isolated"),
-        ((32, 7, 6), (1, 7, 6), False, "isolated"),
-        ((31, 7, 6), (31, 7, 6), False, "dot"),
-        ((32, 9, 6), (32, 9, 6), False, "dot"),
-        ((32, 7, 6), (32, 7, 1), False, "dot"),
-        ((32, 4, 4), (32, 4, 4), True, "isolated"),
-        ((32, 5, 4), (32, 5, 4), True, "dot"),
+        ((100, 7, 6), (100, 7, 6), False, "isolated"),
+        ((100, 7, 6), (1, 7, 6), False, "isolated"),
+        ((65, 7, 6), (65, 7, 6), False, "dot"),
+        ((66, 7, 6), (66, 7, 6), False, "isolated"),
+        ((100, 9, 6), (100, 9, 6), False, "dot"),
+        ((1000, 7, 6), (1000, 7, 1), False, "dot"),
+        ((300, 4, 4), (300, 4, 4), True, "isolated"),
+        ((300, 5, 4), (300, 5, 4), True, "dot"),
         ((4, 100), (4, 100), False, "unrolled"),
         ((0, 4), (0, 4), False, "dot"),
     ],
