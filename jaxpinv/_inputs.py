@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxpinv import _tolerances
 from jaxpinv._tolerances import is_known
 
-Method = Literal["auto", "svd"]
+Method = Literal["auto", "direct", "svd"]
 Tolerances = dict[str, ArrayLike | None]
 Columns = tuple[str, ArrayLike, Literal["rows", "columns"]]
 
@@ -80,7 +80,7 @@ def prepare(
         a: the matrices.
         tolerances: the relative and the absolute one, in this order, by their names.
         hermitian: whether only the lower triangle of `a` is read.
-        method: "auto" or "svd".
+        method: "auto", "direct" or "svd".
         columns: name and value of what is multiplied, a vector or `(..., length, k)`, and
             what of the matrix its length is the number of.
         stacklevel: that of the caller of the public function, counted from here.
@@ -131,10 +131,12 @@ def check_method(function: str, method: object) -> None:
     """Refuses what is not the name of a method.
 
     Raises:
-        ValueError: if `method` is not "auto" or "svd".
+        ValueError: if `method` is not one of the three.
     """
-    if method not in ("auto", "svd"):
-        raise ValueError(f'{function}: expected method "auto" or "svd", got {method!r}')
+    if method not in ("auto", "direct", "svd"):
+        raise ValueError(
+            f'{function}: expected method "auto", "direct" or "svd", got {method!r}'
+        )
 
 
 def as_tolerance(function: str, name: str, value: ArrayLike) -> Array:

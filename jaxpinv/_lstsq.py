@@ -17,7 +17,7 @@ class LstsqResult(NamedTuple):
         solution: `(..., n)` or `(..., n, k)`, in the dtype of `a` and `b`.
         residuals: squared 2-norms of the columns of `b - a @ solution`, `(...)` or
             `(..., k)`, real.
-        rank: number of singular values that were not cut, in the default integer dtype,
+        rank: number of singular values that were kept, in the default integer dtype,
             `(...)`.
         singular_values: all of them, descending, `(..., min(m, n))`, real; None if they
             were left out.
@@ -43,8 +43,8 @@ def lstsq(
 ) -> LstsqResult:
     r"""Least-squares solution of minimum norm, `pinv(a) @ b`, without forming `pinv(a)`.
 
-    Of all $x$ that minimise $\|b - A_k x\|_2$ the shortest, where $A_k$ is $A$ without the
-    singular values that `pinv` cuts:
+    Of all $x$ that minimize $\|b - A_k x\|_2$ the shortest, where $A_k$ is $A$ without the
+    singular values that `pinv` truncates:
 
     $$x = A^+ b = \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)}
     s_i^{-1} v_i\, (u_i^H b) .$$
@@ -78,18 +78,18 @@ def lstsq(
     **Differentiability.** The solution as `pinv`, in `a` and `b`. The residuals too. The
     singular values as those of `jnp.linalg.svd`: beyond first order not where they are
     repeated. Where the cutoff is `max(m, n) * eps` of the dtype that is computed in, what
-    it cuts counts as zero: the derivative may differ from that of `pinv` by the error of
+    it truncates counts as zero: the derivative may differ from that of `pinv` by the error of
     rounding `a`.
 
-    **Cost.** One factorisation as in `pinv`, shared by the solution and its derivatives.
+    **Cost.** One factorization as in `pinv`, shared by the solution and its derivatives.
     The solution takes products of matrices with vectors, `O(m n k)`. So do its derivatives,
     and nothing n by m is formed but the gradient itself, unless a tolerance is given that
-    cuts more than rounding makes of zeros in any matrix of the batch, or of its block if it
-    goes through in blocks: then they cost what those of `pinv` do. So they do wherever a
-    tolerance is given and the compiler divides the program over devices: in
-    `jax.shard_map` each asks for itself. With `method="auto"` the singular values take a
-    decomposition of their own, and so do their derivatives: `jit` removes what is not used,
-    and outside of it `return_singular_values=False` does. A program is compiled once for
+    truncates more than rounding makes of zeros in any matrix of the batch, or of its chunk
+    if it goes through in chunks: then they cost what those of `pinv` do. So they do
+    wherever a tolerance is given and the compiler divides the program over devices: in
+    `jax.shard_map` each asks for itself. Where matrices are factored directly the singular
+    values take a decomposition of their own, and their derivatives take one always: `jit`
+    removes what is not used, and outside of it `return_singular_values=False` does. A program is compiled once for
     every shape, dtype and set of options.
 
     Example:

@@ -42,7 +42,7 @@ def null_projection(
     $$P x = x - \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} v_i\, (v_i^H x),$$
 
     the motion $x$ of a redundant arm as far as it leaves its hand where it is. Singular
-    values that are cut count as zero.
+    values that are truncated count as zero.
 
     Args:
         a: matrices, `(..., m, n)`, of any numeric dtype.

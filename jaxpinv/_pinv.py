@@ -64,7 +64,7 @@ def pinv(
         a: matrices, `(..., m, n)`, of integers, bools, float16, bfloat16, float32,
             float64, complex64 or complex128. Integers and bools are computed in the
             default floating dtype, floats shorter than float32 in float32.
-        rtol: singular values up to `rtol` times the largest one are cut. A number or an
+        rtol: singular values up to `rtol` times the largest one are truncated. A number or an
             array that broadcasts against the batch shape of `a`, traced or not. If neither
             tolerance is given it is `max(m, n) * eps` of the dtype that is computed in, or
             `eps` of the dtype of `a` if that is larger, as for bfloat16 and float16:
@@ -74,16 +74,18 @@ def pinv(
             singular values that are not small, gives a `UserWarning`.
         hermitian: whether the matrices are Hermitian. Then only their lower triangles
             are read, and the cutoff is on the absolute values of the eigenvalues.
-        atol: singular values up to `atol`, in the unit of `a`, are cut. Zero by default.
+        atol: singular values up to `atol`, in the unit of `a`, are truncated. Zero by default.
         rcond: NumPy's name for `rtol`.
-        method: "auto" takes the singular values of a matrix only where it is not proven
-            without them that none is cut. "svd" takes them always.
+        method: "svd" takes singular values of every matrix. "direct" takes them only of
+            matrices of which it is not proven otherwise that none is truncated. "auto" is
+            "direct" where that repays its compilation in about a thousand calls, else
+            "svd".
         return_rank: whether to return the rank as well.
 
     Returns:
         The pseudo-inverses, `(..., n, m)`, in the floating dtype of `a`; the tolerances
         may enlarge the batch shape. With `return_rank=True` also the number of singular
-        values that were not cut, in JAX's default integer dtype, of batch shape. A matrix
+        values that were kept, in JAX's default integer dtype, of batch shape. A matrix
         with an element that is not finite gives NaN and rank 0, and so does a NaN
         tolerance; the other matrices of a batch are not touched by it. So does a finite
         matrix, of more than 25 columns and rows, on which LAPACK does not converge, nor on
@@ -94,29 +96,31 @@ def pinv(
             real. A bool is no tolerance: `hermitian` is the third argument.
         ValueError: if `a` has fewer than two axes, both `rtol` and `rcond` are given, a
             tolerance is negative and not traced, shapes do not broadcast, `hermitian`
-            matrices are not square, or `method` is neither "auto" nor "svd".
+            matrices are not square, or `method` is not one of the three.
 
     **Differentiability.** In `a`, to every order and in both modes, wherever no singular
     value sits on the cutoff. The derivative is that of the function above, also where
-    values that are not zero are cut; repeated singular values and zero matrices are no
+    values that are not zero are truncated; repeated singular values and zero matrices are no
     exceptions. Where the rank changes the pseudo-inverse jumps, and the derivative is
     that of the rank that was found. With `hermitian=True` tangents and gradients are
     Hermitian, to rounding. Tolerances have derivative zero.
 
-    **Cost.** With `method="auto"` a matrix is first factored without singular values, and
-    if that proves that none is cut it is enough: by LU if the matrix is square, by two Gram
-    matrices if not. If one side is at most 8 only batches of 32 matrices or more go so, by
-    Gram-Schmidt up to 512 elements and by Gram matrices beyond. A matrix that is not
-    proven takes one thin singular value decomposition (`eigh` if `hermitian`). On a CPU
-    batches go through in blocks, and with jaxlib before 0.12 LAPACK gets so few matrices at
-    a time that it does not divide them among threads, lest calls wait for each other for
-    ever. The result for a matrix does not depend on the others of its batch; one with
+    **Cost.** With `method="direct"` a matrix is first factored without singular values, and
+    if that proves that none is truncated it is enough: by LU if the matrix is square, by
+    two Gram matrices if not, and by Gram-Schmidt in batches of matrices of at most 512
+    elements of which one side is at most 8. A matrix that is not proven takes one thin
+    singular value decomposition (`eigh` if `hermitian`). That program takes longer to
+    compile, so `method="auto"` chooses it where the number of matrices times the square of
+    their shorter side is at least 8192, or 16384 for one matrix. On a CPU batches go
+    through in chunks. With jaxlib before 0.12 a call of LAPACK gets so few matrices that it
+    does not divide them among threads, because such calls may wait for each other for ever.
+    The result for a matrix does not depend on the others of its batch; one with
     several tolerances goes by the largest. Where LAPACK does not converge on a matrix the
     decomposition is taken again on a CPU, of a multiple, but not in a program that the
     compiler divides over devices, nor on other platforms, where the host would have to be
     asked. A program that the compiler divides over devices, and one of symbolic sizes,
     takes singular values of every matrix; inside `jax.shard_map` it need not. There is one
-    factorisation for the value and all derivatives. Outside of `jit` a program is compiled
+    factorization for the value and all derivatives. Outside of `jit` a program is compiled
     once for every shape, dtype and set of options. A first derivative of tall matrices
     takes four products of `2 m n^2` flops, or two if the matrices are square and all
     proven, and keeps `m n + n^2 + 2 n + 1` numbers. A second one takes the flops of some
@@ -154,7 +158,7 @@ def pinverse(input: ArrayLike, rcond: ArrayLike = 1e-15) -> Array:
     Args:
         input: matrices, `(..., m, n)`, of any numeric dtype.
         rcond: the `rtol` of `pinv`. Its default is below the rounding of float32, where it
-            cuts next to nothing.
+            truncates next to nothing.
 
     Returns:
         The pseudo-inverses, `(..., n, m)`, in the floating dtype of `input`.

@@ -31,25 +31,25 @@ from jaxpinv._factors import ApplyU, Cutoff, Factors, product_with_u
 from jaxpinv._linalg import transpose, with_tangent_of
 from jaxpinv._platform import chunking
 from jaxpinv._platform import plan as plans
-from jaxpinv._platform.plan import FormPlan, Plan
+from jaxpinv._platform.plan import FormPlan, Method, Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 
 _FACTORS = len(Factors._fields)
 
 
-def _plan(a: Array, target: Target, *, direct: bool, tuning: Tuning = DEFAULT) -> Plan:
+def _plan(a: Array, target: Target, method: Method, tuning: Tuning = DEFAULT) -> Plan:
     """The plan for a batch of matrices."""
     return plans.factorization(
-        a.shape, target, is_complex=jnp.iscomplexobj(a), direct=direct, tuning=tuning
+        a.shape, target, is_complex=jnp.iscomplexobj(a), method=method, tuning=tuning
     )
 
 
 # factor: a (..., m, n), rtol (...), atol (...) -> the factors, and pinv(a) if wanted
 
 
-def _factor_impl(a, rtol, atol, *, hermitian, direct, with_pinv, tuning, target):
-    plan = _plan(a, target, direct=direct, tuning=tuning)
+def _factor_impl(a, rtol, atol, *, hermitian, method, with_pinv, tuning, target):
+    plan = _plan(a, target, method, tuning)
     decompose = partial(
         svd.triplets,
         hermitian=hermitian,
@@ -91,11 +91,15 @@ def _full_rank(plan: Plan) -> FullRank:
 factor_p = _rules.primitive("factor", _factor_impl, multiple_results=True)
 
 
-# singular_values: a (..., m, n) -> all of them, descending (..., min(m, n))
+# singular_values: a (..., m, n), s of its factors (..., min(m, n)) -> all, descending
 
 
-def _singular_values_impl(a, *, target):
-    return _values(a, _plan(a, target, direct=False))
+def _singular_values_impl(a, s, *, method, tuning, target):
+    plan = _plan(a, target, method, tuning)
+    if plan.full_rank is not None:
+        return jnp.broadcast_to(_values(a, plan), s.shape)
+    # Of all matrices the factors have them, in any order.
+    return jnp.sort(s, axis=-1, descending=True)
 
 
 def _values(a: Array, plan: Plan) -> Array:
@@ -110,8 +114,8 @@ singular_values_p = _rules.primitive("singular_values", _singular_values_impl)
 # kept: a (..., m, n), rtol (...), atol (...) -> which values are kept (..., n)
 
 
-def _kept_impl(a, rtol, atol, *, direct, tuning, target):
-    plan = _plan(a, target, direct=direct, tuning=tuning)
+def _kept_impl(a, rtol, atol, *, method, tuning, target):
+    plan = _plan(a, target, method, tuning)
     kept = partial(ranks.kept_values, a, rtol, atol, values=partial(_values, plan=plan))
     if plan.rank_chunk is None:
         return kept()
@@ -136,7 +140,7 @@ kept_p = _rules.primitive("kept", _kept_impl)
 
 
 def _complement_impl(columns, kept, *, target):
-    plan = _plan(columns, target, direct=False)
+    plan = _plan(columns, target, "svd")
     calls = partial(chunking.in_calls, plan.qr_call)
     return complement.complement(columns, kept, calls=calls)
 

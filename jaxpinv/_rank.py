@@ -71,5 +71,5 @@ def _matrix_rank(inputs: Inputs, *, strategy: Strategy) -> Array:
     """The ranks, compiled once for every shape."""
     given = promote(inputs, strategy)
     fixed = jax.lax.stop_gradient(given.tall())
-    kept = kept_p.bind(*fixed, direct=strategy.method == "auto", tuning=strategy.tuning)
+    kept = kept_p.bind(*fixed, method=strategy.method, tuning=strategy.tuning)
     return jnp.sum(kept, axis=-1, dtype=int)

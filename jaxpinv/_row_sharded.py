@@ -36,7 +36,7 @@ def triplets(r: Array) -> Triplets:
     """Singular triplets of the triangular factor, `(n, n)`, which one device takes."""
     # There is no lowering that says where: the other devices wait in a branch meanwhile.
     plan = plans.factorization(
-        r.shape, target.here(), is_complex=jnp.iscomplexobj(r), direct=False
+        r.shape, target.here(), is_complex=jnp.iscomplexobj(r), method="svd"
     )
     calls = partial(chunking.in_calls, plan.svd_call)
     return svd.triplets(r, hermitian=False, calls=calls, retries=plan.retries)

@@ -43,7 +43,7 @@ class Strategy(NamedTuple):
 
     Attributes:
         hermitian: whether only the lower triangles of the matrices are read.
-        method: "auto" or "svd".
+        method: "auto", "direct" or "svd".
         with_pinv: whether the pseudo-inverse itself is wanted.
         factor: what makes the factors, if it is not the primitive `factor`.
         caps_default: whether the default of the relative tolerance is `sqrt(eps)` at most.
@@ -64,7 +64,7 @@ class Strategy(NamedTuple):
         return factor_p.bind(
             *(tall, rtol, atol),
             hermitian=self.hermitian,
-            direct=self.method == "auto",
+            method=self.method,
             with_pinv=self.with_pinv,
             tuning=self.tuning,
         )
@@ -163,12 +163,12 @@ class FactoredMatrix(NamedTuple):
         """All singular values, descending, of batch shape but for the last axis."""
         tall, *_ = self.given.tall()
         s = jax.lax.stop_gradient(self.factors.s)
-        if self.strategy.method == "svd":
-            s = jnp.sort(s, axis=-1, descending=True)
-        else:
-            undefined = jnp.any(jnp.isnan(s), axis=-1, keepdims=True)
-            finite, _ = finite_or_zero(jax.lax.stop_gradient(self.given.a))
-            s = jnp.where(undefined, jnp.nan, singular_values_p.bind(finite))
+        finite, _ = finite_or_zero(jax.lax.stop_gradient(self.given.a))
+        found = singular_values_p.bind(
+            finite, s, method=self.strategy.method, tuning=self.strategy.tuning
+        )
+        undefined = jnp.any(jnp.isnan(s), axis=-1, keepdims=True)
+        s = jnp.where(undefined, jnp.nan, found)
         s = svd_jvp.values_of(_triplets, tall, s)
         return self.in_batch(s, 1).astype(jnp.finfo(self.dtype).dtype)
 

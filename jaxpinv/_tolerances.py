@@ -82,7 +82,7 @@ def warn_if_large(
 
 
 def _at_least_float32(dtype: np.dtype) -> np.dtype:
-    """The dtype, or float32 for a shorter one, which no factorisation takes."""
+    """The dtype, or float32 for a shorter one, which no factorization takes."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 

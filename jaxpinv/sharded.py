@@ -1,7 +1,7 @@
 """The pseudo-inverse and least squares of one tall matrix, its rows on many devices.
 
 These are `jaxpinv.pinv` and `jaxpinv.lstsq` for a matrix that no single device can hold.
-The factorisation is a tree of small ones, and no device ever sees the rows of another.
+The factorization is a tree of small ones, and no device ever sees the rows of another.
 """
 
 from functools import partial
@@ -69,7 +69,7 @@ def pinv(
         a: one matrix, `(m, n)` with `m >= n`, of the dtypes of `jaxpinv.pinv`. The devices
             of `axis` must divide `m`: append rows of zeros where they do not. A device may
             have fewer rows than columns. What is not divided so already is moved.
-        rtol: singular values up to `rtol` times the largest one are cut. A number, traced
+        rtol: singular values up to `rtol` times the largest one are truncated. A number, traced
             or not. If neither tolerance is given it is `min(m * eps, sqrt(eps))` of the
             dtype that is computed in, with the `m` of the whole matrix, or `eps` of the
             dtype of `a` if that is larger. The bound matters
@@ -77,7 +77,7 @@ def pinv(
             default of `jaxpinv.pinv`, would truncate more and more, and everything at 8.4
             million. If only `atol` is given it is that where `atol` is zero, and zero
             elsewhere.
-        atol: singular values up to `atol`, in the unit of `a`, are cut. Zero by default.
+        atol: singular values up to `atol`, in the unit of `a`, are truncated. Zero by default.
         rcond: NumPy's name for `rtol`.
         mesh: the devices. If it is not given it is that on which `a` lies, or that of
             `jax.set_mesh`. The type of `a` has it also in transformations.
@@ -100,12 +100,12 @@ def pinv(
             traced.
 
     **Differentiability.** As `jaxpinv.pinv`: in `a`, to every order and in both modes, in
-    eager calls and under `jit`. The factorisation is done once for the value and all
+    eager calls and under `jit`. The factorization is done once for the value and all
     derivatives. On a mesh with explicit axes an eager `jax.grad`, of any function that
     JAX has, needs `jax.set_mesh`.
 
-    **Cost.** On each of p devices, a QR factorisation of `m / p` rows, `2 ceil(log2 p)`
-    rounds in which a device sends `n^2` numbers or none, as many QR factorisations of 2n
+    **Cost.** On each of p devices, a QR factorization of `m / p` rows, `2 ceil(log2 p)`
+    rounds in which a device sends `n^2` numbers or none, as many QR factorizations of 2n
     by n, and one sum of `n^2 + n` numbers over all devices. The singular values of an n by
     n matrix are taken on one of them while the others wait. A first derivative takes the
     products of `jaxpinv.pinv` with `m / p` rows and a sum of `n^2` numbers. No device
@@ -127,7 +127,7 @@ def pinv(
     Source:
         J. Demmel, L. Grigori, M. Hoemmen, J. Langou, "Communication-optimal parallel and
         sequential QR and LU factorizations", SIAM J. Sci. Comput. 34 (2012) A206-A239, for
-        the factorisation; as `jaxpinv.pinv` for the rest.
+        the factorization; as `jaxpinv.pinv` for the rest.
     """
     name = "sharded.pinv"
     tolerances = _numbers(name, named_tolerances(name, rtol, rcond, atol))
@@ -180,7 +180,7 @@ def lstsq(
     of every order: beyond the first not where they are repeated or zero.
 
     **Cost.** As `sharded.pinv`, with products of matrices with vectors instead of its
-    products of matrices where no tolerance is given. Besides those of the factorisation
+    products of matrices where no tolerance is given. Besides those of the factorization
     the devices add up `n k` numbers, or `n^2` where a tolerance is given. The derivatives
     of the singular values take products of their own, in eager calls also where nobody
     reads the values: `return_singular_values=False` leaves them out.

@@ -50,7 +50,7 @@ def _given(problem: Problem) -> dict:
     return {"rtol": jnp.asarray(problem.rtol), "atol": jnp.asarray(problem.atol)}
 
 
-def results(problem: Problem, method: str = "auto") -> Results:
+def results(problem: Problem, method: str = "direct") -> Results:
     """What the library finds for a problem."""
     _, _, a, b, ct, e, *_ = problem
     found = _program(a, b, ct, e, _given(problem), method, problem.configuration.hermitian)

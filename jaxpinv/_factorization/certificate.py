@@ -15,7 +15,7 @@ from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul
 
 # Rounding leaves `||A W - Q||_F` at eps ||A||_F ||W||_F times 0.1 sqrt(n) for LU, measured
 # on random, graded, Kahan and Vandermonde matrices for n from 9 to 500, and 0.2 for two
-# Cholesky factorisations. Twice that is allowed, and never less than eight times eps.
+# Cholesky factorizations. Twice that is allowed, and never less than eight times eps.
 _LEAST_MARGIN, _MARGIN = 8, 0.25
 # The bounds below need products of n by n matrices, and a smaller matrix is seldom so near
 # to its cutoff that they decide.
@@ -154,7 +154,7 @@ def _is_below(x: Array, bound: Array) -> Array:
     right = below.shape[-1] - top.shape[-1]
     top = jnp.pad(top, [*[(0, 0)] * (top.ndim - 1), (0, right)])
     gram = jnp.concatenate([top, below], axis=-2)
-    # Rounding of the product and of the factorisation is n eps, and n eps < 0.01.
+    # Rounding of the product and of the factorization is n eps, and n eps < 0.01.
     square = 0.98 * jnp.square(bound)[..., None, None].astype(x.dtype)
     gap = square * identity(x) - gram
     factor = jax.lax.linalg.cholesky(gap, symmetrize_input=False)

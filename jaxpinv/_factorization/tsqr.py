@@ -1,6 +1,6 @@
 """Singular value decomposition of one tall matrix whose rows lie on many devices.
 
-Every device factors its rows, `A_i = Q_i R_i`, and a binary tree of QR factorisations of
+Every device factors its rows, `A_i = Q_i R_i`, and a binary tree of QR factorizations of
 two triangular factors on top of each other makes one `R` of all of them (Demmel, Grigori,
 Hoemmen, Langou, SIAM J. Sci. Comput. 34 (2012) A206-A239). One device takes the singular
 values of that `R = W S V^H`, so that all agree on `V` and on the columns of `U` also where
@@ -82,7 +82,7 @@ def _decompose(rows: Array, *, axis: Axis, of_triangular: Decompose) -> Triplets
 
 
 def _qr(a: Array) -> tuple[Array, Array]:
-    """Thin QR factorisation."""
+    """Thin QR factorization."""
     q, r = jax.lax.linalg.qr(a, full_matrices=False)
     return q, r
 

@@ -13,6 +13,7 @@ from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 from jaxpinv._shapes import is_static_shape
 
+Method = Literal["auto", "direct", "svd"]
 FullRank = Literal["lu", "cholesky_qr", "gram_schmidt"]
 Inverse = Literal["at once", "by columns", "by rows"]
 Formula = Literal["matrices", "vectors", "either"]
@@ -77,7 +78,7 @@ def factorization(
     target: Target,
     *,
     is_complex: bool,
-    direct: bool,
+    method: Method,
     tuning: Tuning = DEFAULT,
 ) -> Plan:
     """The plan for matrices `(..., m, n)`, `m >= n` unless only values are wanted.
@@ -86,9 +87,10 @@ def factorization(
         shape: that of the batch.
         target: where the program runs.
         is_complex: whether the matrices are complex.
-        direct: whether a factorization without singular values may be tried. In a program
-            that the partitioner divides it is not: to gather the matrices that are left
-            would move them between devices, and no loop goes from one to the next.
+        method: whether a factorization without singular values is tried. With "auto" it is
+            where that repays its compilation in about a thousand calls. In a program that
+            the partitioner divides it never is: to gather the matrices that are left would
+            move them between devices, and no loop goes from one to the next.
         tuning: constants of speed.
     """
     *batch, m, n = shape
@@ -101,7 +103,10 @@ def factorization(
     if not is_static or not math.prod(shape):
         return Plan(retries=retries)
     count = math.prod(batch)
-    full_rank = _full_rank(count, m, n, tuning) if direct and target.is_local else None
+    shorter = min(m, n)
+    repays = count * shorter**2 >= (tuning.repays if count > 1 else tuning.repays_alone)
+    is_tried = target.is_local and (method == "direct" or (method == "auto" and repays))
+    full_rank = _full_rank(count, m, n, tuning) if is_tried else None
     if not may_loop:
         return Plan(full_rank, width=tuning.columns, remainder=-(-count // tuning.share))
 
@@ -109,14 +114,14 @@ def factorization(
         # jaxlib counts complex arithmetic so.
         return workarounds.matrices_of_one_call(count, flops * (3 if is_complex else 1))
 
-    svd_call, of_triangular = call(10 * m * n * min(m, n)), m >= tuning.long * n
+    svd_call, of_triangular = call(10 * m * n * shorter), m >= tuning.long * n
     values_call = call(max(10 * n**3, 2 * m * n**2)) if of_triangular else svd_call
     chunk = max(1, tuning.chunk // (m * n))
     inverse, width = (
         _inverse(n, tuning) if full_rank == "lu" else ("at once", tuning.columns)
     )
     rest = min(chunk, svd_call)
-    by_rank = direct and n <= tuning.tiny and m <= tuning.rank_rows
+    by_rank = method != "svd" and n <= tuning.tiny and m <= tuning.rank_rows
     return Plan(
         full_rank=full_rank,
         inverse=inverse,
@@ -180,14 +185,11 @@ def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -
     return "unrolled" if 0 < m <= tuning.thin else "dot"
 
 
-def _full_rank(count: int, m: int, n: int, tuning: Tuning) -> FullRank | None:
-    """The factorization that is tried without singular values."""
-    if n > tuning.tiny:
-        return "lu" if m == n else "cholesky_qr"
-    # A few of them gain less than it takes to compile.
-    if count < tuning.many:
-        return None
-    return "gram_schmidt" if m * n <= tuning.gram_schmidt else "cholesky_qr"
+def _full_rank(count: int, m: int, n: int, tuning: Tuning) -> FullRank:
+    """The factorization that suits a shape."""
+    if n <= tuning.tiny and m * n <= tuning.gram_schmidt and count > 1:
+        return "gram_schmidt"
+    return "lu" if m == n else "cholesky_qr"
 
 
 def _inverse(n: int, tuning: Tuning) -> tuple[Inverse, int]:

@@ -14,8 +14,11 @@ class Tuning:
         tiny: longest side of matrices whose products cost less in plain arithmetic,
             vectorized over the batch, than in a library call for each.
         tiny_complex: the same for complex matrices.
-        many: fewest matrices for which that holds, and for which a factorization without
-            singular values repays its compilation if a side is tiny.
+        many: fewest matrices for which that holds.
+        repays: from so many elements of Gram matrices, of a whole batch, a factorization
+            without singular values saves more in about a thousand calls than it takes to
+            compile. `python -m tests.benchmarks.compare` has both times.
+        repays_alone: the same for one matrix.
         products: most scalar products, of all matrices, for which a library call is done
             with before plain arithmetic has repaid its compilation in a thousand calls.
         thin: most terms of a sum of outer products for which plain arithmetic is faster.
@@ -24,8 +27,8 @@ class Tuning:
         chunk: elements of the matrices that go through at a time, so that they stay in a
             cache.
         beyond_caches: fewest elements of a batch whose higher derivatives gain by chunks.
-        few: most matrices of a chunk without a certificate that are looked for and decomposed
-            one by one, which takes half as long to compile.
+        few: most matrices of a chunk without a certificate that are looked for and
+            decomposed one by one, which takes half as long to compile.
         searched: largest batch in which that is done: beyond the search takes longer.
         share: where loops over a batch gain nothing, all its matrices without a certificate
             are decomposed in so many parts, not to decompose all if few are left.
@@ -45,6 +48,8 @@ class Tuning:
     tiny: int = 8
     tiny_complex: int = 4
     many: int = 32
+    repays: int = 1 << 13
+    repays_alone: int = 1 << 14
     products: int = 1 << 14
     thin: int = 4
     gram_schmidt: int = 512

@@ -126,7 +126,7 @@ def test_gradients_of_certified_and_of_other_square_matrices_are_those_of_each(r
 
     @jax.jit
     def gradient(a):
-        return jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a) ** 2))(a)
+        return jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a, method="direct") ** 2))(a)
 
     found = gradient(jnp.reshape(a, (*batch, 9, 9)))
     expected = jnp.stack([gradient(x) for x in a])

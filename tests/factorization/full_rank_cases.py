@@ -1,12 +1,16 @@
 """Matrices of full rank, and whether `pinv` takes their singular values."""
 
+from functools import partial
+
 import numpy as np
 
+import jaxpinv
 from jaxpinv._inputs import prepare
 from jaxpinv._solver import Strategy, factorize
 from tests.matrices import matrix
 
 CONDITION = 20
+direct_pinv = partial(jaxpinv.pinv, method="direct")
 
 
 def random(rng, shape, dtype, spectrum=None):
@@ -22,7 +26,7 @@ def directly(a, rtol=None, *, hermitian=False, atol=None):
     """The factors that `pinv` finds. Both compile one program."""
     tolerances = {"rtol": rtol, "atol": atol}
     inputs = prepare("pinv", a, tolerances, hermitian=hermitian)
-    return factorize(inputs, Strategy(hermitian, with_pinv=True)).factors
+    return factorize(inputs, Strategy(hermitian, "direct", with_pinv=True)).factors
 
 
 def singular_values_taken(a, rtol=None, *, hermitian=False, atol=None):

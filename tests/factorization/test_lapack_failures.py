@@ -58,7 +58,7 @@ def hard(request):
     return Hard(request.param)
 
 
-@pytest.mark.parametrize("method", ["auto", "svd"])
+@pytest.mark.parametrize("method", ["direct", "svd"])
 def test_values_of_a_matrix_on_which_lapack_gives_up(rng, hard, method):
     b = gaussian(rng, (len(hard.a), 2))
     x, rank = jaxpinv.pinv(hard.a, method=method, return_rank=True)
@@ -72,7 +72,7 @@ def test_values_of_a_matrix_on_which_lapack_gives_up(rng, hard, method):
     assert relative_error(found.singular_values, values) <= bound(np.float64, 10)
 
 
-@pytest.mark.parametrize("method", ["auto", "svd"])
+@pytest.mark.parametrize("method", ["direct", "svd"])
 def test_in_a_batch_the_others_stay_what_they_are(rng, hard, method):
     others = np.stack([np.eye(len(hard.a)), hard.a.T, gaussian(rng, hard.a.shape)])
     batch = np.insert(others, 2, hard.a, axis=0)

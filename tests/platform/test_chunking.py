@@ -85,8 +85,8 @@ def test_a_pivot_that_is_no_positive_number_rules_out_full_rank(rng, pivot):
 
 def test_a_second_eager_call_compiles_nothing(rng, caplog):
     # So many and so tiny that their products are in plain arithmetic.
-    a = jnp.asarray(rng.standard_normal((64, 6, 5)))
-    b = jnp.asarray(rng.standard_normal((64, 6, 3)))
+    a = jnp.asarray(rng.standard_normal((256, 6, 5)))
+    b = jnp.asarray(rng.standard_normal((256, 6, 3)))
 
     def calls():
         jax.block_until_ready((jaxpinv.lstsq(a, b), jaxpinv.null_projection(a, b[:, :5])))

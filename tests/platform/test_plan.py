@@ -13,21 +13,19 @@ DIVIDED = Target(is_cpu=True, is_whole=False, devices=8)
 TYPED = Target(is_cpu=True, is_whole=True, has_typed_axes=True)
 
 
-def planned(shape, target=CPU, *, is_complex=False, direct=True, tuning=DEFAULT):
+def planned(shape, target=CPU, *, is_complex=False, method="direct", tuning=DEFAULT):
     return plan.factorization(
-        shape, target, is_complex=is_complex, direct=direct, tuning=tuning
+        shape, target, is_complex=is_complex, method=method, tuning=tuning
     )
 
 
 @pytest.mark.parametrize(
     ("shape", "full_rank"),
     [
-        ((3, 3), None),
-        ((7, 6), None),
-        ((100_000, 2), None),
-        ((31, 7, 6), None),
-        ((31, 4096, 8), None),
-        ((32, 7, 6), "gram_schmidt"),
+        ((3, 3), "lu"),
+        ((7, 6), "cholesky_qr"),
+        ((100_000, 2), "cholesky_qr"),
+        ((2, 7, 6), "gram_schmidt"),
         ((4, 8, 7, 6), "gram_schmidt"),
         ((64, 64, 8), "gram_schmidt"),
         ((64, 65, 8), "cholesky_qr"),
@@ -45,10 +43,34 @@ def planned(shape, target=CPU, *, is_complex=False, direct=True, tuning=DEFAULT)
 def test_the_factorization_for_full_rank_suits_the_shape(shape, full_rank):
     assert planned(shape).full_rank == full_rank
     assert planned(shape, GPU).full_rank == full_rank
-    assert planned(shape, direct=False).full_rank is None
+    assert planned(shape, method="svd").full_rank is None
     # To gather what is left would move matrices between devices.
     for target in (DIVIDED, TYPED, ANYWHERE):
         assert planned(shape, target).full_rank is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_tried"),
+    [
+        ((7, 6), False),
+        ((30, 10), False),
+        ((100, 100), False),
+        ((128, 128), True),
+        ((500, 20), False),
+        ((2000, 400), True),
+        ((100_000, 2), False),
+        ((64, 7, 6), False),
+        ((256, 7, 6), True),
+        ((32, 64, 16), True),
+        ((31, 64, 16), False),
+        ((64, 3, 3), False),
+        ((1000, 3, 3), True),
+        ((64, 4096, 8), False),
+    ],
+    ids=str,
+)
+def test_what_does_not_repay_its_compilation_is_not_planned(shape, is_tried):
+    assert (planned(shape, method="auto").full_rank is not None) == is_tried
 
 
 @pytest.mark.parametrize("target", [GPU, DIVIDED, TYPED, ANYWHERE], ids=str)
@@ -92,9 +114,9 @@ def test_only_matrices_that_divide_and_conquer_divides_are_decomposed_again():
 
 
 def test_values_of_long_matrices_are_those_of_the_triangular_factor():
-    assert planned((12, 6), direct=False).of_triangular
-    assert not planned((11, 6), direct=False).of_triangular
-    assert not planned((6, 12), direct=False).of_triangular
+    assert planned((12, 6), method="svd").of_triangular
+    assert not planned((11, 6), method="svd").of_triangular
+    assert not planned((6, 12), method="svd").of_triangular
 
 
 @pytest.mark.parametrize(
@@ -111,7 +133,7 @@ def test_values_of_long_matrices_are_those_of_the_triangular_factor():
 )
 def test_full_rank_of_many_tiny_matrices_is_certified_first(shape, is_tried):
     assert (planned(shape).rank_chunk is not None) == is_tried
-    assert planned(shape, direct=False).rank_chunk is None
+    assert planned(shape, method="svd").rank_chunk is None
 
 
 class TestForms:
