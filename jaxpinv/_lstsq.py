@@ -78,8 +78,8 @@ def lstsq(
     **Differentiability.** The solution as `pinv`, in `a` and `b`. The residuals too. The
     singular values as those of `jnp.linalg.svd`: beyond first order not where they are
     repeated. Where the cutoff is `max(m, n) * eps` of the dtype that is computed in, what
-    it truncates counts as zero: the derivative may differ from that of `pinv` by the error of
-    rounding `a`.
+    it truncates counts as zero: the derivative may differ from that of `pinv` by the error
+    of rounding `a`.
 
     **Cost.** One factorization as in `pinv`, shared by the solution and its derivatives.
     The solution takes products of matrices with vectors, `O(m n k)`. So do its derivatives,
@@ -89,8 +89,8 @@ def lstsq(
     wherever a tolerance is given and the compiler divides the program over devices: in
     `jax.shard_map` each asks for itself. Where matrices are factored directly the singular
     values take a decomposition of their own, and their derivatives take one always: `jit`
-    removes what is not used, and outside of it `return_singular_values=False` does. A program is compiled once for
-    every shape, dtype and set of options.
+    removes what is not used, and outside of it `return_singular_values=False` does. A
+    program is compiled once for every shape, dtype and set of options.
 
     Example:
         >>> import jax.numpy as jnp

@@ -64,9 +64,9 @@ def pinv(
         a: matrices, `(..., m, n)`, of integers, bools, float16, bfloat16, float32,
             float64, complex64 or complex128. Integers and bools are computed in the
             default floating dtype, floats shorter than float32 in float32.
-        rtol: singular values up to `rtol` times the largest one are truncated. A number or an
-            array that broadcasts against the batch shape of `a`, traced or not. If neither
-            tolerance is given it is `max(m, n) * eps` of the dtype that is computed in, or
+        rtol: singular values up to `rtol` times the largest one are truncated. A number or
+            an array that broadcasts against the batch shape of `a`, traced or not. If
+            neither tolerance is given it is `max(m, n) * eps` of the dtype that is computed in, or
             `eps` of the dtype of `a` if that is larger, as for bfloat16 and float16:
             rounding to it turns zeros into singular values of up to about a third of
             that times the largest one. If only `atol` is given it is this default where
@@ -74,7 +74,8 @@ def pinv(
             singular values that are not small, gives a `UserWarning`.
         hermitian: whether the matrices are Hermitian. Then only their lower triangles
             are read, and the cutoff is on the absolute values of the eigenvalues.
-        atol: singular values up to `atol`, in the unit of `a`, are truncated. Zero by default.
+        atol: singular values up to `atol`, in the unit of `a`, are truncated. Zero by
+            default.
         rcond: NumPy's name for `rtol`.
         method: "svd" takes singular values of every matrix. "direct" takes them only of
             matrices of which it is not proven otherwise that none is truncated. "auto" is
@@ -100,8 +101,8 @@ def pinv(
 
     **Differentiability.** In `a`, to every order and in both modes, wherever no singular
     value sits on the cutoff. The derivative is that of the function above, also where
-    values that are not zero are truncated; repeated singular values and zero matrices are no
-    exceptions. Where the rank changes the pseudo-inverse jumps, and the derivative is
+    values that are not zero are truncated; repeated singular values and zero matrices are
+    no exceptions. Where the rank changes the pseudo-inverse jumps, and the derivative is
     that of the rank that was found. With `hermitian=True` tangents and gradients are
     Hermitian, to rounding. Tolerances have derivative zero.
 
