@@ -41,31 +41,19 @@ def test_importing_changes_no_setting_and_starts_no_backend():
 
 
 def test_nothing_private_of_jax_is_imported():
-    names = [name for path in PACKAGE.glob("*.py") for name in imported(path)]
+    names = [name for path in PACKAGE.rglob("*.py") for name in imported(path)]
     assert "jax.extend.core.Primitive" in names
     assert not [name for name in names if "._" in name and not name.startswith("jaxpinv.")]
-    assert "jax._src" not in "".join(p.read_text("utf-8") for p in PACKAGE.glob("*.py"))
+    assert "jax._src" not in "".join(p.read_text("utf-8") for p in PACKAGE.rglob("*.py"))
 
 
 def test_the_package_imports_only_what_it_declares():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     declared = {re.split(r"[^\w-]", d)[0] for d in project["dependencies"]}
-    names = {name.split(".")[0] for path in PACKAGE.glob("*.py") for name in imported(path)}
+    names = {
+        name.split(".")[0] for path in PACKAGE.rglob("*.py") for name in imported(path)
+    }
     assert names - set(sys.stdlib_module_names) - {"jaxpinv"} <= declared
-
-
-def test_imports_go_down_the_floors_that_the_readme_draws():
-    floors = [
-        re.findall(r"_\w+(?=\.py)", line) for line in re.findall(r"^    _.*", README, re.M)
-    ]
-    level = {name: i for i, floor in enumerate(floors) for name in floor}
-    files = {path.stem for path in PACKAGE.glob("_*.py")} - {"__init__"}
-    assert set(level) == files
-    for path in PACKAGE.glob("_[a-z]*.py"):
-        for name in imported(path):
-            target = re.match(r"jaxpinv\.(_[a-z]\w*)", name)
-            if target:
-                assert level[target[1]] >= level[path.stem], f"{path.stem} imports {name}"
 
 
 def test_the_package_is_typed_and_exports_what_it_says():
