@@ -66,10 +66,10 @@ def pinv(
             default floating dtype, floats shorter than float32 in float32.
         rtol: singular values up to `rtol` times the largest one are truncated. A number or
             an array that broadcasts against the batch shape of `a`, traced or not. If
-            neither tolerance is given it is `max(m, n) * eps` of the dtype that is computed in, or
-            `eps` of the dtype of `a` if that is larger, as for bfloat16 and float16:
-            rounding to it turns zeros into singular values of up to about a third of
-            that times the largest one. If only `atol` is given it is this default where
+            neither tolerance is given it is `max(m, n) * eps` of the dtype that is computed
+            in, or `eps` of the dtype of `a` if that is larger, as for bfloat16 and float16:
+            rounding to it turns zeros into singular values of up to about a third of that
+            times the largest one. If only `atol` is given it is this default where
             `atol` is zero, and zero elsewhere. A default above 0.1, which truncates
             singular values that are not small, gives a `UserWarning`.
         hermitian: whether the matrices are Hermitian. Then only their lower triangles
@@ -111,9 +111,10 @@ def pinv(
     two Gram matrices if not, and by Gram-Schmidt in batches of matrices of at most 512
     elements of which one side is at most 8. A matrix that is not proven takes one thin
     singular value decomposition (`eigh` if `hermitian`). That program takes longer to
-    compile, so `method="auto"` chooses it where the number of matrices times the square of
-    their shorter side is at least 8192, or 16384 for one matrix. On a CPU batches go
-    through in chunks. With jaxlib before 0.12 a call of LAPACK gets so few matrices that it
+    compile, so `method="auto"` chooses it where about a thousand calls repay that: where the
+    number of matrices times `n^2 + m n / 8`, n being the shorter side, is at least 16384.
+    If n is at most 8, 8192 are enough, but then for 32 matrices or more. On a CPU batches
+    go through in chunks. With jaxlib before 0.12 a call of LAPACK gets so few matrices that it
     does not divide them among threads, because such calls may wait for each other for ever.
     The result for a matrix does not depend on the others of its batch; one with
     several tolerances goes by the largest. Where LAPACK does not converge on a matrix the

@@ -70,10 +70,9 @@ def pinv(
             of `axis` must divide `m`: append rows of zeros where they do not. A device may
             have fewer rows than columns. What is not divided so already is moved.
         rtol: singular values up to `rtol` times the largest one are truncated. A number,
-            traced or not. If neither tolerance is given it is `min(m * eps, sqrt(eps))` of the
-            dtype that is computed in, with the `m` of the whole matrix, or `eps` of the
-            dtype of `a` if that is larger. The bound matters
-            beyond `1 / sqrt(eps)` rows, 2896 in single precision: there `m * eps`, the
+            traced or not. If neither tolerance is given it is `min(m * eps, sqrt(eps))` of
+            the dtype that is computed in, with the `m` of the whole matrix, or `eps` of the
+            dtype of `a` if that is larger. The bound matters beyond `1 / sqrt(eps)` rows, 2896 in single precision: there `m * eps`, the
             default of `jaxpinv.pinv`, would truncate more and more, and everything at 8.4
             million. If only `atol` is given it is that where `atol` is zero, and zero
             elsewhere.

@@ -104,8 +104,8 @@ def factorization(
         return Plan(retries=retries)
     count = math.prod(batch)
     shorter = min(m, n)
-    repays = count * shorter**2 >= (tuning.repays if count > 1 else tuning.repays_alone)
-    is_tried = target.is_local and (method == "direct" or (method == "auto" and repays))
+    is_tried = method == "direct" or (method == "auto" and _repays(count, m, n, tuning))
+    is_tried = is_tried and target.is_local
     full_rank = _full_rank(count, m, n, tuning) if is_tried else None
     if not may_loop:
         return Plan(full_rank, width=tuning.columns, remainder=-(-count // tuning.share))
@@ -183,6 +183,14 @@ def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -
     if many and count > tuning.products and 1 < j and max(m, k, j) <= tiny:
         return "isolated"
     return "unrolled" if 0 < m <= tuning.thin else "dot"
+
+
+def _repays(count: int, m: int, n: int, tuning: Tuning) -> bool:
+    """Whether a factorization without singular values repays its compilation."""
+    saved = count * (n * n + m * n / tuning.repays_rows)
+    if n <= tuning.tiny:
+        return count >= tuning.many and saved >= tuning.repays_tiny
+    return saved >= tuning.repays
 
 
 def _full_rank(count: int, m: int, n: int, tuning: Tuning) -> FullRank:

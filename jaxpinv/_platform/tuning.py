@@ -15,10 +15,11 @@ class Tuning:
             vectorized over the batch, than in a library call for each.
         tiny_complex: the same for complex matrices.
         many: fewest matrices for which that holds.
-        repays: from so many elements of Gram matrices, of a whole batch, a factorization
-            without singular values saves more in about a thousand calls than it takes to
-            compile. `python -m tests.benchmarks.compare` has both times.
-        repays_alone: the same for one matrix.
+        repays: a factorization without singular values of m by n matrices saves time like
+            `n^2 + m n / repays_rows`. From this sum over a batch on it saves more in about a
+            thousand calls than it takes to compile.
+        repays_tiny: the same for tiny matrices, of which there must be `many` as well.
+        repays_rows: see `repays`.
         products: most scalar products, of all matrices, for which a library call is done
             with before plain arithmetic has repaid its compilation in a thousand calls.
         thin: most terms of a sum of outer products for which plain arithmetic is faster.
@@ -48,8 +49,9 @@ class Tuning:
     tiny: int = 8
     tiny_complex: int = 4
     many: int = 32
-    repays: int = 1 << 13
-    repays_alone: int = 1 << 14
+    repays: int = 1 << 14
+    repays_tiny: int = 1 << 13
+    repays_rows: int = 8
     products: int = 1 << 14
     thin: int = 4
     gram_schmidt: int = 512
