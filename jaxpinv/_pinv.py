@@ -111,12 +111,12 @@ def pinv(
     two Gram matrices if not, and by Gram-Schmidt in batches of matrices of at most 512
     elements of which one side is at most 8. A matrix that is not proven takes one thin
     singular value decomposition (`eigh` if `hermitian`). That program takes longer to
-    compile, so `method="auto"` chooses it where about a thousand calls repay that: where the
-    number of matrices times `n^2 + m n / 8`, n being the shorter side, is at least 16384.
-    If n is at most 8, 8192 are enough, but then for 32 matrices or more. On a CPU batches
-    go through in chunks. With jaxlib before 0.12 a call of LAPACK gets so few matrices that it
-    does not divide them among threads, because such calls may wait for each other for ever.
-    The result for a matrix does not depend on the others of its batch; one with
+    compile, so `method="auto"` chooses it where about a thousand calls repay that: where
+    the number of matrices times `n^2 + m n / 8`, n being the shorter side, is at least
+    16384. If n is at most 8, 8192 are enough, but then for 32 matrices or more. On a CPU
+    batches go through in chunks. With jaxlib before 0.12 a call of LAPACK gets so few
+    matrices that it does not divide them among threads, because such calls may wait for
+    each other for ever. The result for a matrix does not depend on the others of its batch; one with
     several tolerances goes by the largest. Where LAPACK does not converge on a matrix the
     decomposition is taken again on a CPU, of a multiple, but not in a program that the
     compiler divides over devices, nor on other platforms, where the host would have to be

@@ -72,9 +72,10 @@ def pinv(
         rtol: singular values up to `rtol` times the largest one are truncated. A number,
             traced or not. If neither tolerance is given it is `min(m * eps, sqrt(eps))` of
             the dtype that is computed in, with the `m` of the whole matrix, or `eps` of the
-            dtype of `a` if that is larger. The bound matters beyond `1 / sqrt(eps)` rows, 2896 in single precision: there `m * eps`, the
-            default of `jaxpinv.pinv`, would truncate more and more, and everything at 8.4
-            million. If only `atol` is given it is that where `atol` is zero, and zero
+            dtype of `a` if that is larger. The bound matters beyond `1 / sqrt(eps)` rows,
+            2896 in single precision: there `m * eps`, the default of `jaxpinv.pinv`, would
+            truncate more and more, and everything at 8.4 million. If only `atol` is given
+            it is that where `atol` is zero, and zero
             elsewhere.
         atol: singular values up to `atol`, in the unit of `a`, are truncated. Zero by
             default.

@@ -16,8 +16,8 @@ class Tuning:
         tiny_complex: the same for complex matrices.
         many: fewest matrices for which that holds.
         repays: a factorization without singular values of m by n matrices saves time like
-            `n^2 + m n / repays_rows`. From this sum over a batch on it saves more in about a
-            thousand calls than it takes to compile.
+            `n^2 + m n / repays_rows`. From this sum over a batch on it saves more in about
+            a thousand calls than it takes to compile.
         repays_tiny: the same for tiny matrices, of which there must be `many` as well.
         repays_rows: see `repays`.
         products: most scalar products, of all matrices, for which a library call is done
