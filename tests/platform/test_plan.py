@@ -13,7 +13,9 @@ DIVIDED = Target(is_cpu=True, is_whole=False, devices=8)
 TYPED = Target(is_cpu=True, is_whole=True, has_typed_axes=True)
 
 
-def planned(shape, target=CPU, *, is_complex=False, method="direct", tuning=DEFAULT):
+def planned(
+    shape, target=CPU, *, is_complex=False, method: plan.Method = "direct", tuning=DEFAULT
+):
     return plan.factorization(
         shape, target, is_complex=is_complex, method=method, tuning=tuning
     )
