@@ -32,6 +32,7 @@ CASES = [
 IDS = ["-".join(map(str, (*shape, kind))) for shape, kind, _ in CASES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "kind", "programs"), CASES, ids=IDS)
 def test_errors_are_a_small_multiple_of_eps_times_the_condition(shape, kind, programs):
     cells = list(shapes.measure(shape, [kind], 1, (AUTO,), programs))

@@ -38,12 +38,12 @@ def test_round_trip_gives_the_same_numbers(rng, f):
 
 
 @pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS)
-@pytest.mark.parametrize("batch", [1, 2, 7])
-def test_a_symbolic_batch_dimension_serves_every_batch(rng, f, batch):
+def test_a_symbolic_batch_dimension_serves_every_batch(rng, f):
     (b,) = export.symbolic_shape("b")
     exported = export.export(jax.jit(f))(jax.ShapeDtypeStruct((b, 5, 4), np.float64))
-    a = gaussian(rng, (batch, 5, 4))
-    assert np.array_equal(exported.call(a), jax.jit(f)(a))
+    for batch in (1, 2, 7):
+        a = gaussian(rng, (batch, 5, 4))
+        assert np.array_equal(exported.call(a), jax.jit(f)(a))
 
 
 def test_an_exported_program_can_be_differentiated_twice(rng):

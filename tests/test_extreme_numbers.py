@@ -73,6 +73,7 @@ def gradients(a, b, ct, e):
     return gradient(a), *jax.jvp(second, (a,), (e,))
 
 
+@pytest.mark.slow_unless("tall")
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((6, 4), np.float32), ((4, 6), np.complex64)],

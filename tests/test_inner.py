@@ -128,6 +128,7 @@ def test_empty_matrices_have_gradients(shape):
     assert gradient.shape == shape
 
 
+@pytest.mark.slow
 def test_derivatives_sum_over_rows_in_chunks_too(rng):
     m, n = 300_000, 5
     a = rng.uniform(0, 1, (m, n)).astype(np.float32)

@@ -54,6 +54,7 @@ class TestSingularValues:
     """They differentiate as those of `jnp.linalg.svd`."""
 
     # A dtype for each: all of both compile twice as much.
+    @pytest.mark.slow_unless("tall")
     @pytest.mark.parametrize(
         ("shape", "dtype", "hermitian"),
         [
@@ -93,6 +94,7 @@ class TestSingularValues:
         for x, y in zip(derivatives(ours, a), derivatives(theirs, a), strict=True):
             assert relative_error(x, y) <= bound(np.float64, 1e3)
 
+    @pytest.mark.slow_unless("10, 64")
     @pytest.mark.parametrize("shape", [(10, 64, 16), (10, 16, 64)], ids=str)
     def test_calls_of_lapack_for_a_batch_are_left_to_one_thread(
         self, rng, shape, monkeypatch

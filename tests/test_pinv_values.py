@@ -31,6 +31,7 @@ def condition(spectrum, k):
     return max(kept) / min(kept) if kept else 1.0
 
 
+@pytest.mark.slow_unless("float64|complex64")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -139,6 +140,7 @@ SCALES = {
 SCALES |= {np.complex64: SCALES[np.float32], np.complex128: SCALES[np.float64]}
 
 
+@pytest.mark.slow_unless("complex64|float64")
 @pytest.mark.parametrize(
     ("dtype", "scale"), [(dtype, s) for dtype, scales in SCALES.items() for s in scales]
 )
@@ -199,6 +201,7 @@ class TestSinglePrecisionMode:
         assert x.dtype == np.float32
         assert rank.tolist() == [4, 3, 2]
 
+    @pytest.mark.slow_unless("pinv")
     def test_hessian_agrees_with_that_in_double_precision(self, pinv, rng):
         a = matrix(rng, (5, 4), [3, 2, 1, 0.5])
         hessian = hessian_of_sum(pinv, a.astype(np.float32))

@@ -140,6 +140,7 @@ def loss(a, rtol, atol):
     return jnp.sum(jaxpinv.pinv(a, rtol, atol=atol) ** 2)
 
 
+@pytest.mark.slow_unless("scalar")
 @pytest.mark.parametrize("argument", [1, 2], ids=["rtol", "atol"])
 @pytest.mark.parametrize("shape", [(), (3,)], ids=["scalar", "batch"])
 def test_tolerances_have_zero_derivatives_of_every_kind(rng, argument, shape):
@@ -153,6 +154,7 @@ def test_tolerances_have_zero_derivatives_of_every_kind(rng, argument, shape):
     assert not np.any(mixed)
 
 
+@pytest.mark.slow
 def test_a_traced_rtol_works_in_every_order_of_transformations(rng):
     a = matrix(rng, (3, 5, 4), SPECTRUM)
     rtols = jnp.array([0.01, 0.2, 0.4])
@@ -172,6 +174,7 @@ def test_a_traced_rtol_works_in_every_order_of_transformations(rng):
         np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_traced_rtol_works_in_scan_cond_and_while_loop(rng):
     a = matrix(rng, (5, 4), SPECTRUM)
     rtols = jnp.array([0.01, 0.2, 0.4])

@@ -44,11 +44,6 @@ def loss_by(pinv):
     return loss
 
 
-def value(f):
-    """The function itself."""
-    return f
-
-
 def hessian_vector_product(f):
     """The derivative of the gradient along the first argument."""
     return lambda a, *rest: jax.jvp(lambda a: jax.grad(f)(a, *rest), (a,), (a,))[1]
@@ -76,13 +71,12 @@ class TestJaxprs:
         jaxpr = jax.make_jaxpr(lambda a, e: jax.jvp(jaxpinv.pinv, (a,), (e,)))(a, a)
         assert names(jaxpr) == ["factor", "pinv_form"]
 
+    @pytest.mark.slow_unless("pinv-2")
     @pytest.mark.parametrize(
         ("pinv", "order", "hermitian"),
         [
-            ("pinv", 1, False),
             ("pinv", 2, True),
             ("pinv", 3, False),
-            ("lstsq", 1, True),
             ("lstsq", 2, False),
         ],
         indirect=["pinv"],
@@ -123,16 +117,24 @@ class TestVmap:
         looped = np.stack([pinv(x) for x in stacked], axis=out_axis)
         assert np.array_equal(mapped, looped)
 
-    # Each two of what is mapped, the order, and the function. All products are 36.
+    # Everything that is mapped under the gradient and the second derivative, of every kind.
+    @pytest.mark.slow_unless("matrix-pinv|tolerance-lstsq")
     @pytest.mark.parametrize(
         ("axes", "pinv", "hermitian", "derive"),
         [
-            pytest.param(axes, *kind, derive, id=f"{name}-{kind_name}-{derive.__name__}")
-            for i, (name, axes) in enumerate(MAPPED.items())
-            for j, (kind_name, kind) in enumerate(KINDS.items())
-            for derive in [(value, jax.grad, hessian_vector_product)[(i + j) % 3]]
-        ]
-        + [pytest.param((0, 0), "pinv", False, jax.hessian, id="both-pinv-hessian")],
+            pytest.param(
+                MAPPED[name], *KINDS[kind], derive, id=f"{name}-{kind}-{derive.__name__}"
+            )
+            for name, kind, derive in [
+                ("matrix", "pinv", jax.grad),
+                ("matrix", "lstsq_hermitian", hessian_vector_product),
+                ("tolerance", "pinv_hermitian", jax.grad),
+                ("tolerance", "lstsq", hessian_vector_product),
+                ("both", "lstsq_hermitian", jax.grad),
+                ("both", "pinv", hessian_vector_product),
+                ("both", "pinv", jax.hessian),
+            ]
+        ],
         indirect=["pinv"],
     )
     def test_over_matrix_or_tolerance_or_both(self, loss, rng, axes, hermitian, derive):
@@ -163,6 +165,7 @@ class TestVmap:
         [line] = [line for line in text.splitlines() if "lapack_dgesdd_ffi" in line]
         assert ": (tensor<1x5x4xf64>) -> " in line
 
+    @pytest.mark.slow_unless("pinv")
     @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)], ids=str)
     def test_of_tangents_and_cotangents(self, pinv, rng, axes):
         shapes = [(3, 5, 4) if axis == 0 else (5, 4) for axis in axes]
@@ -188,6 +191,7 @@ class TestVmap:
             assert jax.vmap(jax.grad(loss))(x).shape == (length, 5, 4)
 
 
+@pytest.mark.slow_unless("complex")
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 def test_linearized_map_has_the_transpose(pinv, rng, dtype):
     a, e = matrix(rng, (5, 4), SPECTRUM, dtype), gaussian(rng, (5, 4), dtype)
@@ -214,11 +218,12 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.slow_unless("^(jit|cond)-pinv-2")
 @pytest.mark.parametrize(
     ("wrap", "pinv", "order"),
     [
-        *((name, pinv, n) for name in WRAPPERS for pinv, n in [("pinv", 2), ("lstsq", 1)]),
-        # The highest orders, which take the longest to compile, under two each.
+        *((name, "pinv", 2) for name in WRAPPERS),
+        # What takes the longest to compile, under two each.
         *((name, "pinv", 3) for name in ("jit_checkpoint", "cond")),
         *((name, "lstsq", 2) for name in ("checkpoint", "map")),
     ],
@@ -234,6 +239,7 @@ def test_derivatives_pass_through(loss, a, wrap, order):
     assert relative_error(result, derive(loss, a)) <= bound(np.float64, 1e3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pinv", "through"),
     [("pinv", "cond"), ("pinv", "scan"), ("lstsq", "cond")],
@@ -306,6 +312,7 @@ def test_every_product_is_in_highest_precision(loss, a, precision):
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pinv", "hermitian"), [("pinv", True), ("lstsq", False)], indirect=["pinv"]
 )

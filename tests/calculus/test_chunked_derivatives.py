@@ -67,6 +67,7 @@ def problem(rng, dtype=np.float64):
     return tuple(map(jnp.asarray, (a, *others)))
 
 
+@pytest.mark.slow_unless("lstsq")
 @pytest.mark.parametrize(
     ("f", "dtype"),
     [
@@ -85,6 +86,7 @@ def test_second_derivatives_in_blocks_are_those_of_each_matrix(rng, sizes, f, dt
         assert relative_error(found[i], alone) < bound(dtype, 1e3)
 
 
+@pytest.mark.slow_unless("3-")
 @pytest.mark.parametrize(("count", "block"), [(3, (3, 1)), (7, (1, BATCH))])
 def test_directions_for_all_matrices_go_along_the_longer_axis(rng, sizes, count, block):
     a, b, _ = problem(rng)
@@ -105,6 +107,7 @@ def test_what_is_cut_makes_only_its_block_pay(rng, sizes):
     assert np.array_equal(found[:2], expected[:2])
 
 
+@pytest.mark.slow
 def test_each_device_goes_through_its_blocks_in_shard_map(rng, sizes):
     a, b, e = (jnp.concatenate([x, x[:1]]) for x in problem(rng))
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -118,6 +121,7 @@ def test_each_device_goes_through_its_blocks_in_shard_map(rng, sizes):
     assert relative_error(found, f(a, b, e)) < bound(np.float64, 1e3)
 
 
+@pytest.mark.slow_unless("2, 3")
 @pytest.mark.parametrize("batch", [(6,), (2, 3)], ids=str)
 def test_gradients_of_proven_and_of_other_square_matrices_are_those_of_each(rng, batch):
     # Of the third and the sixth a singular value is cut: they alone have a range.

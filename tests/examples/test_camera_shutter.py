@@ -12,6 +12,8 @@ import pytest
 
 import jaxpinv
 
+pytestmark = pytest.mark.slow
+
 # The folder that Python itself puts there when an example is run as a script.
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 camera = importlib.import_module("truncated_regularisation_camera")

@@ -12,6 +12,8 @@ from scipy.spatial.transform import Rotation
 
 import jaxpinv
 
+pytestmark = pytest.mark.slow
+
 # The folder that Python itself puts there when an example is run as a script.
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 nist = importlib.import_module("nist")

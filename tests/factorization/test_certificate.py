@@ -43,6 +43,7 @@ class TestCertificate:
     """No matrix with a value to cut is certified."""
 
     # Real and complex ones by every way.
+    @pytest.mark.slow_unless("3, 3|12, 12")
     @pytest.mark.parametrize(
         ("shape", "dtype"),
         [
@@ -74,6 +75,7 @@ class TestCertificate:
         tolerances = {"rtol": np.zeros(40), "atol": np.zeros(40), name: cutoffs}
         assert np.all(singular_values_taken(a, **tolerances))
 
+    @pytest.mark.slow_unless("9-float32")
     @pytest.mark.parametrize(
         ("n", "dtype"),
         [(9, np.float32), (60, np.float32), (60, np.float64)],
@@ -102,6 +104,7 @@ class TestCertificate:
             if rank == n:
                 assert relative_error(x, y) <= 2 * bound(dtype, condition)
 
+    @pytest.mark.slow
     def test_growth_in_elimination_does_not_deceive(self):
         for a in (wilkinson(60), wilkinson(60).T):
             error = relative_error(jaxpinv.pinv(a), np.linalg.pinv(a))
@@ -164,6 +167,7 @@ def test_gaussian_500_by_500_is_certified_in_single_precision(seed):
     assert not singular_values_taken(a)
 
 
+@pytest.mark.slow_unless("40|49")
 @pytest.mark.parametrize("n", [40, 49, 64, 300, 301])
 def test_an_inverse_by_blocks_of_columns_or_rows_is_certified(rng, n):
     a = random(rng, (n, n), np.float64)

@@ -58,6 +58,7 @@ def value_gradient_and_hvp(a, ct, e, method, hermitian=False):
 
 
 # Batches of one axis are among the mixed ones below.
+@pytest.mark.slow_unless("square-float32|tiny_wide")
 @pytest.mark.parametrize(
     "case",
     [
@@ -112,6 +113,7 @@ def test_a_diagonal_matrix_has_exactly_the_reciprocals():
     assert np.array_equal(jaxpinv.pinv(np.diag(d)), np.diag(1 / d))
 
 
+@pytest.mark.slow
 def test_hermitian_matrices_go_without_eigenvalues(rng):
     dtype = np.complex128
     eigenvalues = list(np.array([1, -1] * 6) * np.geomspace(1, CONDITION, 12))
@@ -144,6 +146,7 @@ def test_long_matrices_go_by_what_suits_them(shape, expected):
     assert chosen == [expected and getattr(_direct, expected)]
 
 
+@pytest.mark.slow_unless("3, 100")
 @pytest.mark.parametrize("shape", [(1, 200, 200), (3, 100, 100)], ids=str)
 def test_inverses_of_unitary_matrices_are_as_accurate_as_by_singular_values(rng, shape):
     others = gaussian(rng, shape, np.complex64)
@@ -195,6 +198,7 @@ class TestMixedBatches:
         # The values of a matrix that is not finite are NaN.
         assert np.flatnonzero(taken | (np.arange(70) == 7)).tolist() == [3, 7, 40, 41, 69]
 
+    @pytest.mark.slow_unless("14, 10")
     def test_results_do_not_depend_on_batch_mates(self, rng, batch):
         ct, e = gaussian(rng, np.swapaxes(batch, 1, 2).shape), gaussian(rng, batch.shape)
         results = value_gradient_and_hvp(batch, ct, e, "auto")
@@ -205,6 +209,7 @@ class TestMixedBatches:
             for x, y in zip(results, again, strict=True):
                 assert np.array_equal(x[mine], y[mine])
 
+    @pytest.mark.slow_unless("14, 10")
     def test_singular_matrices_have_the_result_of_their_singular_values(self, rng, batch):
         ct, e = gaussian(rng, np.swapaxes(batch, 1, 2).shape), gaussian(rng, batch.shape)
         results = [value_gradient_and_hvp(batch, ct, e, m) for m in ("auto", "svd")]
@@ -231,9 +236,8 @@ def test_tolerances_that_enlarge_the_batch_count_all(rng, shape):
 
 
 # Every way, with a batch and without, and with rows and columns exchanged.
-@pytest.mark.parametrize(
-    "name", ["tiny_square", "tiny_wide", "square", "squares", "talls", "wide"]
-)
+@pytest.mark.slow_unless("talls")
+@pytest.mark.parametrize("name", ["tiny_wide", "square", "squares", "talls", "wide"])
 def test_lstsq_agrees_in_every_field_and_gradient(rng, name):
     shape = SHAPES[name]
     a, b = random(rng, shape, np.float64), gaussian(rng, (*shape[:-1], 2))

@@ -56,6 +56,7 @@ def hard(request):
     return Hard(request.param)
 
 
+@pytest.mark.slow_unless("912-svd")
 @pytest.mark.parametrize("method", ["auto", "svd"])
 def test_values_of_a_matrix_on_which_lapack_gives_up(rng, hard, method):
     b = gaussian(rng, (len(hard.a), 2))
@@ -70,6 +71,7 @@ def test_values_of_a_matrix_on_which_lapack_gives_up(rng, hard, method):
     assert relative_error(found.singular_values, values) <= bound(np.float64, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["auto", "svd"])
 def test_in_a_batch_the_others_stay_what_they_are(rng, hard, method):
     others = np.stack([np.eye(len(hard.a)), hard.a.T, gaussian(rng, hard.a.shape)])
@@ -82,6 +84,7 @@ def test_in_a_batch_the_others_stay_what_they_are(rng, hard, method):
     assert np.array_equal(np.delete(x, 2, axis=0), np.delete(without, 2, axis=0))
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_matrix_on_which_lapack_gives_up(rng, hard):
     b = gaussian(rng, (len(hard.a), 1))
 
@@ -97,6 +100,7 @@ def test_derivatives_of_a_matrix_on_which_lapack_gives_up(rng, hard):
     assert relative_error(ds, exact) <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_rows_of_such_a_matrix_on_many_devices(hard, count):
     devices = jax.devices()[:count]
@@ -109,6 +113,7 @@ def test_the_rows_of_such_a_matrix_on_many_devices(hard, count):
     assert relative_error(dx, hard.slope(pinv_of_factors)) <= 1e-6
 
 
+@pytest.mark.slow
 def test_a_batch_within_shard_map(rng, hard):
     mesh = jax.make_mesh((2,), ("batch",), (AxisType.Auto,), devices=jax.devices()[:2])
     spec = PartitionSpec("batch")
@@ -120,6 +125,7 @@ def test_a_batch_within_shard_map(rng, hard):
         assert relative_error(found, exact) <= hard.limit
 
 
+@pytest.mark.slow
 def test_a_batch_of_an_exported_program_with_a_symbolic_size(hard):
     (b,) = export.symbolic_shape("b")
     exported = export.export(jax.jit(jaxpinv.pinv))(
@@ -182,6 +188,7 @@ def run(decompose, a):
     return [np.asarray(x) for x in found]
 
 
+@pytest.mark.slow_unless("complex128")
 @pytest.mark.parametrize(
     "dtype", [np.float32, np.float64, np.complex128], ids=lambda x: x.__name__
 )
@@ -205,6 +212,7 @@ def test_those_that_fail_are_redone_and_the_others_are_unchanged(rng, kind, chos
         assert np.array_equal(x[kept], y[kept])
 
 
+@pytest.mark.slow_unless("2, 2")
 @pytest.mark.parametrize("exponent", [-600, 600])
 @pytest.mark.parametrize("batch", [(), (1,), (1, 1), (2, 2)], ids=str)
 @pytest.mark.parametrize("kind", CALLS)

@@ -145,6 +145,7 @@ def test_the_grid_has_every_shape_and_mixes_two_per_cent():
     assert not any(np.array_equal(a, other) for other in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", cases.OPERATIONS)
 @pytest.mark.parametrize("hermitian", [False, True])
 def test_the_methods_of_jax_agree_on_a_small_case(operation, hermitian):
@@ -159,6 +160,7 @@ def test_the_methods_of_jax_agree_on_a_small_case(operation, hermitian):
     np.testing.assert_allclose(found[REFERENCE], found[peers.JNP], rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", least_squares.PARTS)
 @pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5)], ids=str)
 def test_the_ways_to_a_least_squares_gradient_agree(part, shape):
@@ -193,6 +195,7 @@ def test_pictures_are_drawn_from_what_json_keeps(tmp_path):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
+@pytest.mark.slow
 def test_importing_the_benchmarks_needs_no_optional_package():
     script = (
         "import sys\n"

@@ -44,6 +44,7 @@ def test_every_feature_has_its_row():
     assert [row[0] for row in table("What the others do")[1:]] == list(features.ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", features.ROWS)
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
 def test_a_cell_says_what_a_call_returns(library, row):

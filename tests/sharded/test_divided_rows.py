@@ -103,6 +103,7 @@ def put_arguments(a, e, ct):
     return put(a), put(e), put(ct, BY_COLUMNS)
 
 
+@pytest.mark.slow_unless("real")
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
 @pytest.mark.parametrize("case", SPECTRA)
 def test_pinv_and_its_derivatives_are_those_of_the_whole_matrix(rng, dtype, case):
@@ -116,6 +117,7 @@ def test_pinv_and_its_derivatives_are_those_of_the_whole_matrix(rng, dtype, case
         assert y.sharding.is_equivalent_to(NamedSharding(mesh_of(8), spec), 2)
 
 
+@pytest.mark.slow_unless("cut")
 @pytest.mark.parametrize(
     ("k", "rtol"), [(1, None), (2, 0.25)], ids=["vector and default", "matrix and cut"]
 )
@@ -140,6 +142,7 @@ def test_the_default_cutoff_counts_the_rows_of_all_devices(rng):
     assert int(pinv_by_rows(put(a), return_rank=True)[1]) == 4
 
 
+@pytest.mark.slow_unless("3")
 @pytest.mark.parametrize("count", [1, 3, 6])
 def test_any_number_of_devices_may_have_fewer_rows_than_columns(rng, count):
     m, n = -(-5 // count) * count, 5

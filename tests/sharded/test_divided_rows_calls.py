@@ -109,6 +109,7 @@ def check_jvp(case, f, a, e, gradient):
     assert abs(float(tangent) - np.sum(gradient * e)) <= TOLERANCE * scale
 
 
+@pytest.mark.slow_unless("Explicit-jit|Auto-eager")
 @CASES
 def test_pinv_has_its_derivatives_however_it_is_called(rng, kind, call, source):
     case = Case(kind, call, source)
@@ -125,6 +126,7 @@ def test_pinv_has_its_derivatives_however_it_is_called(rng, kind, call, source):
         check_jvp(case, total, a, e, expected)
 
 
+@pytest.mark.slow_unless("Auto-jit-context")
 @CASES
 def test_lstsq_has_its_derivatives_however_it_is_called(rng, kind, call, source):
     case = Case(kind, call, source)
@@ -148,6 +150,7 @@ def test_lstsq_has_its_derivatives_however_it_is_called(rng, kind, call, source)
         check_jvp(case, lambda a: total(a, other), a, e, of_a)
 
 
+@pytest.mark.slow_unless("Explicit-jit-array")
 @CASES
 def test_lstsq_maps_over_columns_however_it_is_called(rng, kind, call, source):
     case = Case(kind, call, source)

@@ -83,6 +83,7 @@ def on_meshes(auto, explicit):
     )
 
 
+@pytest.mark.slow_unless("explicit-(tall|square)")
 class TestShardedBatch:
     """Nothing leaves its device.
 
@@ -160,6 +161,7 @@ def derivatives_by_tolerance():
     return a, rtol, [sum(parts) for parts in zip(*rows, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh", "pinv"),
     [(AxisType.Explicit, "pinv"), (AxisType.Auto, "lstsq")],
@@ -217,6 +219,7 @@ def second_derivatives_on_one_device(case):
 
 
 # Every kind of mesh, function and operand that is divided; of third order, one.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh", "pinv", "case"),
     [
@@ -260,6 +263,7 @@ def total(a, b, rtol):
 gradients = jax.jit(jax.grad(total, (0, 1)))
 
 
+@pytest.mark.slow_unless("auto-b")
 @pytest.mark.parametrize(("kind", "specs", "rtol"), DIVIDED.values(), ids=DIVIDED)
 class TestShardedArgumentsOfLstsq:
     """Batches of one argument or both over eight devices."""
