@@ -30,6 +30,7 @@ CALLS = {
 }
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("name", CALLS)
 def test_a_second_call_runs_what_the_first_one_compiled(name, rng, monkeypatch):
     def refuse(*args, **kwargs):

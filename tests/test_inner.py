@@ -22,6 +22,7 @@ def limit(m, k, j, dtype):
     return factor * (chunk + _GROUP * stages + 2) * np.finfo(dtype).eps / 2
 
 
+@pytest.mark.slow_unless("float32")
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
 @pytest.mark.parametrize(
     ("m", "k", "j"),

@@ -110,7 +110,7 @@ compiled = jax.jit(jaxpinv.lstsq)
 
 
 # A real and a complex dtype for each shape, one of each precision.
-@pytest.mark.slow_unless("complex")
+@pytest.mark.slow_unless("complex128")
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [
@@ -199,6 +199,7 @@ def test_one_matrix_for_many_right_hand_sides_is_factored_once(rng):
     assert re.search(r": \(tensor<(1x)?5x4xf64>\) -> ", line)
 
 
+@pytest.mark.slow
 def test_mapped_over_either_argument_equals_a_loop(rng):
     a, b = gaussian(rng, (3, 5, 4)), gaussian(rng, (3, 5))
 

@@ -31,7 +31,7 @@ CASES = [
 ]
 
 
-@pytest.mark.slow_unless("float.*(auto|svd)")
+@pytest.mark.slow_unless("float32")
 @pytest.mark.parametrize("method", ["auto", "svd"])
 @pytest.mark.parametrize(
     ("shape", "dtype"), CASES, ids=lambda x: str(x) if isinstance(x, tuple) else x.__name__
@@ -45,7 +45,7 @@ def test_it_is_that_of_numpy(rng, shape, dtype, method):
         assert np.array_equal(found, expected)
 
 
-@pytest.mark.slow_unless(r"\(5, 5\)|1100")
+@pytest.mark.slow_unless("1100")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_compiled_call_has_the_rank_of_an_eager_one(rng, shape):
     compiled = jax.jit(jaxpinv.matrix_rank)
@@ -59,6 +59,7 @@ def test_default_dtype_without_double_precision(rng):
         assert jaxpinv.matrix_rank(np.eye(3, dtype=np.float32)).dtype == jnp.int32
 
 
+@pytest.mark.slow_unless("4400")
 @pytest.mark.parametrize("size", [4400, 40])
 def test_matrices_of_one_batch_have_ranks_of_their_own(rng, size):
     # In every order: a chunk without full rank ends the search for it.
@@ -101,6 +102,7 @@ def test_tolerances_are_of_batch_shape_and_enlarge_it(rng, size):
     assert np.array_equal(jaxpinv.matrix_rank(batch, atol=each), expected)
 
 
+@pytest.mark.slow_unless("4400")
 @pytest.mark.parametrize("size", [3, 4400])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_matrix_that_is_not_finite_has_rank_0_alone(rng, size, value):
@@ -112,7 +114,7 @@ def test_a_matrix_that_is_not_finite_has_rank_0_alone(rng, size, value):
     assert jaxpinv.matrix_rank(a[1]) == 0
 
 
-@pytest.mark.slow_unless("4400.*1e-30|30, 4")
+@pytest.mark.slow_unless("30, 4")
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 @pytest.mark.parametrize("shape", [(5, 4), (30, 4), (4400, 5, 4)], ids=str)
 def test_no_size_of_the_elements_changes_it(rng, shape, scale):

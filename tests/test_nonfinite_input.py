@@ -27,6 +27,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 def test_every_bad_element_of_every_shape_returns_at_once():
     # In a process of its own: jnp.linalg.pinv never returns for some of these, and
     # cannot be interrupted.
@@ -63,6 +64,7 @@ def derived(pinv, a, hermitian):
     return {"value": x, "gradient": gradient, "hvp": hvp}
 
 
+@pytest.mark.slow_unless("pinv.*float32|lstsq.*hermitian")
 @pytest.mark.parametrize(
     ("hermitian", "dtype"),
     [(False, np.float32), (False, np.complex128), (True, np.complex64)],
@@ -109,6 +111,7 @@ def test_an_infinite_rtol_cuts_everything_also_of_a_zero_matrix(pinv):
     assert np.array_equal(x, np.zeros((2, 2, 3)))
 
 
+@pytest.mark.slow_unless("pinv")
 def test_zero_matrix_has_finite_derivatives(pinv):
     def total(a):
         return jnp.sum(pinv(a))

@@ -56,6 +56,7 @@ class TestNullProjection:
         paired = np.sum(back[0] * e) + np.sum(back[1] * x)
         assert abs(np.sum(ct * pushed) - paired) <= bound(np.float64, 1e3)
 
+    @pytest.mark.slow_unless("7, 6")
     @pytest.mark.parametrize("shape", [(6, 7), (7, 6), (6, 6)], ids=str)
     def test_it_does_not_lose_digits_with_the_condition(self, rng, shape):
         # One value is zero, and the others reach down to 1e-5.
@@ -106,6 +107,7 @@ class TestNullProjection:
 class TestMatrixRank:
     """The rank that the others report."""
 
+    @pytest.mark.slow_unless("2-False|2-True")
     @pytest.mark.parametrize("hermitian", [False, True])
     @pytest.mark.parametrize("rank", range(5))
     def test_agrees_with_numpy_and_with_the_others(self, rng, rank, hermitian):

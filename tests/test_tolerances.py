@@ -21,6 +21,7 @@ def rank(pinv, a, *args, **kwargs):
     return rank.tolist()
 
 
+@pytest.mark.slow_unless("pinv.*(tall|square)|lstsq.*wide")
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (4, 4)], ids=["tall", "wide", "square"])
 @pytest.mark.parametrize(
     ("tolerances", "expected"),
@@ -84,6 +85,7 @@ def test_positional_arguments_are_those_of_numpy_and_jnp(pinv, rng):
     assert np.array_equal(pinv(a, 0.1, True), pinv(a, rtol=0.1, hermitian=True))
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize(
     ("batch", "rtol_shape", "atol_shape", "result"),
     [

@@ -106,7 +106,7 @@ def by_every_mode(pinv, a, ct, e1, e2, e3, atol):
     return second, third
 
 
-@pytest.mark.slow_unless("pinv.*(tall-complex|batched)")
+@pytest.mark.slow_unless("pinv.*tall-complex")
 @pytest.mark.parametrize(("spectrum", "cutoff"), SPECTRA.values(), ids=SPECTRA)
 @all_cases
 class TestEveryShapeSpectrumAndDtype:
@@ -146,6 +146,7 @@ class TestEveryShapeSpectrumAndDtype:
         assert abs(pair(ct, pushed) - pair(pullback(ct)[0], e)) <= bound(np.float64) * size
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("spectrum", [[3, 2, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]], ids=str)
 def test_default_cutoff_takes_exact_deficiency_as_such(pinv, rng, spectrum, order):
@@ -167,7 +168,7 @@ def test_derivative_is_exact_where_large_values_are_cut(pinv, rng, shape, order,
     assert relative_error(result, exact) <= TOLERANCE
 
 
-@pytest.mark.slow_unless("complex")
+@pytest.mark.slow_unless("pinv.*complex")
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize(
     ("eigenvalues", "cutoff"),
@@ -235,7 +236,7 @@ def first_and_second(pinv, a, e):
     return jax.jvp(along(pinv, e), (a,), (e,))
 
 
-@pytest.mark.slow_unless(r"pinv-\(6, 7\)|pinv-\(16")
+@pytest.mark.slow_unless(r"pinv-\(6, 7\)")
 @pytest.mark.parametrize("condition", [1e2, 1e3, 1e4])
 @pytest.mark.parametrize("shape", [(7, 6), (20, 8), (16, 16), (6, 7)], ids=str)
 def test_single_precision_loses_no_more_than_the_condition(pinv, rng, shape, condition):
@@ -266,7 +267,7 @@ def test_derivatives_do_not_depend_on_the_factorisation(rng, order):
     assert relative_error(result, exact_derivative(a, directions, 0.1)) <= TOLERANCE
 
 
-@pytest.mark.slow_unless("pinv")
+@pytest.mark.slow
 def test_jacobians_by_both_modes_agree_with_the_oracle(pinv, rng):
     a = matrix(rng, (3, 2), [2, 1])
     basis = np.eye(6).reshape(6, 3, 2)

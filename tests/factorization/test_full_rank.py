@@ -58,7 +58,7 @@ def value_gradient_and_hvp(a, ct, e, method, hermitian=False):
 
 
 # Batches of one axis are among the mixed ones below.
-@pytest.mark.slow_unless("square-float32|tiny_wide")
+@pytest.mark.slow_unless("square-float32")
 @pytest.mark.parametrize(
     "case",
     [
@@ -80,6 +80,7 @@ def test_values_and_derivatives_are_those_by_singular_values(rng, case):
         assert relative_error(x, y) <= bound(dtype, CONDITION ** (order + 1))
 
 
+@pytest.mark.slow_unless("tiny_wide|talls|(^|-)square-")
 @all_cases
 class TestAgreement:
     """Direct values next to others."""
@@ -98,6 +99,7 @@ class TestAgreement:
         assert np.array_equal(x, y / scale)
 
 
+@pytest.mark.slow_unless("14, 10")
 @pytest.mark.parametrize("shape", [(2, 20, 6, 4), (3, 14, 10), (40, 30)], ids=str)
 def test_columns_of_u_are_orthonormal_to_rounding(rng, shape):
     n = shape[-1]
@@ -146,7 +148,7 @@ def test_long_matrices_go_by_what_suits_them(shape, expected):
     assert chosen == [expected and getattr(_direct, expected)]
 
 
-@pytest.mark.slow_unless("3, 100")
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 200, 200), (3, 100, 100)], ids=str)
 def test_inverses_of_unitary_matrices_are_as_accurate_as_by_singular_values(rng, shape):
     others = gaussian(rng, shape, np.complex64)
@@ -193,12 +195,13 @@ class TestMixedBatches:
         a[7, 0, 0] = np.nan
         return a
 
+    @pytest.mark.slow_unless("3, 3|12, 12")
     def test_only_those_that_need_them_take_singular_values(self, batch):
         taken = np.asarray(singular_values_taken(batch))
         # The values of a matrix that is not finite are NaN.
         assert np.flatnonzero(taken | (np.arange(70) == 7)).tolist() == [3, 7, 40, 41, 69]
 
-    @pytest.mark.slow_unless("14, 10")
+    @pytest.mark.slow
     def test_results_do_not_depend_on_batch_mates(self, rng, batch):
         ct, e = gaussian(rng, np.swapaxes(batch, 1, 2).shape), gaussian(rng, batch.shape)
         results = value_gradient_and_hvp(batch, ct, e, "auto")
@@ -209,7 +212,7 @@ class TestMixedBatches:
             for x, y in zip(results, again, strict=True):
                 assert np.array_equal(x[mine], y[mine])
 
-    @pytest.mark.slow_unless("14, 10")
+    @pytest.mark.slow_unless("3, 3")
     def test_singular_matrices_have_the_result_of_their_singular_values(self, rng, batch):
         ct, e = gaussian(rng, np.swapaxes(batch, 1, 2).shape), gaussian(rng, batch.shape)
         results = [value_gradient_and_hvp(batch, ct, e, m) for m in ("auto", "svd")]
@@ -224,6 +227,7 @@ class TestMixedBatches:
             assert relative_error(x[finite], y[finite]) <= bound(np.float64, CONDITION**3)
 
 
+@pytest.mark.slow_unless("40, 5")
 @pytest.mark.parametrize("shape", [(1, 5, 4), (40, 5, 4), (1, 12, 12), (14, 10)], ids=str)
 def test_tolerances_that_enlarge_the_batch_count_all(rng, shape):
     a = random(rng, shape, np.float64)

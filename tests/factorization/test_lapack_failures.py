@@ -56,7 +56,7 @@ def hard(request):
     return Hard(request.param)
 
 
-@pytest.mark.slow_unless("912-svd")
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["auto", "svd"])
 def test_values_of_a_matrix_on_which_lapack_gives_up(rng, hard, method):
     b = gaussian(rng, (len(hard.a), 2))
@@ -188,7 +188,7 @@ def run(decompose, a):
     return [np.asarray(x) for x in found]
 
 
-@pytest.mark.slow_unless("complex128")
+@pytest.mark.slow_unless("3-complex128")
 @pytest.mark.parametrize(
     "dtype", [np.float32, np.float64, np.complex128], ids=lambda x: x.__name__
 )
@@ -212,7 +212,7 @@ def test_those_that_fail_are_redone_and_the_others_are_unchanged(rng, kind, chos
         assert np.array_equal(x[kept], y[kept])
 
 
-@pytest.mark.slow_unless("2, 2")
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [-600, 600])
 @pytest.mark.parametrize("batch", [(), (1,), (1, 1), (2, 2)], ids=str)
 @pytest.mark.parametrize("kind", CALLS)

@@ -37,6 +37,7 @@ def test_blocks_give_what_the_whole_batch_does(arrays, size):
         assert np.array_equal(x, y)
 
 
+@pytest.mark.slow_unless("-3|-4")
 @pytest.mark.parametrize("chosen", [[], [4], [0, 3, 4, 10], range(BATCH)], ids=len)
 @pytest.mark.parametrize("size", SIZES)
 def test_the_chosen_ones_alone_are_replaced(arrays, size, chosen):

@@ -168,6 +168,7 @@ def test_any_number_of_devices_may_have_fewer_rows_than_columns(rng, count):
         assert relative_error(x, reference) <= bound(np.float64, 1e2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("element", [np.inf, np.nan], ids=str)
 def test_one_element_that_is_not_finite_makes_the_result_nan_on_all_devices(rng, element):
     a, e, ct = arguments_of_pinv(rng, gaussian(rng, (M, N)))

@@ -109,7 +109,7 @@ def check_jvp(case, f, a, e, gradient):
     assert abs(float(tangent) - np.sum(gradient * e)) <= TOLERANCE * scale
 
 
-@pytest.mark.slow_unless("Explicit-jit|Auto-eager")
+@pytest.mark.slow_unless("Explicit-jit-array")
 @CASES
 def test_pinv_has_its_derivatives_however_it_is_called(rng, kind, call, source):
     case = Case(kind, call, source)
@@ -150,7 +150,7 @@ def test_lstsq_has_its_derivatives_however_it_is_called(rng, kind, call, source)
         check_jvp(case, lambda a: total(a, other), a, e, of_a)
 
 
-@pytest.mark.slow_unless("Explicit-jit-array")
+@pytest.mark.slow
 @CASES
 def test_lstsq_maps_over_columns_however_it_is_called(rng, kind, call, source):
     case = Case(kind, call, source)
@@ -247,6 +247,7 @@ def test_the_default_cutoff_does_not_truncate_everything_of_many_rows():
     assert default(10**7, np.float64, capped=True) == 1e7 * 2.0**-52
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("name", CALLABLES)
 def test_the_default_cutoff_of_a_long_matrix_is_below_its_rows_times_eps(rng, name):
     eps, m = 2.0**-23, 80_000
