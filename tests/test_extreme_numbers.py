@@ -38,7 +38,7 @@ def test_the_largest_numbers_have_a_pseudo_inverse(method, shape):
     assert np.max(np.abs(x - exact)) <= np.finfo(np.float32).tiny
 
 
-@pytest.mark.slow_unless("overflows")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("of_a", "of_b", "of_ct"),
     [(1e-15, 1e15, 1e-15), (1e15, 1e-15, 1e15)],

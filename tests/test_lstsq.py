@@ -60,6 +60,7 @@ def mixed_derivative(a, b, directions, db, cut):
 class TestDerivativesInBothArguments:
     """Few columns, against differences in 50 digits."""
 
+    @pytest.mark.slow
     def test_forward_derivatives_are_exact(self, rng, shape, spectrum, kwargs, dtype):
         a, b, db = self.arrays(rng, shape, spectrum, dtype)
         directions = [gaussian(rng, shape, dtype) for _ in range(2)]
@@ -145,7 +146,7 @@ def test_every_field_agrees_with_numpy(rng, shape, spectrum, dtype):
     assert [x.dtype for x in found] == [dtype, real, np.int64, real]
 
 
-@pytest.mark.slow_unless(r"^\(5, 4\)-\(5,\)|^\(7, 1|^\(0, 5")
+@pytest.mark.slow_unless(r"^\(7, 1")
 @pytest.mark.parametrize(
     ("a", "b", "tolerance", "x", "residuals", "rank"),
     [
@@ -287,6 +288,7 @@ class TestScales:
 
         self.check(derivatives, (a, e, b, ct))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("shape", "kwargs"),
         [((6, 4), {"rtol": 0.25}), ((4, 6), {})],
@@ -346,6 +348,7 @@ class TestCost:
         assert through_pinv > flops + self.M * self.N**2
 
 
+@pytest.mark.slow
 def test_a_column_that_is_not_finite_stays_alone(rng):
     a, b = gaussian(rng, (2, 5, 4)), gaussian(rng, (2, 5, 3))
     spoiled = b.copy()

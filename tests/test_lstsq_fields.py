@@ -33,6 +33,7 @@ def value_and_jacobian(f, a, b, hermitian, **kwargs):
     return f(a, b), jax.jacobian(f, (0, 1))(a, b)
 
 
+@pytest.mark.slow_unless("more_cut|full_rank")
 class TestResiduals:
     """Squared norms that differentiate as what they are."""
 
@@ -94,7 +95,7 @@ class TestSingularValues:
         for x, y in zip(derivatives(ours, a), derivatives(theirs, a), strict=True):
             assert relative_error(x, y) <= bound(np.float64, 1e3)
 
-    @pytest.mark.slow_unless("10, 64")
+    @pytest.mark.slow
     @pytest.mark.parametrize("shape", [(10, 64, 16), (10, 16, 64)], ids=str)
     def test_calls_of_lapack_for_a_batch_are_left_to_one_thread(
         self, rng, shape, monkeypatch

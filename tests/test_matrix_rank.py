@@ -80,7 +80,7 @@ def test_lower_triangles_alone_are_read(rng):
     assert jaxpinv.matrix_rank(lower, 0.4, hermitian=True) == 2
 
 
-@pytest.mark.slow_unless("3")
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 4400])
 def test_tolerances_are_of_batch_shape_and_enlarge_it(rng, size):
     a = matrix(rng, (6, 4), [1.0, 0.1, 0.01, 0.001])

@@ -146,6 +146,7 @@ def test_tolerances_of_batch_shape(rng):
     assert jaxpinv.null_space(a, atol=0.05, method="svd").nullity == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(4, 6), (6, 4), (5, 5)], ids=str)
 def test_a_matrix_that_is_not_finite_has_a_basis_of_nan(rng, shape):
     a = gaussian(rng, (3, *shape))

@@ -21,7 +21,7 @@ def rank(pinv, a, *args, **kwargs):
     return rank.tolist()
 
 
-@pytest.mark.slow_unless("pinv.*(tall|square)|lstsq.*wide")
+@pytest.mark.slow_unless("pinv.*tall")
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (4, 4)], ids=["tall", "wide", "square"])
 @pytest.mark.parametrize(
     ("tolerances", "expected"),
@@ -85,7 +85,7 @@ def test_positional_arguments_are_those_of_numpy_and_jnp(pinv, rng):
     assert np.array_equal(pinv(a, 0.1, True), pinv(a, rtol=0.1, hermitian=True))
 
 
-@pytest.mark.slow_unless("pinv")
+@pytest.mark.slow_unless(r"pinv.*\(2, 1\)")
 @pytest.mark.parametrize(
     ("batch", "rtol_shape", "atol_shape", "result"),
     [
@@ -142,7 +142,7 @@ def loss(a, rtol, atol):
     return jnp.sum(jaxpinv.pinv(a, rtol, atol=atol) ** 2)
 
 
-@pytest.mark.slow_unless("scalar")
+@pytest.mark.slow
 @pytest.mark.parametrize("argument", [1, 2], ids=["rtol", "atol"])
 @pytest.mark.parametrize("shape", [(), (3,)], ids=["scalar", "batch"])
 def test_tolerances_have_zero_derivatives_of_every_kind(rng, argument, shape):

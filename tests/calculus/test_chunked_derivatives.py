@@ -86,7 +86,7 @@ def test_second_derivatives_in_blocks_are_those_of_each_matrix(rng, sizes, f, dt
         assert relative_error(found[i], alone) < bound(dtype, 1e3)
 
 
-@pytest.mark.slow_unless("3-")
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "block"), [(3, (3, 1)), (7, (1, BATCH))])
 def test_directions_for_all_matrices_go_along_the_longer_axis(rng, sizes, count, block):
     a, b, _ = problem(rng)
@@ -99,6 +99,7 @@ def test_directions_for_all_matrices_go_along_the_longer_axis(rng, sizes, count,
         assert relative_error(found[i], expected) < bound(np.float64, 1e3)
 
 
+@pytest.mark.slow
 def test_what_is_cut_makes_only_its_block_pay(rng, sizes):
     # The derivatives by vectors take what is cut for zero: they differ where 0.1 is cut.
     a, b, e = problem(rng)
@@ -121,7 +122,7 @@ def test_each_device_goes_through_its_blocks_in_shard_map(rng, sizes):
     assert relative_error(found, f(a, b, e)) < bound(np.float64, 1e3)
 
 
-@pytest.mark.slow_unless("2, 3")
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [(6,), (2, 3)], ids=str)
 def test_gradients_of_proven_and_of_other_square_matrices_are_those_of_each(rng, batch):
     # Of the third and the sixth a singular value is cut: they alone have a range.
@@ -146,6 +147,7 @@ def test_a_batch_that_fits_into_a_cache_goes_at_once(rng, sizes, monkeypatch):
     assert sizes == {(BATCH,)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 4, 3), (2, 0, 3), (2, 4, 0)], ids=str)
 def test_nothing_has_no_blocks(sizes, shape):
     a = jnp.ones(shape)

@@ -75,6 +75,7 @@ class TestOverDevices:
         assert relative_error(x, np.linalg.pinv(a)) <= bound(np.float64, CONDITION)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "constraints", "shape"),
     [

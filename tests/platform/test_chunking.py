@@ -81,6 +81,7 @@ def test_a_pivot_that_is_no_positive_number_is_hopeless(rng, pivot):
     assert np.flatnonzero(hopeless).tolist() == [5]
 
 
+@pytest.mark.slow
 def test_a_second_eager_call_compiles_nothing(rng, caplog):
     # So many and so tiny that their products are in plain arithmetic.
     a = jnp.asarray(rng.standard_normal((64, 6, 5)))

@@ -250,6 +250,7 @@ def sizes(text):
     return [math.prod(int(n) for n in shape.split(",") if n) for shape in shapes]
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("f", [PINV, LSTSQ], ids=["pinv", "lstsq"])
 def test_devices_send_small_matrices_and_hold_no_more_than_their_rows(f):
     text = program(f, np.float64, 1, f is PINV).as_text()

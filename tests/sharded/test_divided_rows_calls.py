@@ -126,7 +126,7 @@ def test_pinv_has_its_derivatives_however_it_is_called(rng, kind, call, source):
         check_jvp(case, total, a, e, expected)
 
 
-@pytest.mark.slow_unless("Auto-jit-context")
+@pytest.mark.slow
 @CASES
 def test_lstsq_has_its_derivatives_however_it_is_called(rng, kind, call, source):
     case = Case(kind, call, source)
@@ -247,7 +247,7 @@ def test_the_default_cutoff_does_not_truncate_everything_of_many_rows():
     assert default(10**7, np.float64, capped=True) == 1e7 * 2.0**-52
 
 
-@pytest.mark.slow_unless("pinv")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLABLES)
 def test_the_default_cutoff_of_a_long_matrix_is_below_its_rows_times_eps(rng, name):
     eps, m = 2.0**-23, 80_000

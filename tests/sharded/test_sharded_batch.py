@@ -95,10 +95,12 @@ class TestShardedBatch:
     def test_jit_needs_no_collective_and_stays_sharded(self, pinv, mesh, shape):
         self.check(mesh, partial(everything, pinv), shape)
 
+    @pytest.mark.slow
     @on_meshes(auto=["wide"], explicit=["lstsq"])
     def test_vmap_needs_no_collective_and_stays_sharded(self, pinv, mesh, shape):
         self.check(mesh, jax.vmap(partial(everything, pinv)), shape)
 
+    @pytest.mark.slow
     @on_meshes(auto=["lstsq", "square"], explicit=["tall"])
     def test_shard_map_with_its_checks_needs_no_collective(self, pinv, mesh, shape):
         f = partial(everything, pinv)
@@ -263,7 +265,7 @@ def total(a, b, rtol):
 gradients = jax.jit(jax.grad(total, (0, 1)))
 
 
-@pytest.mark.slow_unless("auto-b")
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "specs", "rtol"), DIVIDED.values(), ids=DIVIDED)
 class TestShardedArgumentsOfLstsq:
     """Batches of one argument or both over eight devices."""

@@ -52,7 +52,7 @@ def check(found, reference):
         assert relative_error(np.reshape(x, y.shape), y) <= bound(np.float64, 1e3)
 
 
-@pytest.mark.slow_unless("explicit")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "spec"),
     [(AxisType.Auto, BOTH), (AxisType.Auto, ONE), (AxisType.Explicit, ONE)],
