@@ -184,7 +184,7 @@ def test_a_tolerance_that_knows_how_to_become_an_array_is_accepted():
     assert jaxpinv.pinv(a, atol=wrapped).tolist() == [[0.5, 0.0], [0.0, 0.0]]
 
 
-def test_a_negative_traced_tolerance_cuts_only_zeros():
+def test_a_negative_traced_tolerance_truncates_only_zeros():
     a = jnp.diag(jnp.array([2.0, 0.0]))
     x = jax.jit(lambda a, t: jaxpinv.pinv(a, t, atol=t))(a, jnp.array(-0.1))
     assert x.tolist() == [[0.5, 0.0], [0.0, 0.0]]

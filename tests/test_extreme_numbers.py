@@ -94,7 +94,7 @@ def gradients(a, b, ct, e):
     ],
     ids=str,
 )
-def test_gradients_stay_in_the_range_where_nothing_is_cut(
+def test_gradients_stay_in_the_range_where_nothing_is_truncated(
     rng, shape, dtype, of_a, of_b, of_ct
 ):
     m, n = shape

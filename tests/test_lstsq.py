@@ -88,7 +88,7 @@ class TestDerivativesInBothArguments:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kwargs", [{}, {"atol": 0.25}], ids=["default", "more_cut"])
+@pytest.mark.parametrize("kwargs", [{}, {"atol": 0.25}], ids=["default", "more_truncated"])
 def test_reverse_over_reverse_over_reverse_is_exact(rng, kwargs):
     a, b = matrix(rng, (3, 4), [3, 2, 0.2]), gaussian(rng, (3, 1))
     e1, e2, e3 = (gaussian(rng, a.shape) for _ in range(3))
@@ -247,7 +247,7 @@ def test_ill_conditioned_systems_are_solved_to_a_small_residual(rng):
     assert np.median(errors["pinv"]) > bound(np.float32, 1e2)
 
 
-@pytest.mark.slow_unless("tall-more_cut")
+@pytest.mark.slow_unless("tall-more_truncated")
 class TestScales:
     """In single precision, where the square of a scale is no number."""
 
@@ -266,7 +266,7 @@ class TestScales:
     @pytest.mark.parametrize(
         ("shape", "kwargs"),
         [((6, 4), {}), ((4, 6), {"rtol": 0.25})],
-        ids=["tall-default", "wide-more_cut"],
+        ids=["tall-default", "wide-more_truncated"],
     )
     def test_matrix_and_right_hand_side_scaled_alike(self, rng, kwargs, shape):
         a, e = matrix(rng, shape, [3, 2, 1, 0.5]), gaussian(rng, shape)
@@ -292,7 +292,7 @@ class TestScales:
     @pytest.mark.parametrize(
         ("shape", "kwargs"),
         [((6, 4), {"rtol": 0.25}), ((4, 6), {})],
-        ids=["tall-more_cut", "wide-default"],
+        ids=["tall-more_truncated", "wide-default"],
     )
     def test_matrix_alone_scaled(self, rng, kwargs, shape):
         a, e = matrix(rng, shape, [3, 2, 1, 0.5]), gaussian(rng, shape)

@@ -106,7 +106,7 @@ def test_a_nan_tolerance_gives_nan_for_its_matrix_alone(pinv, rng, name):
     assert np.all(np.isfinite(x[jnp.array([0, 2])]))
 
 
-def test_an_infinite_rtol_cuts_everything_also_of_a_zero_matrix(pinv):
+def test_an_infinite_rtol_truncates_everything_also_of_a_zero_matrix(pinv):
     x = pinv(np.stack([np.zeros((3, 2)), np.ones((3, 2))]), rtol=np.inf)
     assert np.array_equal(x, np.zeros((2, 2, 3)))
 

@@ -26,7 +26,7 @@ CUT = 1e-5
 
 
 def condition(spectrum, k):
-    """Ratio of the largest to the smallest of the first k values that is not cut."""
+    """Ratio of the largest to the smallest of the first k values that is not truncated."""
     kept = [s for s in spectrum[:k] if s > CUT]
     return max(kept) / min(kept) if kept else 1.0
 
@@ -178,7 +178,7 @@ def test_tangent_of_another_scale_than_the_matrix_keeps_its_jvp(pinv, rng, scale
 
 @partial(jax.jit, static_argnums=0)
 def hessian_of_sum(pinv, a):
-    """That of a number that depends on every element, where a value is cut."""
+    """That of a number that depends on every element, where a value is truncated."""
     return jax.hessian(lambda a: jnp.sum(jnp.sin(pinv(a, rtol=np.float64(0.25)))))(a)
 
 

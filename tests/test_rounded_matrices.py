@@ -101,7 +101,7 @@ def test_only_the_digits_of_the_matrix_count_in_lstsq(rng, dtype, other, expecte
     assert int(found.rank) == expected
 
 
-def test_values_cut_by_the_rounding_of_the_matrix_have_exact_derivatives(rng):
+def test_values_truncated_by_the_rounding_of_the_matrix_have_exact_derivatives(rng):
     # In the dtype of `b` they are far from zero, and not small next to the kept ones.
     eps = float(jnp.finfo(jnp.float16).eps)
     a = jnp.asarray(matrix(rng, (6, 4), [1, 0.5, 4 * eps, 0.5 * eps]), jnp.float16)

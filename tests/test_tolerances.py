@@ -46,14 +46,14 @@ def test_cutoff_is_the_larger_of_the_two_tolerances(pinv, rng, shape, tolerances
 
 
 @pytest.mark.parametrize("hermitian", [False, True])
-def test_a_value_on_the_cutoff_is_cut(pinv, hermitian):
+def test_a_value_on_the_cutoff_is_truncated(pinv, hermitian):
     a = jnp.diag(jnp.array([4.0, -2.0, 1.0]))
     assert rank(pinv, a, atol=2.0, hermitian=hermitian) == 1
     assert rank(pinv, a, rtol=0.5, hermitian=hermitian) == 1
     assert rank(pinv, a, atol=np.nextafter(2, 0), hermitian=hermitian) == 2
 
 
-def test_zero_is_cut_also_by_zero_tolerances(pinv):
+def test_zero_is_truncated_also_by_zero_tolerances(pinv):
     assert rank(pinv, jnp.diag(jnp.array([4.0, 0.0])), rtol=0.0, atol=0.0) == 1
 
 
@@ -213,7 +213,7 @@ def test_a_traced_rtol_works_in_scan_cond_and_while_loop(rng):
     np.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
-def test_pinverse_warns_and_cuts_at_rcond(rng):
+def test_pinverse_warns_and_truncates_at_rcond(rng):
     a = matrix(rng, (5, 4), SPECTRUM)
     with pytest.warns(DeprecationWarning, match=r"jaxpinv\.pinv") as caught:
         x = jaxpinv.pinverse(a, 0.2)

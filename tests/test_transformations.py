@@ -81,7 +81,7 @@ class TestJaxprs:
         ],
         indirect=["pinv"],
     )
-    def test_value_and_derivatives_share_one_factorisation(self, loss, a, hermitian, order):
+    def test_value_and_derivatives_share_one_factorization(self, loss, a, hermitian, order):
         f = partial(loss, hermitian=hermitian)
         for _ in range(order):
             f = partial(lambda f, a: jax.value_and_grad(lambda x: jnp.sum(f(x)))(a)[1], f)
@@ -95,7 +95,7 @@ class TestJaxprs:
         [jax.value_and_grad, lambda f: lambda a: jax.jvp(jax.grad(f), (a,), (a,))],
         ids=["value_with_gradient", "gradient_with_hessian_vector_product"],
     )
-    def test_one_factorisation_is_traced(self, a, loss, f):
+    def test_one_factorization_is_traced(self, a, loss, f):
         assert names(jax.make_jaxpr(f(loss))(a)).count("factor") == 1
 
     def test_the_backward_pass_keeps_only_the_factors(self, a):
@@ -160,7 +160,7 @@ class TestVmap:
         table = np.stack([[pinv(x, r) for r in rtols] for x in matrices])
         assert relative_error(f(matrices, rtols), table) <= bound(np.float64)
 
-    def test_over_a_tolerance_factorises_once(self, a):
+    def test_over_a_tolerance_factorizes_once(self, a):
         f = jax.jit(jax.vmap(jaxpinv.pinv, (None, 0)))
         text = f.lower(a, jnp.array([0.01, 0.3])).as_text()
         [line] = [line for line in text.splitlines() if "lapack_dgesdd_ffi" in line]

@@ -1,4 +1,4 @@
-"""Derivatives of a large batch go through in blocks, and are what they are one by one."""
+"""Derivatives of a large batch go through in chunks, and are what they are one by one."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ SHAPE = (4, 3)
 
 @pytest.fixture
 def sizes(monkeypatch):
-    """Blocks of two 4 by 3 matrices, and the batches that evaluations are then given."""
+    """Chunks of two 4 by 3 matrices, and the batches that evaluations are then given."""
     monkeypatch.setattr(_blocks, "_BEYOND_CACHES", 0)
     monkeypatch.setattr(_blocks, "_OF_CACHE", AT_A_TIME * SHAPE[0] * SHAPE[1])
     given = set()
@@ -35,7 +35,7 @@ def sizes(monkeypatch):
             return f(factors, slots, *ways)
 
         monkeypatch.setattr(_form, name, evaluation)
-    # What was compiled with other blocks must not be found, nor this afterwards.
+    # What was compiled with other chunks must not be found, nor this afterwards.
     jax.clear_caches()
     yield given
     jax.clear_caches()
@@ -45,7 +45,7 @@ def by_pinv(a, b):
     return jaxpinv.pinv(a)
 
 
-def by_cutting_lstsq(a, b):
+def by_truncating_lstsq(a, b):
     return jaxpinv.lstsq(a, b, atol=0.5).solution
 
 
@@ -60,24 +60,24 @@ def second(f, a, b, e):
 
 
 def problem(rng, dtype=np.float64):
-    """Matrices of which one has a value that is cut by 0.5, right sides and directions."""
+    """Matrices, right sides and directions; 0.5 truncates a value of one matrix."""
     a = np.array([matrices.matrix(rng, SHAPE, [3, 2, 1], dtype) for _ in range(BATCH)])
     a[3] = matrices.matrix(rng, SHAPE, [3, 2, 0.1], dtype)
     others = (gaussian(rng, (BATCH, 4, k), dtype) for k in (2, 3))
     return tuple(map(jnp.asarray, (a, *others)))
 
 
-@pytest.mark.slow_unless("lstsq")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("f", "dtype"),
     [
         (by_pinv, np.float64),
         (by_pinv, np.complex128),
-        (by_cutting_lstsq, np.float64),
+        (by_truncating_lstsq, np.float64),
     ],
     ids=["pinv", "complex pinv", "lstsq"],
 )
-def test_second_derivatives_in_blocks_are_those_of_each_matrix(rng, sizes, f, dtype):
+def test_second_derivatives_in_chunks_are_those_of_each_matrix(rng, sizes, f, dtype):
     a, b, e = problem(rng, dtype)
     found = second(f, a, b, e)
     assert (AT_A_TIME,) in sizes
@@ -87,34 +87,34 @@ def test_second_derivatives_in_blocks_are_those_of_each_matrix(rng, sizes, f, dt
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "block"), [(3, (3, 1)), (7, (1, BATCH))])
-def test_directions_for_all_matrices_go_along_the_longer_axis(rng, sizes, count, block):
+@pytest.mark.parametrize(("count", "chunk"), [(3, (3, 1)), (7, (1, BATCH))])
+def test_directions_for_all_matrices_go_along_the_longer_axis(rng, sizes, count, chunk):
     a, b, _ = problem(rng)
     directions = jnp.asarray(gaussian(rng, (count, BATCH, *SHAPE)))
     along = jax.jit(jax.vmap(lambda e: second(by_pinv, a, b, e)))
     found = along(directions)
-    assert block in sizes
+    assert chunk in sizes
     for i in range(count):
         expected = second(by_pinv, a, b, directions[i])
         assert relative_error(found[i], expected) < bound(np.float64, 1e3)
 
 
 @pytest.mark.slow
-def test_what_is_cut_makes_only_its_block_pay(rng, sizes):
-    # The derivatives by vectors take what is cut for zero: they differ where 0.1 is cut.
+def test_what_is_truncated_makes_only_its_chunk_pay(rng, sizes):
+    # Derivatives by vectors take what is truncated for zero: where 0.1 is, they differ.
     a, b, e = problem(rng)
     others = a.at[3].set(a[4])
-    found, expected = (second(by_cutting_lstsq, x, b, e) for x in (a, others))
+    found, expected = (second(by_truncating_lstsq, x, b, e) for x in (a, others))
     assert np.array_equal(found[:2], expected[:2])
 
 
 @pytest.mark.slow
-def test_each_device_goes_through_its_blocks_in_shard_map(rng, sizes):
+def test_each_device_goes_through_its_chunks_in_shard_map(rng, sizes):
     a, b, e = (jnp.concatenate([x, x[:1]]) for x in problem(rng))
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
 
     def f(*x):
-        return second(by_cutting_lstsq, *x)
+        return second(by_truncating_lstsq, *x)
 
     specs = (P("x"),) * 3
     found = jax.jit(jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=P("x")))(a, b, e)
@@ -125,7 +125,7 @@ def test_each_device_goes_through_its_blocks_in_shard_map(rng, sizes):
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [(6,), (2, 3)], ids=str)
 def test_gradients_of_proven_and_of_other_square_matrices_are_those_of_each(rng, batch):
-    # Of the third and the sixth a singular value is cut: they alone have a range.
+    # Of the third and the sixth a singular value is truncated: they alone have a range.
     a = np.array([matrices.matrix(rng, (9, 9), [*np.linspace(2, 1, 9)]) for _ in range(6)])
     a[[2, 5]] = matrices.matrix(rng, (2, 9, 9), [*np.linspace(2, 1, 8), 0])
     a = jnp.asarray(a)
@@ -149,11 +149,11 @@ def test_a_batch_that_fits_into_a_cache_goes_at_once(rng, sizes, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 4, 3), (2, 0, 3), (2, 4, 0)], ids=str)
-def test_nothing_has_no_blocks(sizes, shape):
+def test_nothing_has_no_chunks(sizes, shape):
     a = jnp.ones(shape)
     b = jnp.ones((*shape[:-1], 1))
     assert second(by_pinv, a, b, a).shape == shape
-    assert second(by_cutting_lstsq, a, b, a).shape == shape
+    assert second(by_truncating_lstsq, a, b, a).shape == shape
 
 
 def test_no_directions_for_many_matrices_are_no_error():

@@ -42,7 +42,7 @@ def test_the_gradient_is_the_transpose_of_the_derivative(p, method):
 @pytest.mark.slow
 @given(problems(is_not_empty), methods)
 @in_every_configuration("auto")
-def test_derivatives_of_the_penrose_equations_hold_where_zeros_are_cut(p, method):
+def test_derivatives_of_the_penrose_equations_hold_where_zeros_are_truncated(p, method):
     known = reference(p, results(p, method).rank)
     # Along such a direction the rank stays what it is.
     rng = np.random.default_rng(p.recipe.seed)

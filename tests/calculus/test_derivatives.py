@@ -21,13 +21,13 @@ DTYPES = {"real": np.float64, "complex": np.complex128}
 # Spectrum and absolute cutoff.
 SPECTRA = {
     "simple": ([3, 2, 1, 0.5], 0.1),
-    "cut": ([3, 2, 0.3, 0.2], 0.25),
+    "truncated": ([3, 2, 0.3, 0.2], 0.25),
     "deficient": ([3, 2, 0, 0], 0.1),
     "repeated": ([2, 2, 2, 2], 0.1),
     "repeated_and_deficient": ([2, 2, 0, 0], 0.1),
     "zero": ([0, 0, 0, 0], 0.1),
-    "repeated_and_cut": ([2, 2, 0.3, 0.3], 0.5),
-    "cut_next_to_kept": ([5, 4, 3, 2.9], 2.95),
+    "repeated_and_truncated": ([2, 2, 0.3, 0.3], 0.5),
+    "truncated_next_to_kept": ([5, 4, 3, 2.9], 2.95),
 }
 # Tall ones are real and complex, the others either: both for all compile twice as much.
 CASES = {
@@ -160,7 +160,9 @@ def test_default_cutoff_takes_exact_deficiency_as_such(pinv, rng, spectrum, orde
 @pytest.mark.slow_unless("pinv.*tall-complex")
 @all_cases
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_derivative_is_exact_where_large_values_are_cut(pinv, rng, shape, order, dtype):
+def test_derivative_is_exact_where_large_values_are_truncated(
+    pinv, rng, shape, order, dtype
+):
     a = matrix(rng, shape, [4, 3, 2.4, 0.1], dtype)
     directions = [gaussian(rng, shape, dtype) for _ in range(3)]
     exact = exact_derivative(a, directions[:order], 2.7)
@@ -180,7 +182,14 @@ def test_derivative_is_exact_where_large_values_are_cut(pinv, rng, shape, order,
         ([2, -2, 0.3, -0.3], 0.5),
         ([0, 0, 0, 0], 0.1),
     ],
-    ids=["indefinite", "cut", "deficient", "repeated", "repeated_and_cut", "zero"],
+    ids=[
+        "indefinite",
+        "truncated",
+        "deficient",
+        "repeated",
+        "repeated_and_truncated",
+        "zero",
+    ],
 )
 class TestHermitian:
     """The derivative of `hermitian=True` is that along the Hermitian part."""
@@ -213,7 +222,7 @@ def test_hermitian_derivative_is_exact_where_eigenvalues_are_exactly_zero(pinv, 
     assert relative_error(result, exact) <= TOLERANCE
 
 
-def test_derivative_is_finite_between_neighbouring_floats_on_both_sides_of_the_cutoff(pinv):
+def test_derivative_is_finite_between_neighboring_floats_on_both_sides_of_the_cutoff(pinv):
     # The largest entry of the derivative is 1 / (s (s - t)), and rounding of t / s to one
     # would make it infinite.
     swap = np.array([[0.0, 1.0], [1.0, 0.0]])
@@ -252,7 +261,7 @@ def test_single_precision_loses_no_more_than_the_condition(pinv, rng, shape, con
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_derivatives_do_not_depend_on_the_factorisation(rng, order):
+def test_derivatives_do_not_depend_on_the_factorization(rng, order):
     a = matrix(rng, (6, 4), [3, 2, 1, 0.5], np.complex128)
     directions = [gaussian(rng, a.shape, np.complex128) for _ in range(order)]
     q, r = np.linalg.qr(a)

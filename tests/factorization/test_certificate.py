@@ -1,4 +1,4 @@
-"""No matrix with a value to cut is proven to be uncut, and others are."""
+"""No matrix with a value to truncate is proven to be of full rank, and others are."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +40,7 @@ def near_the_cutoff(rng, shape, dtype):
 
 
 class TestCertificate:
-    """No matrix with a value to cut is certified."""
+    """No matrix with a value to truncate is certified."""
 
     # Real and complex ones by every way.
     @pytest.mark.slow_unless("6, 4")

@@ -1,4 +1,4 @@
-"""Matrices that are proven to be uncut go without singular values, with the same result."""
+"""Where full rank is proven no singular values are taken, and results are the same."""
 
 import itertools
 from functools import partial
@@ -46,7 +46,7 @@ all_cases = pytest.mark.parametrize(("shape", "dtype"), CASES.values(), ids=CASE
 def value_gradient_and_hvp(a, ct, e, method, hermitian=False):
     """The pseudo-inverse, a gradient and a Hessian-vector product.
 
-    Not in one program: so both methods share what follows the factorisation.
+    Not in one program: so both methods share what follows the factorization.
     """
 
     def gradient(a):

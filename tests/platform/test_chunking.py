@@ -1,4 +1,4 @@
-"""Loops over blocks do what one call for the whole batch does."""
+"""Loops over chunks do what one call for the whole batch does."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def squares(calls):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_blocks_give_what_the_whole_batch_does(arrays, size):
+def test_chunks_give_what_the_whole_batch_does(arrays, size):
     calls = []
     found = jax.jit(lambda *x: _blocks.in_blocks(squares(calls), size, *x))(*arrays)
     assert set(calls) == {min(size, BATCH)}

@@ -56,7 +56,7 @@ def row(case=None, twin=1.0, single=None, **ratios):
     """A row of results in which every round took the same time."""
     ratios = {REFERENCE: 1.0, TWIN: twin, **ratios}
     times = {name: [x, x] for name, x in ratios.items()}
-    return compare.summarise(case or Case((500, 500), "float32"), times, single or {})
+    return compare.summarize(case or Case((500, 500), "float32"), times, single or {})
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.3])
@@ -227,7 +227,7 @@ def test_stages_of_a_certified_matrix_are_timed(rng, shape, names):
 
 def test_a_cliff_is_a_step_beyond_more_elements_that_a_second_look_confirms():
     shapes = [cliffs.Shape(b, m, 8) for b in (31, 32) for m in (4088, 4096)]
-    assert sorted(cliffs.neighbours(shapes)) == [
+    assert sorted(cliffs.neighbors(shapes)) == [
         *((shapes[0], shapes[1]), (shapes[0], shapes[2])),
         *((shapes[1], shapes[3]), (shapes[2], shapes[3])),
     ]

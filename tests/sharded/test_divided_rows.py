@@ -22,7 +22,7 @@ BY_COLUMNS = PartitionSpec(None, "rows")
 SPECTRA = {
     "full": ([3, 2, 1, 0.5], 0.0),
     "deficient": ([3, 2, 0, 0], 1e-9),
-    "cut": ([3, 2, 0.3, 0.2], 0.2),
+    "truncated": ([3, 2, 0.3, 0.2], 0.2),
     "repeated": ([2, 2, 0.3, 0.3], 0.2),
     "zero": ([0, 0, 0, 0], 0.0),
 }
@@ -44,7 +44,7 @@ def derivatives_of_pinv(pinv, a, e, ct, rtol):
 def derivatives_of_lstsq(lstsq, a, b, e, rtol):
     """All fields, gradients in both arguments, and their derivative along `e` of `a`.
 
-    The last one only where nothing is cut, or the tests would compile for too long.
+    The last one only where nothing is truncated, or the tests would compile for too long.
     """
 
     def total(a, b):
@@ -117,9 +117,11 @@ def test_pinv_and_its_derivatives_are_those_of_the_whole_matrix(rng, dtype, case
         assert y.sharding.is_equivalent_to(NamedSharding(mesh_of(8), spec), 2)
 
 
-@pytest.mark.slow_unless("cut")
+@pytest.mark.slow_unless("truncated")
 @pytest.mark.parametrize(
-    ("k", "rtol"), [(1, None), (2, 0.25)], ids=["vector and default", "matrix and cut"]
+    ("k", "rtol"),
+    [(1, None), (2, 0.25)],
+    ids=["vector and default", "matrix and truncated"],
 )
 def test_lstsq_and_its_derivatives_are_those_of_the_whole_matrix(rng, k, rtol):
     a = matrix(rng, (M, N), [3, 2, 0.6, 0.4])
