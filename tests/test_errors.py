@@ -146,6 +146,7 @@ def test_floats_of_eight_bits_and_fewer_are_refused(name, dtype):
         jaxpinv.lstsq(np.ones((2, 2)), a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.int4, jnp.uint8, bool, jnp.float16, jnp.bfloat16])
 def test_every_other_numeric_dtype_is_accepted(dtype):
     x = jaxpinv.pinv(jnp.eye(2).astype(dtype))

@@ -27,6 +27,7 @@ def test_a_norm_beyond_all_numbers_gives_nan_where_rows_are_divided_too():
     assert rank == 0
 
 
+@pytest.mark.slow_unless("auto")
 @pytest.mark.parametrize("method", ["auto", "svd"])
 @pytest.mark.parametrize("shape", [(12, 12), (40, 3, 2)], ids=str)
 def test_the_largest_numbers_have_a_pseudo_inverse(method, shape):
@@ -134,6 +135,7 @@ def test_a_column_that_is_not_finite_spoils_no_derivative_of_others(rng, bad):
         assert not np.any(np.isfinite(spoiled[:, 0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hermitian", [False, True])
 def test_a_matrix_of_denormals_is_finite_in_a_batch(hermitian):
     a = np.tile(np.diag([1.0, 2.0]), (40, 1, 1))
@@ -141,6 +143,7 @@ def test_a_matrix_of_denormals_is_finite_in_a_batch(hermitian):
     assert np.all(np.isfinite(jaxpinv.pinv(a, hermitian=hermitian)))
 
 
+@pytest.mark.slow
 def test_a_tall_matrix_of_denormals_is_finite_in_a_batch():
     a = np.ones((40, 3, 2))
     a[:, 0] = 2

@@ -54,7 +54,7 @@ def mixed_derivative(a, b, directions, db, cut):
     return result
 
 
-@pytest.mark.slow_unless("wide-complex")
+@pytest.mark.slow_unless("wide-complex-(full|more)")
 @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
 @SHAPES_AND_DTYPES
 class TestDerivativesInBothArguments:
@@ -220,6 +220,7 @@ def test_mapped_over_either_argument_equals_a_loop(rng):
             assert relative_error(result, np.stack(expected)) <= bound(np.float64, 1e3)
 
 
+@pytest.mark.slow
 def test_precision_of_both_arguments_is_promoted(rng):
     a, b = gaussian(rng, (5, 4), np.float32), gaussian(rng, (5, 2), np.complex128)
     with jax.numpy_dtype_promotion("standard"):

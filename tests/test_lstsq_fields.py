@@ -33,7 +33,7 @@ def value_and_jacobian(f, a, b, hermitian, **kwargs):
     return f(a, b), jax.jacobian(f, (0, 1))(a, b)
 
 
-@pytest.mark.slow_unless("more_truncated")
+@pytest.mark.slow_unless("more_cut")
 class TestResiduals:
     """Squared norms that differentiate as what they are."""
 
@@ -123,6 +123,7 @@ class TestSingularValues:
             assert not any(f"tensor<{shape[0]}x" in line for line in calls)
         jax.clear_caches()
 
+    @pytest.mark.slow
     def test_they_are_batched_as_the_tolerances_are(self, rng):
         a, b = gaussian(rng, (5, 4)), gaussian(rng, (5,))
         rtol = np.array([0.1, np.nan])
@@ -135,6 +136,7 @@ class TestSingularValues:
         assert np.array_equal(np.isnan(ds), np.isnan(s))
         assert relative_error(ds[0], s[0]) <= bound(np.float64)
 
+    @pytest.mark.slow_unless("nan")
     @pytest.mark.parametrize("rtol", [None, np.array([0.1, np.nan])], ids=["inf", "nan"])
     def test_reverse_mode_gives_nan_where_they_are_nan(self, rng, rtol):
         a, b = gaussian(rng, (2, 5, 4)), gaussian(rng, (5, 1))
@@ -144,6 +146,7 @@ class TestSingularValues:
         assert np.all(np.isfinite(gradient[0]))
         assert np.all(np.isnan(gradient[1]))
 
+    @pytest.mark.slow
     def test_an_inf_gives_nan_and_returns(self, rng):
         a = gaussian(rng, (2, 4, 4), np.float32)
         a[0, 0, 0] = np.inf

@@ -102,7 +102,7 @@ def test_tolerances_are_of_batch_shape_and_enlarge_it(rng, size):
     assert np.array_equal(jaxpinv.matrix_rank(batch, atol=each), expected)
 
 
-@pytest.mark.slow_unless("4400")
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 4400])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_matrix_that_is_not_finite_has_rank_0_alone(rng, size, value):

@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxpinv
 from jaxpinv import _primitives, _rules
@@ -20,6 +21,7 @@ def loss(a):
     return jnp.sum(jaxpinv.lstsq(a, a[:, :1]).solution)
 
 
+@pytest.mark.slow
 def test_no_cache_keeps_arguments_residuals_or_results_alive():
     a = jnp.asarray(A)
     value, pullback = jax.vjp(loss, a)
@@ -73,6 +75,7 @@ def test_the_cache_of_types_is_bounded():
     assert cache().currsize <= limit
 
 
+@pytest.mark.slow
 def test_eager_calls_of_new_shapes_make_no_new_compiled_function():
     """What `_eager` keeps depends on parameters, of which there are few, not on shapes."""
     before = len(jit_functions())

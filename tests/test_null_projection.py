@@ -47,6 +47,7 @@ class TestNullProjection:
         for y, z in zip(two_derivatives(a, x, e, dx, **kwargs), exact, strict=True):
             assert np.max(np.abs(y - z)) <= TOLERANCE * max(1, np.max(np.abs(z)))
 
+    @pytest.mark.slow
     def test_gradient_is_the_transpose(self, rng):
         a, e = gaussian(rng, (3, 5)), gaussian(rng, (3, 5))
         x, ct = gaussian(rng, (5, 2)), gaussian(rng, (5, 2))
@@ -83,6 +84,7 @@ class TestNullProjection:
             2,
         ]
 
+    @pytest.mark.slow
     def test_it_is_nan_where_the_matrix_is_not_finite(self, rng):
         for shape in [(2, 3, 5), (2, 5, 3), (2, 3, 3)]:
             a = gaussian(rng, shape)
@@ -107,7 +109,7 @@ class TestNullProjection:
 class TestMatrixRank:
     """The rank that the others report."""
 
-    @pytest.mark.slow_unless("2-False|2-True")
+    @pytest.mark.slow
     @pytest.mark.parametrize("hermitian", [False, True])
     @pytest.mark.parametrize("rank", range(5))
     def test_agrees_with_numpy_and_with_the_others(self, rng, rank, hermitian):

@@ -120,6 +120,7 @@ def test_the_projector_has_exact_derivatives(rng, shape, spectrum, dtype):
         assert abs(number - np.sum(weights * z).real) < tolerance
 
 
+@pytest.mark.slow
 def test_the_derivative_of_the_basis_is_that_of_the_docstring(rng):
     a, e = of_rank(rng, (6, 5), 3), gaussian(rng, (6, 5))
     basis, moved = jax.jvp(lambda a: jaxpinv.null_space(a).basis, (a,), (e,))
@@ -127,6 +128,7 @@ def test_the_derivative_of_the_basis_is_that_of_the_docstring(rng):
     assert np.max(np.abs(moved - expected)) <= bound(np.float64, 1e3)
 
 
+@pytest.mark.slow
 def test_lower_triangles_alone_are_read(rng):
     a = hermitian_matrix(rng, [2.0, -1.0, 1e-3, 0.0], np.complex128)
     lower = np.where(np.tri(4, dtype=bool), a, np.nan)
@@ -136,6 +138,7 @@ def test_lower_triangles_alone_are_read(rng):
     assert jaxpinv.null_space(lower, 1e-2, hermitian=True).nullity == 2
 
 
+@pytest.mark.slow
 def test_tolerances_of_batch_shape(rng):
     a = matrix(rng, (4, 6), [1.0, 0.1, 0.01, 0.001])
     basis, nullity = jaxpinv.null_space(a, np.array([0.5, 0.05, 0.0, 2.0]))

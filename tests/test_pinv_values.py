@@ -72,6 +72,7 @@ def test_hermitian_agrees_with_the_general_function(pinv, rng, eigenvalues, dtyp
     assert relative_error(x, exact_derivative(a, [], CUT)) <= bound(dtype, 6)
 
 
+@pytest.mark.slow_unless("pinv-complex128")
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 def test_hermitian_reads_only_the_lower_triangle(pinv, rng, dtype):
     a = hermitian_matrix(rng, [3, -2, 1, 0.5], dtype)
@@ -82,7 +83,7 @@ def test_hermitian_reads_only_the_lower_triangle(pinv, rng, dtype):
     assert relative_error(x, np.linalg.inv(a)) <= bound(dtype, 6)
 
 
-@pytest.mark.slow_unless("value")
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize(
     "shape", [(0, 3), (3, 0), (0, 0), (2, 0, 3), (0, 3, 2), (0, 2, 3), (0, 0, 0)]
 )
@@ -105,6 +106,7 @@ def test_empty_hermitian_matrices_are_served_too(pinv):
     assert pinv(jnp.zeros((2, 0, 0)), hermitian=True).shape == (2, 0, 0)
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_short_floats_are_computed_in_single_precision(pinv, rng, dtype):
     a = jnp.asarray(gaussian(rng, (4, 3)), dtype)
@@ -126,6 +128,7 @@ def test_gradient_of_short_floats_is_that_of_single_precision(pinv, rng, dtype):
     assert np.array_equal(gradient, jax.grad(total)(a.astype(jnp.float32)).astype(dtype))
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("a", [[[1, 2], [3, 4], [5, 7]], [[True, False], [True, True]]])
 @pytest.mark.parametrize(
     "as_array", [np.asarray, jnp.asarray, list], ids=lambda f: f.__name__
@@ -190,6 +193,7 @@ class TestSinglePrecisionMode:
         with jax.enable_x64(False):
             yield
 
+    @pytest.mark.slow_unless("pinv")
     def test_double_precision_input_becomes_single(self, pinv, rng):
         a = matrix(rng, (5, 4), [3, 2, 1, 0.5])
         x = pinv(a)

@@ -45,6 +45,7 @@ def test_cutoff_is_the_larger_of_the_two_tolerances(pinv, rng, shape, tolerances
     assert rank(pinv, matrix(rng, shape, SPECTRUM), **tolerances) == expected
 
 
+@pytest.mark.slow_unless("pinv-True")
 @pytest.mark.parametrize("hermitian", [False, True])
 def test_a_value_on_the_cutoff_is_truncated(pinv, hermitian):
     a = jnp.diag(jnp.array([4.0, -2.0, 1.0]))
@@ -57,6 +58,7 @@ def test_zero_is_truncated_also_by_zero_tolerances(pinv):
     assert rank(pinv, jnp.diag(jnp.array([4.0, 0.0])), rtol=0.0, atol=0.0) == 1
 
 
+@pytest.mark.slow_unless("pinv")
 def test_default_cutoff_is_the_longer_side_times_eps(pinv, rng):
     eps = np.finfo(np.float64).eps
     below, above = (np.diag([1.0, 50 * eps * x]) for x in (0.9, 1.1))
@@ -65,12 +67,14 @@ def test_default_cutoff_is_the_longer_side_times_eps(pinv, rng):
     assert [rank(pinv, a.T) for a in tall] == [1, 2]
 
 
+@pytest.mark.slow_unless("pinv")
 def test_default_cutoff_takes_the_eps_of_the_dtype(pinv):
     a = np.diag([1.0, 1e-7])
     assert rank(pinv, a) == 2
     assert rank(pinv, a.astype(np.float32)) == 1
 
 
+@pytest.mark.slow_unless("pinv")
 def test_only_a_positive_atol_switches_the_default_rtol_off(pinv):
     a = np.diag([1.0, 1e-17])
     atol = np.array([0.0, 1e-20, 1e-10])
@@ -123,6 +127,7 @@ def test_tolerances_broadcast_and_enlarge_the_batch(
         assert np.array_equal(x[i], alone)
 
 
+@pytest.mark.slow_unless("pinv-numpy|pinv-float32")
 @pytest.mark.parametrize("kind", ["float", "int", "numpy", "float32", "jax", "list"])
 def test_a_tolerance_may_be_any_kind_of_real_number(pinv, rng, kind):
     one = {

@@ -154,6 +154,7 @@ class TestVmap:
         )
         assert relative_error(jax.vmap(f, axes)(*args), looped) <= bound(np.float64, 1e3)
 
+    @pytest.mark.slow_unless("pinv")
     def test_nested_over_matrix_and_tolerance_gives_the_table(self, pinv, rng):
         matrices, rtols = matrix(rng, (3, 5, 4), SPECTRUM), np.array([0.01, 0.3])
         f = jax.vmap(jax.vmap(pinv, (None, 0)), (0, None))
@@ -271,6 +272,7 @@ def test_reverse_over_reverse_through_cond_and_scan(loss, pinv, a, through):
     assert relative_error(second(f), second(reference)) <= bound(np.float64, 1e3)
 
 
+@pytest.mark.slow_unless("pinv")
 def test_custom_jvp_and_custom_vjp_around_it_are_respected(pinv, a):
     @jax.custom_jvp
     def doubled(a):
@@ -305,6 +307,7 @@ def test_a_custom_vjp_may_give_it_no_cotangent(pinv, a):
     assert np.array_equal(gradient, 2 * a)
 
 
+@pytest.mark.slow_unless("pinv-bfloat16")
 @pytest.mark.parametrize("precision", ["default", "bfloat16", "tensorfloat32"])
 def test_every_product_is_in_highest_precision(loss, a, precision):
     with jax.default_matmul_precision(precision):

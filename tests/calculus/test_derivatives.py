@@ -146,7 +146,7 @@ class TestEveryShapeSpectrumAndDtype:
         assert abs(pair(ct, pushed) - pair(pullback(ct)[0], e)) <= bound(np.float64) * size
 
 
-@pytest.mark.slow_unless("pinv")
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("spectrum", [[3, 2, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]], ids=str)
 def test_default_cutoff_takes_exact_deficiency_as_such(pinv, rng, spectrum, order):
@@ -157,7 +157,7 @@ def test_default_cutoff_takes_exact_deficiency_as_such(pinv, rng, spectrum, orde
     assert relative_error(result, exact) <= TOLERANCE
 
 
-@pytest.mark.slow_unless("pinv.*tall-complex")
+@pytest.mark.slow
 @all_cases
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_derivative_is_exact_where_large_values_are_truncated(
@@ -212,7 +212,7 @@ class TestHermitian:
         assert np.array_equal(gradient, gradient.conj().T)
 
 
-@pytest.mark.slow_unless("pinv")
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_hermitian_derivative_is_exact_where_eigenvalues_are_exactly_zero(pinv, rng, order):
     a = np.diag([3.0, -2.0, 0.0, 0.0])
@@ -222,6 +222,7 @@ def test_hermitian_derivative_is_exact_where_eigenvalues_are_exactly_zero(pinv, 
     assert relative_error(result, exact) <= TOLERANCE
 
 
+@pytest.mark.slow_unless("pinv")
 def test_derivative_is_finite_between_neighboring_floats_on_both_sides_of_the_cutoff(pinv):
     # The largest entry of the derivative is 1 / (s (s - t)), and rounding of t / s to one
     # would make it infinite.

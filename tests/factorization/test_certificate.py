@@ -64,7 +64,7 @@ class TestCertificate:
         assert 10 < np.sum(cut) < 60
         assert np.all(taken[cut])
 
-    @pytest.mark.slow_unless("12, 12")
+    @pytest.mark.slow
     @pytest.mark.parametrize("shape", [(40, 3, 3), (40, 12, 12), (40, 14, 10)], ids=str)
     @pytest.mark.parametrize("name", ["rtol", "atol"])
     def test_values_a_few_ulps_from_a_given_cutoff(self, rng, shape, name):
@@ -114,7 +114,7 @@ class TestCertificate:
         assert singular_values_taken(wilkinson(60).T + 1e-3 * np.eye(60)[::-1])
 
     # Shapes that other tests compile as well.
-    @pytest.mark.slow_unless("40, 3|40, 12")
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "shape", [(40, 3, 3), (40, 12, 12), (40, 14, 10), (60, 60), (90, 60)], ids=str
     )
@@ -142,6 +142,7 @@ class TestSharpNorms:
         norm = _certificate._schatten_norm(jnp.asarray(x))
         assert abs(norm - exact) <= bound(np.float64) * exact
 
+    @pytest.mark.slow_unless("0.98")
     @pytest.mark.parametrize("margin", [0.98, 1.02])
     def test_the_inverse_alone_can_refuse(self, margin):
         a, w = jnp.eye(9), jnp.diag(jnp.array([100.0] + [1.0] * 8))

@@ -225,6 +225,7 @@ def test_matrices_of_any_size_and_batch_are_redone(rng, kind, batch, exponent):
     assert relative_error(u * s[..., None, :] @ vh, a) <= bound(np.float64)
 
 
+@pytest.mark.slow_unless("5")
 @pytest.mark.parametrize("count", [1, 5])
 def test_nan_remains_where_all_multiples_fail_as_well(rng, count):
     a = batch_of(rng, "svd", np.float64, [0], count)
@@ -233,6 +234,7 @@ def test_nan_remains_where_all_multiples_fail_as_well(rng, count):
         assert np.all(np.isfinite(x[1:]))
 
 
+@pytest.mark.slow_unless(r"1e\+300")
 @pytest.mark.parametrize("size", [3e-308, 1e300])
 def test_no_multiple_of_a_finite_matrix_is_infinite(rng, size):
     # LAPACK may loop for ever on an Inf.
@@ -250,6 +252,7 @@ def decompositions(platform, shape, **kwargs):
     return len(re.findall(r"custom_call @\w+(gesdd|gesvdj?|syevd)_ffi", text))
 
 
+@pytest.mark.slow_unless("3.*True|3.*False")
 @pytest.mark.parametrize("hermitian", [False, True])
 @pytest.mark.parametrize("batch", [(), (3,)], ids=str)
 def test_only_what_may_fail_has_a_second_way(batch, hermitian):

@@ -207,6 +207,7 @@ def test_importing_the_benchmarks_needs_no_optional_package():
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "names"),
     [
@@ -250,6 +251,7 @@ def test_a_cliff_is_a_step_beyond_more_elements_that_a_second_look_confirms():
     assert len(list(cliffs.steps(short, lambda x, y: 9.0))) == 2
 
 
+@pytest.mark.slow
 def test_times_over_shapes_are_printed_and_drawn(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cliffs, "measure", lambda shape, seconds: point(shape))
 

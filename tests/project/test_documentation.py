@@ -86,6 +86,7 @@ def namespace(smallest, unit):
 
 
 # In the second one absolute tolerances are not relative ones.
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1, 0.75])
 @pytest.mark.parametrize("smallest", LADDER)
 @pytest.mark.parametrize(("theirs", "ours"), MIGRATIONS, ids=[row[0] for row in MIGRATIONS])
@@ -166,6 +167,7 @@ def way(name):
 
 
 # Shapes that no other test has: what is compiled already calls nothing.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "function", "shape"),
     [

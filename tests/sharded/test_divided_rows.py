@@ -212,6 +212,7 @@ def test_axes_of_a_mesh_of_two_are_found_in_the_sharding(rng, axis, kind):
     assert relative_error(x, np.linalg.pinv(a)) <= bound(np.float64, 10)
 
 
+@pytest.mark.slow
 def test_a_mesh_with_explicit_sharding_needs_no_axis_in_a_gradient(rng):
     mesh = mesh_of(8, AxisType.Explicit)
     args = arguments_of_pinv(rng, gaussian(rng, (M, N)))
@@ -225,6 +226,7 @@ def test_a_mesh_with_explicit_sharding_needs_no_axis_in_a_gradient(rng):
         assert relative_error(x, y) <= bound(np.float64, 1e3)
 
 
+@pytest.mark.slow_unless("Auto")
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_an_array_that_is_not_on_the_mesh_is_put_there(rng, kind):
     a = gaussian(rng, (16, 3))

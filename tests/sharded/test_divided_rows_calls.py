@@ -163,6 +163,7 @@ def test_lstsq_maps_over_columns_however_it_is_called(rng, kind, call, source):
     assert relative_error(found, np.linalg.pinv(a) @ b) <= TOLERANCE
 
 
+@pytest.mark.slow_unless("Explicit")
 @KINDS
 def test_a_cotangent_may_lie_on_one_device(rng, kind):
     a, ct = gaussian(rng, (M, N)), gaussian(rng, (N, M))
@@ -172,6 +173,7 @@ def test_a_cotangent_may_lie_on_one_device(rng, kind):
     assert relative_error(found, gradient_of_pinv(a, ct)) <= TOLERANCE
 
 
+@pytest.mark.slow
 @KINDS
 def test_an_array_that_is_bound_to_one_device_is_moved(rng, kind):
     a, b = gaussian(rng, (M, N)), gaussian(rng, (M,))
@@ -180,6 +182,7 @@ def test_an_array_that_is_bound_to_one_device_is_moved(rng, kind):
     assert relative_error(found.solution, np.linalg.pinv(a) @ b) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_rcond_is_another_name_of_rtol(rng):
     a = matrix(rng, (M, N), [3, 2, 0.3])
     b = gaussian(rng, (M,))
@@ -208,6 +211,7 @@ def test_rcond_is_refused_under_its_own_name(name):
         f(a, rcond=np.ones(2), mesh=mesh_of(DEVICES))
 
 
+@pytest.mark.slow_unless("Explicit")
 @KINDS
 def test_singular_values_that_are_not_wanted_are_left_out(rng, kind):
     mesh = mesh_of(DEVICES, kind)

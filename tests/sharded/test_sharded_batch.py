@@ -120,6 +120,7 @@ class TestShardedBatch:
             assert relative_error(result, expected) <= bound(np.float64, 1e3), name
 
 
+@pytest.mark.slow_unless("pinv")
 def test_avals_carry_the_explicit_sharding(pinv, rng):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):

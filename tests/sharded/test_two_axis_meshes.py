@@ -88,7 +88,7 @@ def test_solutions_on_an_explicit_mesh_have_second_derivatives(arguments):
         check(jax.jit(second)(*sharded), expected)
 
 
-@pytest.mark.slow_unless("unchecked")
+@pytest.mark.slow
 @pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
 def test_shard_map_over_two_axes_needs_no_collective(arguments, reference, check_vma):
     mesh = mesh_of(AxisType.Auto)
@@ -100,6 +100,7 @@ def test_shard_map_over_two_axes_needs_no_collective(arguments, reference, check
     check(compiled(*arguments), reference)
 
 
+@pytest.mark.slow
 def test_pmap_gives_the_results_of_one_device(arguments, reference):
     split = [x.reshape(DEVICES, SIZE // DEVICES, *x.shape[1:]) for x in arguments]
     check(jax.pmap(everything)(*split), reference)
