@@ -16,15 +16,15 @@ SHAPES_AND_DTYPES = pytest.mark.parametrize(
     ],
     ids=["tall-complex", "wide-complex", "square-real"],
 )
-# Spectrum and keyword arguments. With the default cutoff, and where only zeros are cut,
-# derivatives are products with vectors; where more is cut, they are those of the matrix.
+# Spectrum and keyword arguments. With the default cutoff, and where only zeros are
+# truncated, derivatives are products with vectors; else they are those of the matrix.
 CASES = {
     "full_rank": ([3, 2, 1, 0.5], {}),
     "deficient": ([3, 2, 0, 0], {}),
     "zero": ([0, 0, 0, 0], {}),
-    "nothing_cut": ([3, 2, 1, 0.5], {"atol": 0.1}),
-    "zeros_cut": ([2, 2, 0, 0], {"atol": 0.1}),
-    "more_cut": ([3, 2, 0.3, 0.2], {"atol": 0.25}),
+    "nothing_truncated": ([3, 2, 1, 0.5], {"atol": 0.1}),
+    "zeros_truncated": ([2, 2, 0, 0], {"atol": 0.1}),
+    "more_truncated": ([3, 2, 0.3, 0.2], {"atol": 0.25}),
 }
 TOLERANCE = bound(np.float64, 6**3)
 

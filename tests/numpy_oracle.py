@@ -24,7 +24,7 @@ class Results(NamedTuple):
 
 @partial(jax.jit, static_argnames=("method", "hermitian"))
 def _program(a, b, ct, e, tolerances, method, hermitian):
-    """All results, from one factorisation."""
+    """All results, from one factorization."""
 
     def f(a):
         return jaxpinv.pinv(
@@ -73,7 +73,7 @@ class Reference(NamedTuple):
         kept: their kept part, of that rank.
         smallest: the smallest kept singular value, or 1 if there is none, `(B,)`.
         gap: the difference to the next one, if there is any; else both are 1.
-        size: the Frobenius norm, the measure of the backward error of a factorisation.
+        size: the Frobenius norm, the measure of the backward error of a factorization.
         condition: that over the gap, 1 for rank 0, or infinite if there is no gap. Where
             LAPACK's backward error is more than rounding it is as many times as large.
         is_telling: whether the condition leaves digits, and the tolerances are numbers.
@@ -96,8 +96,8 @@ def reference(p: Problem, rank: np.ndarray) -> Reference:
     u, s, vh = np.linalg.svd(a, full_matrices=False)
     s = np.concatenate([s, np.zeros((len(a), 1))], axis=1)
     rows, size = np.arange(len(a)), np.linalg.norm(a, axis=(1, 2))
-    # Without the cut part, rather than the sum of the kept ones: NumPy's singular vectors
-    # of clustered values give the matrix back to forty times eps only.
+    # Without the truncated part, rather than the sum of the kept ones: NumPy's singular
+    # vectors of clustered values give the matrix back to forty times eps only.
     cut = np.where(np.arange(s.shape[1]) < rank[:, None], 0, s)[:, :-1]
     kept = np.where((rank > 0)[:, None, None], a - (u * cut[:, None]) @ vh, 0)
     smallest = np.where(rank > 0, s[rows, rank - 1], 1)

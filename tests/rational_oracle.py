@@ -16,7 +16,7 @@ from flint import fmpq, fmpq_mat
 Precision = type[np.float32] | type[np.float64]
 
 # Even, a multiple of four and the order of a Hadamard matrix, and large enough for the
-# factorisations without singular values.
+# factorizations without singular values.
 N = 12
 SHAPES = {"square": (N, N), "tall": (N, 9)}
 
@@ -141,7 +141,7 @@ class Exact(NamedTuple):
 
 @functools.cache
 def exact(name: str, shape: tuple[int, int], dtype: Precision) -> Exact:
-    """The exact pseudo-inverse and its derivative, of a rank factorisation `A = C F`.
+    """The exact pseudo-inverse and its derivative, of a rank factorization `A = C F`.
 
     `X = F^T (F F^T)^-1 (C^T C)^-1 C^T`. If C is A itself, every direction moves C alone.
     If not, `E = L A + A R` moves C by `L C` and F by `F R`.

@@ -187,7 +187,7 @@ def problems(draw, where=lambda configuration: True, scaled: bool = True) -> Pro
 def in_every_configuration(*others):
     """Decorator: what each configuration is tried on first, whatever hypothesis draws.
 
-    Nothing is cut of one of these matrices, and all but one value of the other.
+    Nothing is truncated of one of these matrices, and all but one value of the other.
     """
 
     def decorate(test):

@@ -32,6 +32,7 @@ CASES = [
 IDS = ["-".join(map(str, (*shape, kind))) for shape, kind, _ in CASES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "kind", "programs"), CASES, ids=IDS)
 def test_errors_are_a_small_multiple_of_eps_times_the_condition(shape, kind, programs):
     cells = list(shapes.measure(shape, [kind], 1, (AUTO,), programs))
@@ -135,6 +136,7 @@ def test_references_need_more_digits_than_double(monkeypatch):
     assert extended_oracle.wide(np.dtype(np.float32)) == np.float64
 
 
+@pytest.mark.slow
 def test_the_sweep_prints_a_table_and_draws(tmp_path, capsys):
     only = ["--only", "n=2", "dtype=float64", "kind=common mean", "--values"]
     arguments = ["--quick", "--seeds", "1", *only, "--out", str(tmp_path)]

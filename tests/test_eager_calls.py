@@ -30,6 +30,7 @@ CALLS = {
 }
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("name", CALLS)
 def test_a_second_call_runs_what_the_first_one_compiled(name, rng, caplog):
     f = CALLS[name]
@@ -50,6 +51,7 @@ def test_a_second_call_runs_what_the_first_one_compiled(name, rng, caplog):
 GUARDED = {name: f for name, f in CALLS.items() if name != "atol"}
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("name", GUARDED)
 @pytest.mark.parametrize("shape", [(3, 3), (5, 4, 4)], ids=str)
 def test_default_tolerances_need_no_transfer(name, shape, rng):
@@ -93,6 +95,7 @@ def test_lstsq_takes_rcond_for_rtol(rng):
     assert relative_error(by_name.solution, expected) <= bound(np.float64, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["value", "first"])
 def test_an_operand_may_be_on_a_mesh_that_the_matrix_is_not_on(kind, rng):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Explicit,))
@@ -118,6 +121,7 @@ RANKS = {
 }
 
 
+@pytest.mark.slow_unless("True")
 @pytest.mark.parametrize("name", RANKS)
 @pytest.mark.parametrize("x64", [True, False])
 def test_ranks_fit_into_a_branch_next_to_those_of_jnp(name, x64):

@@ -27,6 +27,7 @@ def test_a_norm_beyond_all_numbers_gives_nan_where_rows_are_divided_too():
     assert rank == 0
 
 
+@pytest.mark.slow_unless("direct")
 @pytest.mark.parametrize("method", ["direct", "svd"])
 @pytest.mark.parametrize("shape", [(12, 12), (40, 3, 2)], ids=str)
 def test_the_largest_numbers_have_a_pseudo_inverse(method, shape):
@@ -38,6 +39,7 @@ def test_the_largest_numbers_have_a_pseudo_inverse(method, shape):
     assert np.max(np.abs(x - exact)) <= np.finfo(np.float32).tiny
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("of_a", "of_b", "of_ct"),
     [(1e-15, 1e15, 1e-15), (1e15, 1e-15, 1e15)],
@@ -73,6 +75,7 @@ def gradients(a, b, ct, e):
     return gradient(a), *jax.jvp(second, (a,), (e,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((6, 4), np.float32), ((4, 6), np.complex64)],
@@ -92,7 +95,7 @@ def gradients(a, b, ct, e):
     ],
     ids=str,
 )
-def test_gradients_stay_in_the_range_where_nothing_is_cut(
+def test_gradients_stay_in_the_range_where_nothing_is_truncated(
     rng, shape, dtype, of_a, of_b, of_ct
 ):
     m, n = shape
@@ -132,6 +135,7 @@ def test_a_column_that_is_not_finite_spoils_no_derivative_of_others(rng, bad):
         assert not np.any(np.isfinite(spoiled[:, 0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hermitian", [False, True])
 def test_a_matrix_of_denormals_is_finite_in_a_batch(hermitian):
     a = np.tile(np.diag([1.0, 2.0]), (40, 1, 1))
@@ -139,6 +143,7 @@ def test_a_matrix_of_denormals_is_finite_in_a_batch(hermitian):
     assert np.all(np.isfinite(jaxpinv.pinv(a, hermitian=hermitian)))
 
 
+@pytest.mark.slow
 def test_a_tall_matrix_of_denormals_is_finite_in_a_batch():
     a = np.ones((40, 3, 2))
     a[:, 0] = 2

@@ -22,6 +22,7 @@ def limit(m, k, j, dtype):
     return factor * (chunk + _GROUP * stages + 2) * np.finfo(dtype).eps / 2
 
 
+@pytest.mark.slow_unless("float32")
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
 @pytest.mark.parametrize(
     ("m", "k", "j"),
@@ -40,6 +41,7 @@ def test_the_error_is_within_the_stated_bound(rng, m, k, j, dtype):
     assert np.max(error / size) <= limit(m, k, j, dtype)
 
 
+@pytest.mark.slow_unless("300000")
 @pytest.mark.parametrize("m", [1001, 20_000, 300_000])
 def test_equal_terms_cost_a_few_roundings_whatever_their_number(m):
     x = jnp.full((m, 2), 0.1, jnp.float32)
@@ -112,6 +114,7 @@ def test_rows_on_many_devices_are_added_where_they_lie(rng):
     assert np.max(error / size) <= limit(8 * 1009, 3, 5, np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [5, 1000])
 @pytest.mark.parametrize("columns", [0, 2])
 def test_nothing_on_the_right_has_empty_results(rows, columns):
@@ -128,6 +131,7 @@ def test_empty_matrices_have_gradients(shape):
     assert gradient.shape == shape
 
 
+@pytest.mark.slow
 def test_derivatives_sum_over_rows_in_chunks_too(rng):
     m, n = 300_000, 5
     a = rng.uniform(0, 1, (m, n)).astype(np.float32)

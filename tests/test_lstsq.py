@@ -54,11 +54,13 @@ def mixed_derivative(a, b, directions, db, cut):
     return result
 
 
+@pytest.mark.slow_unless("wide-complex-(full|more)")
 @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
 @SHAPES_AND_DTYPES
 class TestDerivativesInBothArguments:
     """Few columns, against differences in 50 digits."""
 
+    @pytest.mark.slow
     def test_forward_derivatives_are_exact(self, rng, shape, spectrum, kwargs, dtype):
         a, b, db = self.arrays(rng, shape, spectrum, dtype)
         directions = [gaussian(rng, shape, dtype) for _ in range(2)]
@@ -85,7 +87,8 @@ class TestDerivativesInBothArguments:
         return matrix(rng, shape, spectrum, dtype), b, db
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"atol": 0.25}], ids=["default", "more_cut"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kwargs", [{}, {"atol": 0.25}], ids=["default", "more_truncated"])
 def test_reverse_over_reverse_over_reverse_is_exact(rng, kwargs):
     a, b = matrix(rng, (3, 4), [3, 2, 0.2]), gaussian(rng, (3, 1))
     e1, e2, e3 = (gaussian(rng, a.shape) for _ in range(3))
@@ -108,6 +111,7 @@ compiled = jax.jit(jaxpinv.lstsq)
 
 
 # A real and a complex dtype for each shape, one of each precision.
+@pytest.mark.slow_unless("complex128")
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [
@@ -142,6 +146,7 @@ def test_every_field_agrees_with_numpy(rng, shape, spectrum, dtype):
     assert [x.dtype for x in found] == [dtype, real, np.int64, real]
 
 
+@pytest.mark.slow_unless(r"^\(7, 1")
 @pytest.mark.parametrize(
     ("a", "b", "tolerance", "x", "residuals", "rank"),
     [
@@ -195,6 +200,7 @@ def test_one_matrix_for_many_right_hand_sides_is_factored_once(rng):
     assert re.search(r": \(tensor<(1x)?5x4xf64>\) -> ", line)
 
 
+@pytest.mark.slow
 def test_mapped_over_either_argument_equals_a_loop(rng):
     a, b = gaussian(rng, (3, 5, 4)), gaussian(rng, (3, 5))
 
@@ -214,6 +220,7 @@ def test_mapped_over_either_argument_equals_a_loop(rng):
             assert relative_error(result, np.stack(expected)) <= bound(np.float64, 1e3)
 
 
+@pytest.mark.slow
 def test_precision_of_both_arguments_is_promoted(rng):
     a, b = gaussian(rng, (5, 4), np.float32), gaussian(rng, (5, 2), np.complex128)
     with jax.numpy_dtype_promotion("standard"):
@@ -241,6 +248,7 @@ def test_ill_conditioned_systems_are_solved_to_a_small_residual(rng):
     assert np.median(errors["pinv"]) > bound(np.float32, 1e2)
 
 
+@pytest.mark.slow_unless("tall-more_truncated")
 class TestScales:
     """In single precision, where the square of a scale is no number."""
 
@@ -259,7 +267,7 @@ class TestScales:
     @pytest.mark.parametrize(
         ("shape", "kwargs"),
         [((6, 4), {}), ((4, 6), {"rtol": 0.25})],
-        ids=["tall-default", "wide-more_cut"],
+        ids=["tall-default", "wide-more_truncated"],
     )
     def test_matrix_and_right_hand_side_scaled_alike(self, rng, kwargs, shape):
         a, e = matrix(rng, shape, [3, 2, 1, 0.5]), gaussian(rng, shape)
@@ -281,10 +289,11 @@ class TestScales:
 
         self.check(derivatives, (a, e, b, ct))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("shape", "kwargs"),
         [((6, 4), {"rtol": 0.25}), ((4, 6), {})],
-        ids=["tall-more_cut", "wide-default"],
+        ids=["tall-more_truncated", "wide-default"],
     )
     def test_matrix_alone_scaled(self, rng, kwargs, shape):
         a, e = matrix(rng, shape, [3, 2, 1, 0.5]), gaussian(rng, shape)
@@ -304,6 +313,7 @@ class TestScales:
         self.check(derivatives, (a, e))
 
 
+@pytest.mark.slow
 class TestCost:
     """Counts of the compiled program."""
 
@@ -339,6 +349,7 @@ class TestCost:
         assert through_pinv > flops + self.M * self.N**2
 
 
+@pytest.mark.slow
 def test_a_column_that_is_not_finite_stays_alone(rng):
     a, b = gaussian(rng, (2, 5, 4)), gaussian(rng, (2, 5, 3))
     spoiled = b.copy()

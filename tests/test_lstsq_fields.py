@@ -33,6 +33,7 @@ def value_and_jacobian(f, a, b, hermitian, **kwargs):
     return f(a, b), jax.jacobian(f, (0, 1))(a, b)
 
 
+@pytest.mark.slow_unless("more_cut")
 class TestResiduals:
     """Squared norms that differentiate as what they are."""
 
@@ -54,6 +55,7 @@ class TestSingularValues:
     """They differentiate as those of `jnp.linalg.svd`."""
 
     # A dtype for each: all of both compile twice as much.
+    @pytest.mark.slow_unless("tall")
     @pytest.mark.parametrize(
         ("shape", "dtype", "hermitian"),
         [
@@ -93,6 +95,7 @@ class TestSingularValues:
         for x, y in zip(derivatives(ours, a), derivatives(theirs, a), strict=True):
             assert relative_error(x, y) <= bound(np.float64, 1e3)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("shape", [(10, 64, 16), (10, 16, 64)], ids=str)
     @pytest.mark.skipif(not SHARES_BATCHES, reason="this jaxlib has no such threads")
     def test_calls_of_lapack_for_a_batch_are_left_to_one_thread(self, rng, shape):
@@ -116,6 +119,7 @@ class TestSingularValues:
             assert calls
             assert not any(f"tensor<{shape[0]}x" in line for line in calls)
 
+    @pytest.mark.slow
     def test_they_are_batched_as_the_tolerances_are(self, rng):
         a, b = gaussian(rng, (5, 4)), gaussian(rng, (5,))
         rtol = np.array([0.1, np.nan])
@@ -128,6 +132,7 @@ class TestSingularValues:
         assert np.array_equal(np.isnan(ds), np.isnan(s))
         assert relative_error(ds[0], s[0]) <= bound(np.float64)
 
+    @pytest.mark.slow_unless("nan")
     @pytest.mark.parametrize("rtol", [None, np.array([0.1, np.nan])], ids=["inf", "nan"])
     def test_reverse_mode_gives_nan_where_they_are_nan(self, rng, rtol):
         a, b = gaussian(rng, (2, 5, 4)), gaussian(rng, (5, 1))
@@ -137,6 +142,7 @@ class TestSingularValues:
         assert np.all(np.isfinite(gradient[0]))
         assert np.all(np.isnan(gradient[1]))
 
+    @pytest.mark.slow
     def test_an_inf_gives_nan_and_returns(self, rng):
         a = gaussian(rng, (2, 4, 4), np.float32)
         a[0, 0, 0] = np.inf

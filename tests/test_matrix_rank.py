@@ -31,6 +31,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow_unless("float32")
 @pytest.mark.parametrize("method", ["direct", "svd"])
 @pytest.mark.parametrize(
     ("shape", "dtype"), CASES, ids=lambda x: str(x) if isinstance(x, tuple) else x.__name__
@@ -44,6 +45,7 @@ def test_it_is_that_of_numpy(rng, shape, dtype, method):
         assert np.array_equal(found, expected)
 
 
+@pytest.mark.slow_unless("1100")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_compiled_call_has_the_rank_of_an_eager_one(rng, shape):
     compiled = jax.jit(jaxpinv.matrix_rank)
@@ -57,6 +59,7 @@ def test_default_dtype_without_double_precision(rng):
         assert jaxpinv.matrix_rank(np.eye(3, dtype=np.float32)).dtype == jnp.int32
 
 
+@pytest.mark.slow_unless("4400")
 @pytest.mark.parametrize("size", [4400, 40])
 def test_matrices_of_one_batch_have_ranks_of_their_own(rng, size):
     # In every order: a chunk without full rank ends the search for it.
@@ -77,6 +80,7 @@ def test_lower_triangles_alone_are_read(rng):
     assert jaxpinv.matrix_rank(lower, 0.4, hermitian=True) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 4400])
 def test_tolerances_are_of_batch_shape_and_enlarge_it(rng, size):
     a = matrix(rng, (6, 4), [1.0, 0.1, 0.01, 0.001])
@@ -98,6 +102,7 @@ def test_tolerances_are_of_batch_shape_and_enlarge_it(rng, size):
     assert np.array_equal(jaxpinv.matrix_rank(batch, atol=each), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 4400])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_matrix_that_is_not_finite_has_rank_0_alone(rng, size, value):
@@ -109,6 +114,7 @@ def test_a_matrix_that_is_not_finite_has_rank_0_alone(rng, size, value):
     assert jaxpinv.matrix_rank(a[1]) == 0
 
 
+@pytest.mark.slow_unless("30, 4")
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 @pytest.mark.parametrize("shape", [(5, 4), (30, 4), (4400, 5, 4)], ids=str)
 def test_no_size_of_the_elements_changes_it(rng, shape, scale):
@@ -136,6 +142,7 @@ def test_no_singular_vectors_are_computed(rng, shape):
     assert modes == {str(ord("N"))}
 
 
+@pytest.mark.slow
 def test_it_passes_through_derivatives_and_vmap(rng):
     a = of_rank(rng, (7, 5, 4), 3)
 
@@ -152,6 +159,7 @@ def test_it_passes_through_derivatives_and_vmap(rng):
     assert branch == 3
 
 
+@pytest.mark.slow_unless("16, 5")
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("shape", [(16, 5, 4), (16, 40, 4), (35200, 5, 4)], ids=str)
 def test_a_divided_batch_needs_no_collective(rng, kind, shape):
@@ -171,6 +179,7 @@ def test_a_divided_batch_needs_no_collective(rng, kind, shape):
         assert np.all(jax.jit(mapped)(divided) == 2)
 
 
+@pytest.mark.slow
 def test_it_is_exported_with_a_symbolic_batch(rng):
     [b] = export.symbolic_shape("b")
     argument = jax.ShapeDtypeStruct((b, 9, 4), jnp.float64)

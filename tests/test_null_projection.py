@@ -28,6 +28,7 @@ def two_derivatives(a, x, e, dx, **kwargs):
 class TestNullProjection:
     """The projection on the null space."""
 
+    @pytest.mark.slow_unless("wide-complex-(full|more)")
     @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
     @SHAPES_AND_DTYPES
     def test_value_and_derivatives_are_exact(self, rng, shape, spectrum, kwargs, dtype):
@@ -46,6 +47,7 @@ class TestNullProjection:
         for y, z in zip(two_derivatives(a, x, e, dx, **kwargs), exact, strict=True):
             assert np.max(np.abs(y - z)) <= TOLERANCE * max(1, np.max(np.abs(z)))
 
+    @pytest.mark.slow
     def test_gradient_is_the_transpose(self, rng):
         a, e = gaussian(rng, (3, 5)), gaussian(rng, (3, 5))
         x, ct = gaussian(rng, (5, 2)), gaussian(rng, (5, 2))
@@ -55,6 +57,7 @@ class TestNullProjection:
         paired = np.sum(back[0] * e) + np.sum(back[1] * x)
         assert abs(np.sum(ct * pushed) - paired) <= bound(np.float64, 1e3)
 
+    @pytest.mark.slow_unless("7, 6")
     @pytest.mark.parametrize("shape", [(6, 7), (7, 6), (6, 6)], ids=str)
     def test_it_does_not_lose_digits_with_the_condition(self, rng, shape):
         # One value is zero, and the others reach down to 1e-5.
@@ -81,6 +84,7 @@ class TestNullProjection:
             2,
         ]
 
+    @pytest.mark.slow
     def test_it_is_nan_where_the_matrix_is_not_finite(self, rng):
         for shape in [(2, 3, 5), (2, 5, 3), (2, 3, 3)]:
             a = gaussian(rng, shape)
@@ -105,6 +109,7 @@ class TestNullProjection:
 class TestMatrixRank:
     """The rank that the others report."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("hermitian", [False, True])
     @pytest.mark.parametrize("rank", range(5))
     def test_agrees_with_numpy_and_with_the_others(self, rng, rank, hermitian):

@@ -185,6 +185,7 @@ def test_the_adjoint_has_the_adjoint_pseudo_inverse(p, method):
 CLUSTERED = Recipe(("clustered",), 4366, 0, 0, ("between",), 5)
 
 
+@pytest.mark.slow
 @given(problems(is_not_empty))
 @in_every_configuration()
 @example(problem(Configuration((1, 9, 9), np.complex128), CLUSTERED))

@@ -26,11 +26,12 @@ CUT = 1e-5
 
 
 def condition(spectrum, k):
-    """Ratio of the largest to the smallest of the first k values that is not cut."""
+    """Ratio of the largest to the smallest of the first k values that is not truncated."""
     kept = [s for s in spectrum[:k] if s > CUT]
     return max(kept) / min(kept) if kept else 1.0
 
 
+@pytest.mark.slow_unless("(tall|wide).*(float64|complex64)")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -58,6 +59,7 @@ class TestAgainstIndependentOracles:
         assert relative_error(x, exact_derivative(a, [], CUT)) <= tolerance
 
 
+@pytest.mark.slow_unless("complex64")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "eigenvalues",
@@ -70,6 +72,7 @@ def test_hermitian_agrees_with_the_general_function(pinv, rng, eigenvalues, dtyp
     assert relative_error(x, exact_derivative(a, [], CUT)) <= bound(dtype, 6)
 
 
+@pytest.mark.slow_unless("pinv-complex128")
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 def test_hermitian_reads_only_the_lower_triangle(pinv, rng, dtype):
     a = hermitian_matrix(rng, [3, -2, 1, 0.5], dtype)
@@ -80,6 +83,7 @@ def test_hermitian_reads_only_the_lower_triangle(pinv, rng, dtype):
     assert relative_error(x, np.linalg.inv(a)) <= bound(dtype, 6)
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize(
     "shape", [(0, 3), (3, 0), (0, 0), (2, 0, 3), (0, 3, 2), (0, 2, 3), (0, 0, 0)]
 )
@@ -102,6 +106,7 @@ def test_empty_hermitian_matrices_are_served_too(pinv):
     assert pinv(jnp.zeros((2, 0, 0)), hermitian=True).shape == (2, 0, 0)
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_short_floats_are_computed_in_single_precision(pinv, rng, dtype):
     a = jnp.asarray(gaussian(rng, (4, 3)), dtype)
@@ -110,6 +115,7 @@ def test_short_floats_are_computed_in_single_precision(pinv, rng, dtype):
     assert np.array_equal(x, pinv(a.astype(jnp.float32)).astype(dtype))
 
 
+@pytest.mark.slow_unless("pinv-bfloat16")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_gradient_of_short_floats_is_that_of_single_precision(pinv, rng, dtype):
     a = jnp.asarray(gaussian(rng, (4, 3)), dtype)
@@ -122,6 +128,7 @@ def test_gradient_of_short_floats_is_that_of_single_precision(pinv, rng, dtype):
     assert np.array_equal(gradient, jax.grad(total)(a.astype(jnp.float32)).astype(dtype))
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("a", [[[1, 2], [3, 4], [5, 7]], [[True, False], [True, True]]])
 @pytest.mark.parametrize(
     "as_array", [np.asarray, jnp.asarray, list], ids=lambda f: f.__name__
@@ -139,6 +146,7 @@ SCALES = {
 SCALES |= {np.complex64: SCALES[np.float32], np.complex128: SCALES[np.float64]}
 
 
+@pytest.mark.slow_unless("hermitian.*complex64")
 @pytest.mark.parametrize(
     ("dtype", "scale"), [(dtype, s) for dtype, scales in SCALES.items() for s in scales]
 )
@@ -162,6 +170,7 @@ def test_scaled_input_gives_the_scaled_value_and_jvp(rng, dtype, scale, shape, h
     assert relative_error(np.asarray(scaled_dx, double) * scale, dx) <= tolerance
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("scale", [1e-25, 1e-30, 1e30])
 def test_tangent_of_another_scale_than_the_matrix_keeps_its_jvp(pinv, rng, scale):
     a, e = matrix(rng, (6, 4), [3, 2, 1, 0.5]), gaussian(rng, (6, 4))
@@ -172,7 +181,7 @@ def test_tangent_of_another_scale_than_the_matrix_keeps_its_jvp(pinv, rng, scale
 
 @partial(jax.jit, static_argnums=0)
 def hessian_of_sum(pinv, a):
-    """That of a number that depends on every element, where a value is cut."""
+    """That of a number that depends on every element, where a value is truncated."""
     return jax.hessian(lambda a: jnp.sum(jnp.sin(pinv(a, rtol=np.float64(0.25)))))(a)
 
 
@@ -184,6 +193,7 @@ class TestSinglePrecisionMode:
         with jax.enable_x64(False):
             yield
 
+    @pytest.mark.slow_unless("pinv")
     def test_double_precision_input_becomes_single(self, pinv, rng):
         a = matrix(rng, (5, 4), [3, 2, 1, 0.5])
         x = pinv(a)
@@ -199,6 +209,7 @@ class TestSinglePrecisionMode:
         assert x.dtype == np.float32
         assert rank.tolist() == [4, 3, 2]
 
+    @pytest.mark.slow
     def test_hessian_agrees_with_that_in_double_precision(self, pinv, rng):
         a = matrix(rng, (5, 4), [3, 2, 1, 0.5])
         hessian = hessian_of_sum(pinv, a.astype(np.float32))

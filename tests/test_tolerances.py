@@ -21,6 +21,7 @@ def rank(pinv, a, *args, **kwargs):
     return rank.tolist()
 
 
+@pytest.mark.slow_unless("pinv.*tall")
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (4, 4)], ids=["tall", "wide", "square"])
 @pytest.mark.parametrize(
     ("tolerances", "expected"),
@@ -44,18 +45,20 @@ def test_cutoff_is_the_larger_of_the_two_tolerances(pinv, rng, shape, tolerances
     assert rank(pinv, matrix(rng, shape, SPECTRUM), **tolerances) == expected
 
 
+@pytest.mark.slow_unless("pinv-True")
 @pytest.mark.parametrize("hermitian", [False, True])
-def test_a_value_on_the_cutoff_is_cut(pinv, hermitian):
+def test_a_value_on_the_cutoff_is_truncated(pinv, hermitian):
     a = jnp.diag(jnp.array([4.0, -2.0, 1.0]))
     assert rank(pinv, a, atol=2.0, hermitian=hermitian) == 1
     assert rank(pinv, a, rtol=0.5, hermitian=hermitian) == 1
     assert rank(pinv, a, atol=np.nextafter(2, 0), hermitian=hermitian) == 2
 
 
-def test_zero_is_cut_also_by_zero_tolerances(pinv):
+def test_zero_is_truncated_also_by_zero_tolerances(pinv):
     assert rank(pinv, jnp.diag(jnp.array([4.0, 0.0])), rtol=0.0, atol=0.0) == 1
 
 
+@pytest.mark.slow_unless("pinv")
 def test_default_cutoff_is_the_longer_side_times_eps(pinv, rng):
     eps = np.finfo(np.float64).eps
     below, above = (np.diag([1.0, 50 * eps * x]) for x in (0.9, 1.1))
@@ -64,12 +67,14 @@ def test_default_cutoff_is_the_longer_side_times_eps(pinv, rng):
     assert [rank(pinv, a.T) for a in tall] == [1, 2]
 
 
+@pytest.mark.slow_unless("pinv")
 def test_default_cutoff_takes_the_eps_of_the_dtype(pinv):
     a = np.diag([1.0, 1e-7])
     assert rank(pinv, a) == 2
     assert rank(pinv, a.astype(np.float32)) == 1
 
 
+@pytest.mark.slow_unless("pinv")
 def test_only_a_positive_atol_switches_the_default_rtol_off(pinv):
     a = np.diag([1.0, 1e-17])
     atol = np.array([0.0, 1e-20, 1e-10])
@@ -84,6 +89,7 @@ def test_positional_arguments_are_those_of_numpy_and_jnp(pinv, rng):
     assert np.array_equal(pinv(a, 0.1, True), pinv(a, rtol=0.1, hermitian=True))
 
 
+@pytest.mark.slow_unless(r"pinv.*\(2, 1\)")
 @pytest.mark.parametrize(
     ("batch", "rtol_shape", "atol_shape", "result"),
     [
@@ -121,6 +127,7 @@ def test_tolerances_broadcast_and_enlarge_the_batch(
         assert np.array_equal(x[i], alone)
 
 
+@pytest.mark.slow_unless("pinv-numpy|pinv-float32")
 @pytest.mark.parametrize("kind", ["float", "int", "numpy", "float32", "jax", "list"])
 def test_a_tolerance_may_be_any_kind_of_real_number(pinv, rng, kind):
     one = {
@@ -140,6 +147,7 @@ def loss(a, rtol, atol):
     return jnp.sum(jaxpinv.pinv(a, rtol, atol=atol) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argument", [1, 2], ids=["rtol", "atol"])
 @pytest.mark.parametrize("shape", [(), (3,)], ids=["scalar", "batch"])
 def test_tolerances_have_zero_derivatives_of_every_kind(rng, argument, shape):
@@ -153,6 +161,7 @@ def test_tolerances_have_zero_derivatives_of_every_kind(rng, argument, shape):
     assert not np.any(mixed)
 
 
+@pytest.mark.slow
 def test_a_traced_rtol_works_in_every_order_of_transformations(rng):
     a = matrix(rng, (3, 5, 4), SPECTRUM)
     rtols = jnp.array([0.01, 0.2, 0.4])
@@ -172,6 +181,7 @@ def test_a_traced_rtol_works_in_every_order_of_transformations(rng):
         np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_traced_rtol_works_in_scan_cond_and_while_loop(rng):
     a = matrix(rng, (5, 4), SPECTRUM)
     rtols = jnp.array([0.01, 0.2, 0.4])
@@ -208,7 +218,7 @@ def test_a_traced_rtol_works_in_scan_cond_and_while_loop(rng):
     np.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
-def test_pinverse_warns_and_cuts_at_rcond(rng):
+def test_pinverse_warns_and_truncates_at_rcond(rng):
     a = matrix(rng, (5, 4), SPECTRUM)
     with pytest.warns(DeprecationWarning, match=r"jaxpinv\.pinv") as caught:
         x = jaxpinv.pinverse(a, 0.2)

@@ -44,11 +44,6 @@ def loss_by(pinv):
     return loss
 
 
-def value(f):
-    """The function itself."""
-    return f
-
-
 def hessian_vector_product(f):
     """The derivative of the gradient along the first argument."""
     return lambda a, *rest: jax.jvp(lambda a: jax.grad(f)(a, *rest), (a,), (a,))[1]
@@ -76,18 +71,17 @@ class TestJaxprs:
         jaxpr = jax.make_jaxpr(lambda a, e: jax.jvp(jaxpinv.pinv, (a,), (e,)))(a, a)
         assert names(jaxpr) == ["factor", "pinv_form"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("pinv", "order", "hermitian"),
         [
-            ("pinv", 1, False),
             ("pinv", 2, True),
             ("pinv", 3, False),
-            ("lstsq", 1, True),
             ("lstsq", 2, False),
         ],
         indirect=["pinv"],
     )
-    def test_value_and_derivatives_share_one_factorisation(self, loss, a, hermitian, order):
+    def test_value_and_derivatives_share_one_factorization(self, loss, a, hermitian, order):
         f = partial(loss, hermitian=hermitian)
         for _ in range(order):
             f = partial(lambda f, a: jax.value_and_grad(lambda x: jnp.sum(f(x)))(a)[1], f)
@@ -101,7 +95,7 @@ class TestJaxprs:
         [jax.value_and_grad, lambda f: lambda a: jax.jvp(jax.grad(f), (a,), (a,))],
         ids=["value_with_gradient", "gradient_with_hessian_vector_product"],
     )
-    def test_one_factorisation_is_traced(self, a, loss, f):
+    def test_one_factorization_is_traced(self, a, loss, f):
         assert names(jax.make_jaxpr(f(loss))(a)).count("factor") == 1
 
     def test_the_backward_pass_keeps_only_the_factors(self, a):
@@ -115,6 +109,7 @@ class TestJaxprs:
 class TestVmap:
     """Mapped functions equal loops."""
 
+    @pytest.mark.slow_unless("pinv")
     @pytest.mark.parametrize("in_axis", [0, 1, 2, -1])
     @pytest.mark.parametrize("out_axis", [0, 1, 2, -1])
     def test_any_axes_of_the_matrix(self, pinv, rng, in_axis, out_axis):
@@ -123,16 +118,24 @@ class TestVmap:
         looped = np.stack([pinv(x) for x in stacked], axis=out_axis)
         assert np.array_equal(mapped, looped)
 
-    # Each two of what is mapped, the order, and the function. All products are 36.
+    # Everything that is mapped under the gradient and the second derivative, of every kind.
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("axes", "pinv", "hermitian", "derive"),
         [
-            pytest.param(axes, *kind, derive, id=f"{name}-{kind_name}-{derive.__name__}")
-            for i, (name, axes) in enumerate(MAPPED.items())
-            for j, (kind_name, kind) in enumerate(KINDS.items())
-            for derive in [(value, jax.grad, hessian_vector_product)[(i + j) % 3]]
-        ]
-        + [pytest.param((0, 0), "pinv", False, jax.hessian, id="both-pinv-hessian")],
+            pytest.param(
+                MAPPED[name], *KINDS[kind], derive, id=f"{name}-{kind}-{derive.__name__}"
+            )
+            for name, kind, derive in [
+                ("matrix", "pinv", jax.grad),
+                ("matrix", "lstsq_hermitian", hessian_vector_product),
+                ("tolerance", "pinv_hermitian", jax.grad),
+                ("tolerance", "lstsq", hessian_vector_product),
+                ("both", "lstsq_hermitian", jax.grad),
+                ("both", "pinv", hessian_vector_product),
+                ("both", "pinv", jax.hessian),
+            ]
+        ],
         indirect=["pinv"],
     )
     def test_over_matrix_or_tolerance_or_both(self, loss, rng, axes, hermitian, derive):
@@ -151,18 +154,20 @@ class TestVmap:
         )
         assert relative_error(jax.vmap(f, axes)(*args), looped) <= bound(np.float64, 1e3)
 
+    @pytest.mark.slow_unless("pinv")
     def test_nested_over_matrix_and_tolerance_gives_the_table(self, pinv, rng):
         matrices, rtols = matrix(rng, (3, 5, 4), SPECTRUM), np.array([0.01, 0.3])
         f = jax.vmap(jax.vmap(pinv, (None, 0)), (0, None))
         table = np.stack([[pinv(x, r) for r in rtols] for x in matrices])
         assert relative_error(f(matrices, rtols), table) <= bound(np.float64)
 
-    def test_over_a_tolerance_factorises_once(self, a):
+    def test_over_a_tolerance_factorizes_once(self, a):
         f = jax.jit(jax.vmap(jaxpinv.pinv, (None, 0)))
         text = f.lower(a, jnp.array([0.01, 0.3])).as_text()
         [line] = [line for line in text.splitlines() if "lapack_dgesdd_ffi" in line]
         assert ": (tensor<1x5x4xf64>) -> " in line
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)], ids=str)
     def test_of_tangents_and_cotangents(self, pinv, rng, axes):
         shapes = [(3, 5, 4) if axis == 0 else (5, 4) for axis in axes]
@@ -181,6 +186,7 @@ class TestVmap:
         for result, expected in zip(mapped, zip(*looped, strict=True), strict=True):
             assert relative_error(result, np.stack(expected)) <= bound(np.float64, 10)
 
+    @pytest.mark.slow_unless("pinv")
     def test_of_length_one_and_zero(self, loss, pinv, rng):
         for length in (0, 1):
             x = rng.standard_normal((length, 5, 4))
@@ -188,6 +194,7 @@ class TestVmap:
             assert jax.vmap(jax.grad(loss))(x).shape == (length, 5, 4)
 
 
+@pytest.mark.slow_unless("pinv-complex")
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 def test_linearized_map_has_the_transpose(pinv, rng, dtype):
     a, e = matrix(rng, (5, 4), SPECTRUM, dtype), gaussian(rng, (5, 4), dtype)
@@ -214,11 +221,12 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.slow_unless("cond-pinv-2")
 @pytest.mark.parametrize(
     ("wrap", "pinv", "order"),
     [
-        *((name, pinv, n) for name in WRAPPERS for pinv, n in [("pinv", 2), ("lstsq", 1)]),
-        # The highest orders, which take the longest to compile, under two each.
+        *((name, "pinv", 2) for name in WRAPPERS),
+        # What takes the longest to compile, under two each.
         *((name, "pinv", 3) for name in ("jit_checkpoint", "cond")),
         *((name, "lstsq", 2) for name in ("checkpoint", "map")),
     ],
@@ -234,6 +242,7 @@ def test_derivatives_pass_through(loss, a, wrap, order):
     assert relative_error(result, derive(loss, a)) <= bound(np.float64, 1e3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pinv", "through"),
     [("pinv", "cond"), ("pinv", "scan"), ("lstsq", "cond")],
@@ -263,6 +272,7 @@ def test_reverse_over_reverse_through_cond_and_scan(loss, pinv, a, through):
     assert relative_error(second(f), second(reference)) <= bound(np.float64, 1e3)
 
 
+@pytest.mark.slow_unless("pinv")
 def test_custom_jvp_and_custom_vjp_around_it_are_respected(pinv, a):
     @jax.custom_jvp
     def doubled(a):
@@ -297,6 +307,7 @@ def test_a_custom_vjp_may_give_it_no_cotangent(pinv, a):
     assert np.array_equal(gradient, 2 * a)
 
 
+@pytest.mark.slow_unless("pinv-bfloat16")
 @pytest.mark.parametrize("precision", ["default", "bfloat16", "tensorfloat32"])
 def test_every_product_is_in_highest_precision(loss, a, precision):
     with jax.default_matmul_precision(precision):
@@ -306,6 +317,7 @@ def test_every_product_is_in_highest_precision(loss, a, precision):
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pinv", "hermitian"), [("pinv", True), ("lstsq", False)], indirect=["pinv"]
 )

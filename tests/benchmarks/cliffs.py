@@ -2,9 +2,9 @@
 
 `pinv` of full rank by default against `method="svd"` and jnp, in rounds that take turns, on
 one thread if started by `OPENBLAS_NUM_THREADS=1 taskset -c 0`. A step is the time of a
-shape over that of its smaller neighbour, in rows or in matrices, beyond the ratio of their
+shape over that of its smaller neighbor, in rows or in matrices, beyond the ratio of their
 elements. What looks like a step or a slower shape is timed again, for longer, and both
-neighbours in the same rounds: a slow second of the machine is neither. If some are left the
+neighbors in the same rounds: a slow second of the machine is neither. If some are left the
 status is 1. All shapes take an hour or two.
 """
 
@@ -91,7 +91,7 @@ def measure(shape: Shape, seconds: float) -> Point:
     return Point(shape, {x: timing.median(y) for x, y in times.items()}, *ratios)
 
 
-def neighbours(shapes: Sequence[Shape]) -> Iterator[tuple[Shape, Shape]]:
+def neighbors(shapes: Sequence[Shape]) -> Iterator[tuple[Shape, Shape]]:
     """Pairs that differ in the rows alone or the batch alone, with nothing between."""
     for axis in ("batch", "m"):
         rest = [x for x in Shape._fields if x != axis]
@@ -112,7 +112,7 @@ def steps(
 ) -> Iterator[Step]:
     """Steps upward of the default method that another measurement confirms."""
     seconds = {point.shape: point.seconds[AUTO] for point in points}
-    for pair in neighbours(list(seconds)):
+    for pair in neighbors(list(seconds)):
         smaller, larger = (seconds[x] for x in pair)
         if larger < SHORTEST or factor(*pair, larger / smaller) < SUSPICIOUS:
             continue
@@ -148,10 +148,10 @@ def draw(points: Sequence[Point], path: Path) -> None:
             chosen = [x for x in points if (x.shape.batch, x.shape.n) == (batch, n)]
             chosen.sort()
             rows = [x.shape.m for x in chosen]
-            colour = (0.8 * i / len(batches), 0.35, 1 - 0.8 * i / len(batches))
+            color = (0.8 * i / len(batches), 0.35, 1 - 0.8 * i / len(batches))
             each = [1e9 * x.seconds[AUTO] / x.shape.elements for x in chosen]
-            upper.loglog(rows, each, ".-", color=colour, label=f"{batch} matrices")
-            lower.loglog(rows, [x.svd_ratio for x in chosen], ".-", color=colour)
+            upper.loglog(rows, each, ".-", color=color, label=f"{batch} matrices")
+            lower.loglog(rows, [x.svd_ratio for x in chosen], ".-", color=color)
         lower.axhline(LARGEST_RATIO, color="#7f8c8d", linewidth=0.8)
         upper.set_title(f"{n} columns")
         lower.set_xlabel("rows")

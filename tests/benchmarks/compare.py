@@ -94,10 +94,10 @@ def case_timings(case: Case, peers: Iterable[Peer], seconds: float) -> dict[str,
             calls[peer.name] = prepared.call
     calls[TWIN] = calls[REFERENCE]
     times = timing.rounds(calls, seconds=seconds)
-    return summarise(case, times, single) | {"compile_seconds": compile_seconds}
+    return summarize(case, times, single) | {"compile_seconds": compile_seconds}
 
 
-def summarise(
+def summarize(
     case: Case, times: dict[str, list[float]], single: dict[str, float]
 ) -> dict[str, Any]:
     """One row of the results, from the seconds of every round."""

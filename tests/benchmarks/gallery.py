@@ -116,14 +116,14 @@ def draw(errors: Sequence[Error], path: Path) -> None:
     figure = Figure(figsize=(9, 5.6), dpi=110, layout="constrained")
     grid = figure.subplots(len(QUANTITIES), len(DTYPES), sharex=True, squeeze=False)
     at = np.arange(len(EDGES) + 1)
-    colours = dict(zip(METHODS, ("#d1495b", "#2a6f97", "#8e6c8a"), strict=True))
+    colors = dict(zip(METHODS, ("#d1495b", "#2a6f97", "#8e6c8a"), strict=True))
     for row, quantity in zip(grid, QUANTITIES, strict=True):
         for axes, dtype in zip(row, DTYPES, strict=True):
             for i, method in enumerate(METHODS):
                 values = select(errors, quantity, dtype, method)
                 if len(values):
                     x = at + 0.28 * (i - 1)
-                    axes.bar(x, counts(values), 0.28, color=colours[method], label=method)
+                    axes.bar(x, counts(values), 0.28, color=colors[method], label=method)
             axes.axvline(np.log2(C / EDGES[0]) + 0.5, color="#7f8c8d", linestyle=":")
             axes.set_title(f"{quantity}, {dtype}", size=9, loc="left")
             axes.spines[["top", "right"]].set_visible(False)

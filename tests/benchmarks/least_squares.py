@@ -1,6 +1,6 @@
 """The gradient of `sum(lstsq(a, b).solution ** 2)`: as a whole, and its derivative part.
 
-The derivative part is the backward pass alone, with the factorisation behind it.
+The derivative part is the backward pass alone, with the factorization behind it.
 """
 
 from collections.abc import Callable, Iterator

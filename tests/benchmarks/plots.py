@@ -24,7 +24,7 @@ COLOURS: dict[str, str] = dict(
 )
 MARKERS: dict[str, str] = dict(zip(COLOURS, "osD^vPX*_", strict=True))
 COLOUR_MAP = "RdBu"
-#: Widest colour of the heat map: eight times as fast or as slow.
+#: Widest color of the heat map: eight times as fast or as slow.
 LARGEST_LOG_RATIO = 3.0
 
 
@@ -98,9 +98,9 @@ def heat_map(timings: Sequence[Row], path: Path) -> None:
         for (i, j), value in np.ndenumerate(values):
             if not np.isnan(value):
                 dark = abs(np.log2(value)) > 0.65 * LARGEST_LOG_RATIO
-                colour = "white" if dark else INK
+                color = "white" if dark else INK
                 axes.text(
-                    j, i, f"{value:.2f}", ha="center", va="center", color=colour, size=8
+                    j, i, f"{value:.2f}", ha="center", va="center", color=color, size=8
                 )
         labels = [f"{operation}\n{bits} bit" for operation, bits in columns]
         axes.set_xticks(range(len(columns)), labels, size=8)

@@ -76,10 +76,10 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
     figure = Figure(figsize=(4 * across, 3 * down), dpi=110, layout="constrained")
     panels = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
     styles = dict(zip(DTYPES, ("-", "--", "-.", ":"), strict=True))
-    colours = dict(zip(METHODS, ("#d1495b", "#2a6f97", "#e09f3e"), strict=True))
+    colors = dict(zip(METHODS, ("#d1495b", "#2a6f97", "#e09f3e"), strict=True))
     for axes, n in zip(panels, widths, strict=False):
         for dtype, style in styles.items():
-            for method, colour in colours.items():
+            for method, color in colors.items():
                 worst: dict[int, float] = {}
                 for cell in cells:
                     if (cell.columns, cell.dtype, cell.method) == (n, dtype, method):
@@ -89,7 +89,7 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
                     rows,
                     [max(worst[m], 1e-3) for m in rows],
                     style,
-                    color=colour,
+                    color=color,
                     marker=".",
                     label=f"{method}, {dtype}",
                 )

@@ -86,7 +86,7 @@ class Paper(NamedTuple):
 def paper(m: int, n: int, p: int, itemsize: int = 4) -> Paper:
     """The counts, of leading order, of a real matrix with `m / p >= n`.
 
-    A QR factorisation of r by n takes `2 n^2 (r - n / 3)` operations, and as many to form
+    A QR factorization of r by n takes `2 n^2 (r - n / 3)` operations, and as many to form
     Q; a singular value decomposition of n by n takes `21 n^3` (Golub and Van Loan, "Matrix
     Computations", 4th ed., chapters 5 and 8).
     """

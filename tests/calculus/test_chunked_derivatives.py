@@ -84,6 +84,7 @@ def test_second_derivatives_in_chunks_are_those_of_each_matrix(rng, f, dtype):
         assert relative_error(found[i], alone) < bound(dtype, 1e3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "chunk"), [(3, (3, 1)), (7, (1, BATCH))])
 def test_directions_for_all_matrices_go_along_the_longer_axis(rng, count, chunk):
     a, b, _ = problem(rng)
@@ -96,6 +97,7 @@ def test_directions_for_all_matrices_go_along_the_longer_axis(rng, count, chunk)
         assert relative_error(found[i], expected) < bound(np.float64, 1e3)
 
 
+@pytest.mark.slow
 def test_a_truncated_matrix_makes_only_its_chunk_take_the_longer_formula(rng):
     # Derivatives by vectors take what is truncated for zero: they differ where 0.1 is.
     a, b, e = problem(rng)
@@ -104,6 +106,7 @@ def test_a_truncated_matrix_makes_only_its_chunk_take_the_longer_formula(rng):
     assert np.array_equal(found[:2], expected[:2])
 
 
+@pytest.mark.slow
 def test_each_device_goes_through_its_chunks_in_shard_map(rng):
     a, b, e = (jnp.concatenate([x, x[:1]]) for x in problem(rng))
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -117,6 +120,7 @@ def test_each_device_goes_through_its_chunks_in_shard_map(rng):
     assert relative_error(jax.jit(mapped)(a, b, e), f(a, b, e)) < bound(np.float64, 1e3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [(6,), (2, 3)], ids=str)
 def test_gradients_of_certified_and_of_other_square_matrices_are_those_of_each(rng, batch):
     # Of the third and the sixth a singular value is truncated: they alone have a range.
@@ -141,6 +145,7 @@ def test_a_batch_that_fits_into_a_cache_goes_at_once(rng):
     assert not takes_slices((AT_A_TIME,), partial(second, f), a, b, e)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 4, 3), (2, 0, 3), (2, 4, 0)], ids=str)
 def test_nothing_has_no_chunks(shape):
     a = jnp.ones(shape)

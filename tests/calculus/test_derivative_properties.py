@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:Runtim
 methods = st.sampled_from(["direct", "svd"])
 
 
+@pytest.mark.slow
 @given(problems(is_not_empty), methods)
 @in_every_configuration("direct")
 def test_the_gradient_is_the_transpose_of_the_derivative(p, method):
@@ -38,9 +39,10 @@ def test_the_gradient_is_the_transpose_of_the_derivative(p, method):
     assert_small(p, error, known.is_telling, size, one)
 
 
+@pytest.mark.slow
 @given(problems(is_not_empty), methods)
 @in_every_configuration("direct")
-def test_derivatives_of_the_penrose_equations_hold_where_zeros_are_cut(p, method):
+def test_derivatives_of_the_penrose_equations_hold_where_zeros_are_truncated(p, method):
     known = reference(p, results(p, method).rank)
     # Along such a direction the rank stays what it is.
     rng = np.random.default_rng(p.recipe.seed)
@@ -65,6 +67,7 @@ def test_derivatives_of_the_penrose_equations_hold_where_zeros_are_cut(p, method
     assert_small(p, whole, where, along, condition**2)
 
 
+@pytest.mark.slow
 @given(problems(lambda c: is_not_empty(c) and c.real == np.float32), methods)
 def test_the_derivative_is_that_of_numpy_in_double_precision(p, method):
     found = results(p, method)
@@ -91,6 +94,7 @@ def test_the_derivative_is_that_of_numpy_in_double_precision(p, method):
     assert_small(p, error, where, size, known.condition)
 
 
+@pytest.mark.slow
 @given(problems(lambda c: is_not_empty(c) and c.hermitian), methods)
 def test_gradients_of_a_hermitian_matrix_are_hermitian(p, method):
     found = results(p, method)

@@ -20,13 +20,13 @@ DTYPES = {"real": np.float64, "complex": np.complex128}
 # Spectrum and absolute cutoff.
 SPECTRA = {
     "simple": ([3, 2, 1, 0.5], 0.1),
-    "cut": ([3, 2, 0.3, 0.2], 0.25),
+    "truncated": ([3, 2, 0.3, 0.2], 0.25),
     "deficient": ([3, 2, 0, 0], 0.1),
     "repeated": ([2, 2, 2, 2], 0.1),
     "repeated_and_deficient": ([2, 2, 0, 0], 0.1),
     "zero": ([0, 0, 0, 0], 0.1),
-    "repeated_and_cut": ([2, 2, 0.3, 0.3], 0.5),
-    "cut_next_to_kept": ([5, 4, 3, 2.9], 2.95),
+    "repeated_and_truncated": ([2, 2, 0.3, 0.3], 0.5),
+    "truncated_next_to_kept": ([5, 4, 3, 2.9], 2.95),
 }
 # Tall ones are real and complex, the others either: both for all compile twice as much.
 CASES = {
@@ -105,6 +105,7 @@ def by_every_mode(pinv, a, ct, e1, e2, e3, atol):
     return second, third
 
 
+@pytest.mark.slow_unless("pinv.*tall-complex")
 @pytest.mark.parametrize(("spectrum", "cutoff"), SPECTRA.values(), ids=SPECTRA)
 @all_cases
 class TestEveryShapeSpectrumAndDtype:
@@ -144,6 +145,7 @@ class TestEveryShapeSpectrumAndDtype:
         assert abs(pair(ct, pushed) - pair(pullback(ct)[0], e)) <= bound(np.float64) * size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("spectrum", [[3, 2, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]], ids=str)
 def test_default_cutoff_takes_exact_deficiency_as_such(pinv, rng, spectrum, order):
@@ -154,9 +156,12 @@ def test_default_cutoff_takes_exact_deficiency_as_such(pinv, rng, spectrum, orde
     assert relative_error(result, exact) <= TOLERANCE
 
 
+@pytest.mark.slow
 @all_cases
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_derivative_is_exact_where_large_values_are_cut(pinv, rng, shape, order, dtype):
+def test_derivative_is_exact_where_large_values_are_truncated(
+    pinv, rng, shape, order, dtype
+):
     a = matrix(rng, shape, [4, 3, 2.4, 0.1], dtype)
     directions = [gaussian(rng, shape, dtype) for _ in range(3)]
     exact = exact_derivative(a, directions[:order], 2.7)
@@ -164,6 +169,7 @@ def test_derivative_is_exact_where_large_values_are_cut(pinv, rng, shape, order,
     assert relative_error(result, exact) <= TOLERANCE
 
 
+@pytest.mark.slow_unless("pinv.*complex")
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize(
     ("eigenvalues", "cutoff"),
@@ -175,7 +181,14 @@ def test_derivative_is_exact_where_large_values_are_cut(pinv, rng, shape, order,
         ([2, -2, 0.3, -0.3], 0.5),
         ([0, 0, 0, 0], 0.1),
     ],
-    ids=["indefinite", "cut", "deficient", "repeated", "repeated_and_cut", "zero"],
+    ids=[
+        "indefinite",
+        "truncated",
+        "deficient",
+        "repeated",
+        "repeated_and_truncated",
+        "zero",
+    ],
 )
 class TestHermitian:
     """The derivative of `hermitian=True` is that along the Hermitian part."""
@@ -198,6 +211,7 @@ class TestHermitian:
         assert np.array_equal(gradient, gradient.conj().T)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_hermitian_derivative_is_exact_where_eigenvalues_are_exactly_zero(pinv, rng, order):
     a = np.diag([3.0, -2.0, 0.0, 0.0])
@@ -207,7 +221,8 @@ def test_hermitian_derivative_is_exact_where_eigenvalues_are_exactly_zero(pinv, 
     assert relative_error(result, exact) <= TOLERANCE
 
 
-def test_derivative_is_finite_between_neighbouring_floats_on_both_sides_of_the_cutoff(pinv):
+@pytest.mark.slow_unless("pinv")
+def test_derivative_is_finite_between_neighboring_floats_on_both_sides_of_the_cutoff(pinv):
     # The largest entry of the derivative is 1 / (s (s - t)), and rounding of t / s to one
     # would make it infinite.
     swap = np.array([[0.0, 1.0], [1.0, 0.0]])
@@ -230,6 +245,7 @@ def first_and_second(pinv, a, e):
     return jax.jvp(along(pinv, e), (a,), (e,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", [1e2, 1e3, 1e4])
 @pytest.mark.parametrize("shape", [(7, 6), (20, 8), (16, 16), (6, 7)], ids=str)
 def test_single_precision_loses_no_more_than_the_condition(pinv, rng, shape, condition):
@@ -245,7 +261,7 @@ def test_single_precision_loses_no_more_than_the_condition(pinv, rng, shape, con
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_derivatives_do_not_depend_on_the_factorisation(rng, order):
+def test_derivatives_do_not_depend_on_the_factorization(rng, order):
     a = matrix(rng, (6, 4), [3, 2, 1, 0.5], np.complex128)
     directions = [gaussian(rng, a.shape, np.complex128) for _ in range(order)]
     q, r = np.linalg.qr(a)
@@ -260,6 +276,7 @@ def test_derivatives_do_not_depend_on_the_factorisation(rng, order):
     assert relative_error(result, exact_derivative(a, directions, 0.1)) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_jacobians_by_both_modes_agree_with_the_oracle(pinv, rng):
     a = matrix(rng, (3, 2), [2, 1])
     basis = np.eye(6).reshape(6, 3, 2)
@@ -269,6 +286,7 @@ def test_jacobians_by_both_modes_agree_with_the_oracle(pinv, rng):
         assert relative_error(jax.jit(jacobian(pinv))(a), exact) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_hessians_by_all_mixed_modes_agree_with_the_oracle(rng):
     a, ct = matrix(rng, (3, 2), [2, 1]), gaussian(rng, (2, 3))
     basis = np.eye(6).reshape(6, 3, 2)

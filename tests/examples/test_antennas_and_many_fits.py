@@ -14,6 +14,8 @@ import pytest
 from tests.comparison import bound
 from tests.matrices import matrix
 
+pytestmark = pytest.mark.slow
+
 # The folder that Python itself puts there when an example is run as a script.
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 model = importlib.import_module("beamforming_model")

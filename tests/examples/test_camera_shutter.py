@@ -12,6 +12,8 @@ import pytest
 
 import jaxpinv
 
+pytestmark = pytest.mark.slow
+
 # The folder that Python itself puts there when an example is run as a script.
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 camera = importlib.import_module("truncated_regularisation_camera")
@@ -49,7 +51,7 @@ def test_a_blur_moves_and_spreads_a_point_and_keeps_its_light():
     assert point.sum() == pytest.approx(1, abs=1e-4)
     # Copies at 30 and 35, behind the margin of 4 pixels.
     position = np.arange(len(point)) - 4
-    copies = [np.exp(-((position - centre) ** 2) / 2) for centre in (30, 35)]
+    copies = [np.exp(-((position - center) ** 2) / 2) for center in (30, 35)]
     expected = np.sum(copies, axis=0) / np.sqrt(2 * np.pi) / 2
     np.testing.assert_allclose(point[4:68], expected[4:68], atol=1e-12)
 
@@ -57,7 +59,7 @@ def test_a_blur_moves_and_spreads_a_point_and_keeps_its_light():
 def test_the_restoration_keeps_as_many_singular_values_as_it_says():
     a = camera.blur(jnp.ones(camera.SLOTS))
     s = np.linalg.svd(a, compute_uv=False)
-    assert s[-1] > 1e-12 * s[0], "what is cut is not zero"
+    assert s[-1] > 1e-12 * s[0], "what is truncated is not zero"
     x = np.asarray(camera.restoration(jaxpinv.pinv, a))
     assert np.linalg.matrix_rank(x) == camera.KEPT
     np.testing.assert_allclose(np.linalg.norm(x, 2), 1 / s[camera.KEPT - 1])

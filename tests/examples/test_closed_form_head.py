@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # The folder that Python itself puts there when an example is run as a script.
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 drawn = importlib.import_module("closed_form_head_tasks")

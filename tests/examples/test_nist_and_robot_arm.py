@@ -12,6 +12,8 @@ from scipy.spatial.transform import Rotation
 
 import jaxpinv
 
+pytestmark = pytest.mark.slow
+
 # The folder that Python itself puts there when an example is run as a script.
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 nist = importlib.import_module("nist")
@@ -105,7 +107,7 @@ def line() -> dict:
     """The line of the redundant arm, with its cutoff and without."""
     return {
         name: jax.device_get(arm_motion.follow_line(jnp.asarray(rtol)))
-        for name, rtol in (("cut", arm_motion.LINE_RTOL), ("uncut", 0.0))
+        for name, rtol in (("cut", arm_motion.LINE_RTOL), ("untruncated", 0.0))
     }
 
 
@@ -221,8 +223,8 @@ def test_the_line_leads_through_a_pose_of_rank_five():
 def test_the_cutoff_bounds_joint_speeds_through_the_singular_pose(line):
     allowed = arm_kinematics.MAX_SPEED
     assert np.max(np.abs(line["cut"].speeds) / allowed) < 0.3
-    assert np.max(np.abs(line["uncut"].speeds) / allowed) > 5
-    assert line["uncut"].smallest.min() < 1e-3, "it comes by the singular pose"
+    assert np.max(np.abs(line["untruncated"].speeds) / allowed) > 5
+    assert line["untruncated"].smallest.min() < 1e-3, "it comes by the singular pose"
     # Behind by a centimetre, and on the line again: the cutoff let go of the arm.
     assert 5e-3 < line["cut"].behind.max() < 15e-3
     assert line["cut"].behind[-1] < 1e-4

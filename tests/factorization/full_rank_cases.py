@@ -32,5 +32,5 @@ def directly(a, rtol=None, *, hermitian=False, atol=None):
 def singular_values_taken(a, rtol=None, *, hermitian=False, atol=None):
     """For every matrix, whether `pinv` takes singular values."""
     factors = directly(a, rtol, hermitian=hermitian, atol=atol)
-    # A direct factorisation has one number instead of them, which is a power of two.
+    # A direct factorization has one number instead of them, which is a power of two.
     return np.ptp(np.asarray(factors.s), axis=-1) > 0

@@ -1,4 +1,4 @@
-"""Matrices that are proven to be uncut go without singular values, with the same result."""
+"""Where full rank is proven no singular values are taken, and results are the same."""
 
 import itertools
 from functools import partial
@@ -46,7 +46,7 @@ all_cases = pytest.mark.parametrize(("shape", "dtype"), CASES.values(), ids=CASE
 def value_gradient_and_hvp(a, ct, e, method, hermitian=False):
     """The pseudo-inverse, a gradient and a Hessian-vector product.
 
-    Not in one program: so both methods share what follows the factorisation.
+    Not in one program: so both methods share what follows the factorization.
     """
 
     def gradient(a):
@@ -58,6 +58,7 @@ def value_gradient_and_hvp(a, ct, e, method, hermitian=False):
 
 
 # Batches of one axis are among the mixed ones below.
+@pytest.mark.slow_unless("square-float32")
 @pytest.mark.parametrize(
     "case",
     [
@@ -79,6 +80,7 @@ def test_values_and_derivatives_are_those_by_singular_values(rng, case):
         assert relative_error(x, y) <= bound(dtype, CONDITION ** (order + 1))
 
 
+@pytest.mark.slow_unless("tiny_wide")
 @all_cases
 class TestAgreement:
     """Direct values next to others."""
@@ -97,6 +99,7 @@ class TestAgreement:
         assert np.array_equal(x, y / scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 20, 6, 4), (3, 14, 10), (40, 30)], ids=str)
 def test_columns_of_u_are_orthonormal_to_rounding(rng, shape):
     n = shape[-1]
@@ -112,6 +115,7 @@ def test_a_diagonal_matrix_has_exactly_the_reciprocals():
     assert np.array_equal(direct_pinv(np.diag(d)), np.diag(1 / d))
 
 
+@pytest.mark.slow
 def test_hermitian_matrices_go_without_eigenvalues(rng):
     dtype = np.complex128
     eigenvalues = list(np.array([1, -1] * 6) * np.geomspace(1, CONDITION, 12))
@@ -123,6 +127,7 @@ def test_hermitian_matrices_go_without_eigenvalues(rng):
         assert relative_error(x, y) <= bound(dtype, CONDITION ** (order + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 200, 200), (3, 100, 100)], ids=str)
 def test_inverses_of_unitary_matrices_are_as_accurate_as_by_singular_values(rng, shape):
     others = gaussian(rng, shape, np.complex64)
@@ -171,11 +176,13 @@ class TestMixedBatches:
         a[7, 0, 0] = np.nan
         return a
 
+    @pytest.mark.slow_unless("14, 10")
     def test_only_those_that_need_them_take_singular_values(self, batch):
         taken = np.asarray(singular_values_taken(batch))
         # The values of a matrix that is not finite are NaN.
         assert np.flatnonzero(taken | (np.arange(70) == 7)).tolist() == [3, 7, 40, 41, 69]
 
+    @pytest.mark.slow
     def test_results_do_not_depend_on_batch_mates(self, rng, batch):
         ct, e = gaussian(rng, np.swapaxes(batch, 1, 2).shape), gaussian(rng, batch.shape)
         results = value_gradient_and_hvp(batch, ct, e, "direct")
@@ -186,6 +193,7 @@ class TestMixedBatches:
             for x, y in zip(results, again, strict=True):
                 assert np.array_equal(x[mine], y[mine])
 
+    @pytest.mark.slow
     def test_singular_matrices_have_the_result_of_their_singular_values(self, rng, batch):
         ct, e = gaussian(rng, np.swapaxes(batch, 1, 2).shape), gaussian(rng, batch.shape)
         results = [value_gradient_and_hvp(batch, ct, e, m) for m in ("direct", "svd")]
@@ -200,6 +208,7 @@ class TestMixedBatches:
             assert relative_error(x[finite], y[finite]) <= bound(np.float64, CONDITION**3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 5, 4), (40, 5, 4), (1, 12, 12), (14, 10)], ids=str)
 def test_tolerances_that_enlarge_the_batch_count_all(rng, shape):
     a = random(rng, shape, np.float64)
@@ -212,9 +221,8 @@ def test_tolerances_that_enlarge_the_batch_count_all(rng, shape):
 
 
 # Every way, with a batch and without, and with rows and columns exchanged.
-@pytest.mark.parametrize(
-    "name", ["tiny_square", "tiny_wide", "square", "squares", "talls", "wide"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny_wide", "square", "squares", "talls", "wide"])
 def test_lstsq_agrees_in_every_field_and_gradient(rng, name):
     shape = SHAPES[name]
     a, b = random(rng, shape, np.float64), gaussian(rng, (*shape[:-1], 2))
@@ -233,6 +241,7 @@ def test_lstsq_agrees_in_every_field_and_gradient(rng, name):
         assert np.max(np.abs(x - y)) <= bound(np.float64, CONDITION**3)
 
 
+@pytest.mark.slow
 def test_a_batch_longer_than_any_vector_unit_agrees_with_numpy(rng):
     # On the CPU jaxlib 0.10.2 sums wrongly over an axis behind which there are more than
     # 32768 numbers.

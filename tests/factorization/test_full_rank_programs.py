@@ -21,6 +21,7 @@ def gradient(a, method: Method = "direct"):
     return jax.grad(lambda a: jnp.sum(jnp.sin(jaxpinv.pinv(a, method=method))))(a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(33, 3, 2), (2, 9, 9), (10, 9)], ids=str)
 def test_works_with_jit_disabled(rng, shape):
     a = random(rng, shape, np.float64)
@@ -36,6 +37,7 @@ def test_lowers_for_other_platforms(shape, platform):
     assert exported(jax.ShapeDtypeStruct(shape, np.float32)).platforms == (platform,)
 
 
+@pytest.mark.slow_unless("3, 3")
 class TestOverDevices:
     """A batch that is divided takes singular values, but not within `shard_map`."""
 
@@ -73,6 +75,7 @@ class TestOverDevices:
         assert relative_error(x, np.linalg.pinv(a)) <= bound(np.float64, CONDITION)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "constraints", "shape"),
     [

@@ -58,6 +58,7 @@ def hard(request):
     return Hard(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["direct", "svd"])
 def test_values_of_a_matrix_on_which_lapack_gives_up(rng, hard, method):
     b = gaussian(rng, (len(hard.a), 2))
@@ -72,6 +73,7 @@ def test_values_of_a_matrix_on_which_lapack_gives_up(rng, hard, method):
     assert relative_error(found.singular_values, values) <= bound(np.float64, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["direct", "svd"])
 def test_in_a_batch_the_others_stay_what_they_are(rng, hard, method):
     others = np.stack([np.eye(len(hard.a)), hard.a.T, gaussian(rng, hard.a.shape)])
@@ -84,6 +86,7 @@ def test_in_a_batch_the_others_stay_what_they_are(rng, hard, method):
     assert np.array_equal(np.delete(x, 2, axis=0), np.delete(without, 2, axis=0))
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_matrix_on_which_lapack_gives_up(rng, hard):
     b = gaussian(rng, (len(hard.a), 1))
 
@@ -99,6 +102,7 @@ def test_derivatives_of_a_matrix_on_which_lapack_gives_up(rng, hard):
     assert relative_error(ds, exact) <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_rows_of_such_a_matrix_on_many_devices(hard, count):
     devices = jax.devices()[:count]
@@ -111,6 +115,7 @@ def test_the_rows_of_such_a_matrix_on_many_devices(hard, count):
     assert relative_error(dx, hard.slope(pinv_of_factors)) <= 1e-6
 
 
+@pytest.mark.slow
 def test_a_batch_within_shard_map(rng, hard):
     mesh = jax.make_mesh((2,), ("batch",), (AxisType.Auto,), devices=jax.devices()[:2])
     spec = PartitionSpec("batch")
@@ -122,6 +127,7 @@ def test_a_batch_within_shard_map(rng, hard):
         assert relative_error(found, exact) <= hard.limit
 
 
+@pytest.mark.slow
 def test_a_batch_of_an_exported_program_with_a_symbolic_size(hard):
     (b,) = export.symbolic_shape("b")
     exported = export.export(jax.jit(jaxpinv.pinv))(
@@ -183,6 +189,7 @@ def run(decompose, a):
     return [np.asarray(x) for x in found]
 
 
+@pytest.mark.slow_unless("3-complex128")
 @pytest.mark.parametrize(
     "dtype", [np.float32, np.float64, np.complex128], ids=lambda x: x.__name__
 )
@@ -206,6 +213,7 @@ def test_those_that_fail_are_redone_and_the_others_are_unchanged(rng, kind, chos
         assert np.array_equal(x[kept], y[kept])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [-600, 600])
 @pytest.mark.parametrize("batch", [(), (1,), (1, 1), (2, 2)], ids=str)
 @pytest.mark.parametrize("kind", CALLS)
@@ -218,6 +226,7 @@ def test_matrices_of_any_size_and_batch_are_redone(rng, kind, batch, exponent):
     assert relative_error(u * s[..., None, :] @ vh, a) <= bound(np.float64)
 
 
+@pytest.mark.slow_unless("5")
 @pytest.mark.parametrize("count", [1, 5])
 def test_nan_remains_where_all_multiples_fail_as_well(rng, count):
     a = batch_of(rng, "svd", np.float64, [0], count)
@@ -226,6 +235,7 @@ def test_nan_remains_where_all_multiples_fail_as_well(rng, count):
         assert np.all(np.isfinite(x[1:]))
 
 
+@pytest.mark.slow_unless(r"1e\+300")
 @pytest.mark.parametrize("size", [3e-308, 1e300])
 def test_no_multiple_of_a_finite_matrix_is_infinite(rng, size):
     # LAPACK may loop for ever on an Inf.
@@ -244,6 +254,7 @@ def decompositions(platform, shape, **kwargs):
     return len(calls), "stablehlo.while" in text
 
 
+@pytest.mark.slow_unless("3.*True|3.*False")
 @pytest.mark.parametrize("hermitian", [False, True])
 @pytest.mark.parametrize("batch", [(), (3,)], ids=str)
 def test_only_what_may_fail_has_a_second_way(batch, hermitian):

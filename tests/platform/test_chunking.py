@@ -39,6 +39,7 @@ def test_chunks_give_what_the_whole_batch_does(arrays, size):
         assert np.array_equal(x, y)
 
 
+@pytest.mark.slow_unless("-3|-4")
 @pytest.mark.parametrize("chosen", [[], [4], [0, 3, 4, 10], range(BATCH)], ids=len)
 @pytest.mark.parametrize("size", SIZES)
 def test_the_chosen_ones_alone_are_replaced(arrays, size, chosen):
@@ -83,6 +84,7 @@ def test_a_pivot_that_is_no_positive_number_rules_out_full_rank(rng, pivot):
     assert np.flatnonzero(ruled_out).tolist() == [5]
 
 
+@pytest.mark.slow
 def test_a_second_eager_call_compiles_nothing(rng, caplog):
     # So many and so tiny that their products are in plain arithmetic.
     a = jnp.asarray(rng.standard_normal((256, 6, 5)))

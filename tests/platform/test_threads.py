@@ -4,6 +4,8 @@ import pytest
 
 from tests import stress
 
+pytestmark = pytest.mark.slow
+
 # Of a part that takes seconds. One that waits for ever fails, in a process of its own.
 TIMEOUT = 300
 

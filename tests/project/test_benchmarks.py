@@ -56,7 +56,7 @@ def row(case=None, twin=1.0, single=None, **ratios):
     """A row of results in which every round took the same time."""
     ratios = {REFERENCE: 1.0, TWIN: twin, **ratios}
     times = {name: [x, x] for name, x in ratios.items()}
-    return compare.summarise(case or Case((500, 500), "float32"), times, single or {})
+    return compare.summarize(case or Case((500, 500), "float32"), times, single or {})
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.3])
@@ -145,6 +145,7 @@ def test_the_grid_has_every_shape_and_mixes_two_per_cent():
     assert not any(np.array_equal(a, other) for other in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", cases.OPERATIONS)
 @pytest.mark.parametrize("hermitian", [False, True])
 def test_the_methods_of_jax_agree_on_a_small_case(operation, hermitian):
@@ -159,6 +160,7 @@ def test_the_methods_of_jax_agree_on_a_small_case(operation, hermitian):
     np.testing.assert_allclose(found[REFERENCE], found[peers.JNP], rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", least_squares.PARTS)
 @pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5)], ids=str)
 def test_the_ways_to_a_least_squares_gradient_agree(part, shape):
@@ -193,6 +195,7 @@ def test_pictures_are_drawn_from_what_json_keeps(tmp_path):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
+@pytest.mark.slow
 def test_importing_the_benchmarks_needs_no_optional_package():
     script = (
         "import sys\n"
@@ -204,6 +207,7 @@ def test_importing_the_benchmarks_needs_no_optional_package():
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "names"),
     [
@@ -224,7 +228,7 @@ def test_stages_of_a_certified_matrix_are_timed(rng, shape, names):
 
 def test_a_cliff_is_a_step_beyond_more_elements_that_a_second_look_confirms():
     shapes = [cliffs.Shape(b, m, 8) for b in (31, 32) for m in (4088, 4096)]
-    assert sorted(cliffs.neighbours(shapes)) == [
+    assert sorted(cliffs.neighbors(shapes)) == [
         *((shapes[0], shapes[1]), (shapes[0], shapes[2])),
         *((shapes[1], shapes[3]), (shapes[2], shapes[3])),
     ]
@@ -247,6 +251,7 @@ def test_a_cliff_is_a_step_beyond_more_elements_that_a_second_look_confirms():
     assert len(list(cliffs.steps(short, lambda x, y: 9.0))) == 2
 
 
+@pytest.mark.slow
 def test_times_over_shapes_are_printed_and_drawn(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cliffs, "measure", lambda shape, seconds: point(shape))
 

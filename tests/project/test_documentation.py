@@ -44,6 +44,7 @@ def test_every_feature_has_its_row():
     assert [row[0] for row in table("What the others do")[1:]] == list(features.ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", features.ROWS)
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
 def test_a_cell_says_what_a_call_returns(library, row):
@@ -85,6 +86,7 @@ def namespace(smallest, unit):
 
 
 # In the second one absolute tolerances are not relative ones.
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1, 0.75])
 @pytest.mark.parametrize("smallest", LADDER)
 @pytest.mark.parametrize(("theirs", "ours"), MIGRATIONS, ids=[row[0] for row in MIGRATIONS])
@@ -164,6 +166,7 @@ def path_of(name):
 
 
 # Shapes that no other test has: what is compiled already calls nothing.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "function", "shape"),
     [

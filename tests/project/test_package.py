@@ -7,6 +7,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import jaxpinv
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +77,7 @@ def test_the_version_is_that_of_the_project():
     assert jaxpinv.__version__ == project["version"]
 
 
+@pytest.mark.slow
 def test_the_code_blocks_of_the_readme_run():
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) >= 5

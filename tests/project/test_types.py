@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CHECKERS = {
     "mypy": ["mypy", "--strict", "--follow-imports=silent", f"--cache-dir={os.devnull}"],

@@ -24,7 +24,7 @@ BY_COLUMNS = PartitionSpec(None, "rows")
 SPECTRA = {
     "full": ([3, 2, 1, 0.5], 0.0),
     "deficient": ([3, 2, 0, 0], 1e-9),
-    "cut": ([3, 2, 0.3, 0.2], 0.2),
+    "truncated": ([3, 2, 0.3, 0.2], 0.2),
     "repeated": ([2, 2, 0.3, 0.3], 0.2),
     "zero": ([0, 0, 0, 0], 0.0),
 }
@@ -46,7 +46,7 @@ def derivatives_of_pinv(pinv, a, e, ct, rtol):
 def derivatives_of_lstsq(lstsq, a, b, e, rtol):
     """All fields, gradients in both arguments, and their derivative along `e` of `a`.
 
-    The last one only where nothing is cut, or the tests would compile for too long.
+    The last one only where nothing is truncated, or the tests would compile for too long.
     """
 
     def total(a, b):
@@ -105,6 +105,7 @@ def put_arguments(a, e, ct):
     return put(a), put(e), put(ct, BY_COLUMNS)
 
 
+@pytest.mark.slow_unless("real")
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
 @pytest.mark.parametrize("case", SPECTRA)
 def test_pinv_and_its_derivatives_are_those_of_the_whole_matrix(rng, dtype, case):
@@ -118,8 +119,11 @@ def test_pinv_and_its_derivatives_are_those_of_the_whole_matrix(rng, dtype, case
         assert y.sharding.is_equivalent_to(NamedSharding(mesh_of(8), spec), 2)
 
 
+@pytest.mark.slow_unless("truncated")
 @pytest.mark.parametrize(
-    ("k", "rtol"), [(1, None), (2, 0.25)], ids=["vector and default", "matrix and cut"]
+    ("k", "rtol"),
+    [(1, None), (2, 0.25)],
+    ids=["vector and default", "matrix and truncated"],
 )
 def test_lstsq_and_its_derivatives_are_those_of_the_whole_matrix(rng, k, rtol):
     a = matrix(rng, (M, N), [3, 2, 0.6, 0.4])
@@ -142,6 +146,7 @@ def test_the_default_cutoff_counts_the_rows_of_all_devices(rng):
     assert int(pinv_by_rows(put(a), return_rank=True)[1]) == 4
 
 
+@pytest.mark.slow_unless("3")
 @pytest.mark.parametrize("count", [1, 3, 6])
 def test_any_number_of_devices_may_have_fewer_rows_than_columns(rng, count):
     m, n = -(-5 // count) * count, 5
@@ -167,6 +172,7 @@ def test_any_number_of_devices_may_have_fewer_rows_than_columns(rng, count):
         assert relative_error(x, reference) <= bound(np.float64, 1e2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("element", [np.inf, np.nan], ids=str)
 def test_one_element_that_is_not_finite_makes_the_result_nan_on_all_devices(rng, element):
     a, e, ct = arguments_of_pinv(rng, gaussian(rng, (M, N)))
@@ -208,6 +214,7 @@ def test_axes_of_a_mesh_of_two_are_found_in_the_sharding(rng, axis, kind):
     assert relative_error(x, np.linalg.pinv(a)) <= bound(np.float64, 10)
 
 
+@pytest.mark.slow
 def test_a_mesh_with_explicit_sharding_needs_no_axis_in_a_gradient(rng):
     mesh = mesh_of(8, AxisType.Explicit)
     args = arguments_of_pinv(rng, gaussian(rng, (M, N)))
@@ -221,6 +228,7 @@ def test_a_mesh_with_explicit_sharding_needs_no_axis_in_a_gradient(rng):
         assert relative_error(x, y) <= bound(np.float64, 1e3)
 
 
+@pytest.mark.slow_unless("Auto")
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_an_array_that_is_not_on_the_mesh_is_put_there(rng, kind):
     a = gaussian(rng, (16, 3))
@@ -248,6 +256,7 @@ def sizes(text):
     return [math.prod(int(n) for n in shape.split(",") if n) for shape in shapes]
 
 
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("f", [PINV, LSTSQ], ids=["pinv", "lstsq"])
 def test_devices_send_small_matrices_and_hold_no_more_than_their_rows(f):
     text = program(f, np.float64, 1, f is PINV).as_text()

@@ -109,6 +109,7 @@ def check_jvp(case, f, a, e, gradient):
     assert abs(float(tangent) - np.sum(gradient * e)) <= TOLERANCE * scale
 
 
+@pytest.mark.slow_unless("Explicit-jit-array")
 @CASES
 def test_pinv_has_its_derivatives_however_it_is_called(rng, kind, call, source):
     case = Case(kind, call, source)
@@ -125,6 +126,7 @@ def test_pinv_has_its_derivatives_however_it_is_called(rng, kind, call, source):
         check_jvp(case, total, a, e, expected)
 
 
+@pytest.mark.slow
 @CASES
 def test_lstsq_has_its_derivatives_however_it_is_called(rng, kind, call, source):
     case = Case(kind, call, source)
@@ -148,6 +150,7 @@ def test_lstsq_has_its_derivatives_however_it_is_called(rng, kind, call, source)
         check_jvp(case, lambda a: total(a, other), a, e, of_a)
 
 
+@pytest.mark.slow
 @CASES
 def test_lstsq_maps_over_columns_however_it_is_called(rng, kind, call, source):
     case = Case(kind, call, source)
@@ -160,6 +163,7 @@ def test_lstsq_maps_over_columns_however_it_is_called(rng, kind, call, source):
     assert relative_error(found, np.linalg.pinv(a) @ b) <= TOLERANCE
 
 
+@pytest.mark.slow_unless("Explicit")
 @KINDS
 def test_a_cotangent_may_lie_on_one_device(rng, kind):
     a, ct = gaussian(rng, (M, N)), gaussian(rng, (N, M))
@@ -169,6 +173,7 @@ def test_a_cotangent_may_lie_on_one_device(rng, kind):
     assert relative_error(found, gradient_of_pinv(a, ct)) <= TOLERANCE
 
 
+@pytest.mark.slow
 @KINDS
 def test_an_array_that_is_bound_to_one_device_is_moved(rng, kind):
     a, b = gaussian(rng, (M, N)), gaussian(rng, (M,))
@@ -177,6 +182,7 @@ def test_an_array_that_is_bound_to_one_device_is_moved(rng, kind):
     assert relative_error(found.solution, np.linalg.pinv(a) @ b) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_rcond_is_another_name_of_rtol(rng):
     a = matrix(rng, (M, N), [3, 2, 0.3])
     b = gaussian(rng, (M,))
@@ -205,6 +211,7 @@ def test_rcond_is_refused_under_its_own_name(name):
         f(a, rcond=np.ones(2), mesh=mesh_of(DEVICES))
 
 
+@pytest.mark.slow_unless("Explicit")
 @KINDS
 def test_singular_values_that_are_not_wanted_are_left_out(rng, kind):
     mesh = mesh_of(DEVICES, kind)
@@ -244,6 +251,7 @@ def test_the_default_cutoff_does_not_truncate_everything_of_many_rows():
     assert default(10**7, np.float64, capped=True) == 1e7 * 2.0**-52
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLABLES)
 def test_the_default_cutoff_of_a_long_matrix_is_below_its_rows_times_eps(rng, name):
     eps, m = 2.0**-23, 80_000

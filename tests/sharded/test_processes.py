@@ -4,6 +4,8 @@ import pytest
 
 from tests import stress
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ended():

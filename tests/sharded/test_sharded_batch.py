@@ -83,6 +83,7 @@ def on_meshes(auto, explicit):
     )
 
 
+@pytest.mark.slow_unless("explicit-(tall|square)")
 class TestShardedBatch:
     """Nothing leaves its device.
 
@@ -94,10 +95,12 @@ class TestShardedBatch:
     def test_jit_needs_no_collective_and_stays_sharded(self, pinv, mesh, shape):
         self.check(mesh, partial(everything, pinv), shape)
 
+    @pytest.mark.slow
     @on_meshes(auto=["wide"], explicit=["lstsq"])
     def test_vmap_needs_no_collective_and_stays_sharded(self, pinv, mesh, shape):
         self.check(mesh, jax.vmap(partial(everything, pinv)), shape)
 
+    @pytest.mark.slow
     @on_meshes(auto=["lstsq", "square"], explicit=["tall"])
     def test_shard_map_with_its_checks_needs_no_collective(self, pinv, mesh, shape):
         f = partial(everything, pinv)
@@ -117,6 +120,7 @@ class TestShardedBatch:
             assert relative_error(result, expected) <= bound(np.float64, 1e3), name
 
 
+@pytest.mark.slow_unless("pinv")
 def test_avals_carry_the_explicit_sharding(pinv, rng):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
@@ -160,6 +164,7 @@ def derivatives_by_tolerance():
     return a, rtol, [sum(parts) for parts in zip(*rows, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh", "pinv"),
     [(AxisType.Explicit, "pinv"), (AxisType.Auto, "lstsq")],
@@ -217,6 +222,7 @@ def second_derivatives_on_one_device(case):
 
 
 # Every kind of mesh, function and operand that is divided; of third order, one.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh", "pinv", "case"),
     [
@@ -260,6 +266,7 @@ def total(a, b, rtol):
 gradients = jax.jit(jax.grad(total, (0, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "specs", "rtol"), DIVIDED.values(), ids=DIVIDED)
 class TestShardedArgumentsOfLstsq:
     """Batches of one argument or both over eight devices."""

@@ -52,6 +52,7 @@ def check(found, reference):
         assert relative_error(np.reshape(x, y.shape), y) <= bound(np.float64, 1e3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "spec"),
     [(AxisType.Auto, BOTH), (AxisType.Auto, ONE), (AxisType.Explicit, ONE)],
@@ -70,6 +71,7 @@ def test_a_mesh_of_two_axes_needs_no_collective(arguments, reference, kind, spec
     check(found, reference)
 
 
+@pytest.mark.slow
 def test_solutions_on_an_explicit_mesh_have_second_derivatives(arguments):
     a, b, _ = arguments
 
@@ -86,6 +88,7 @@ def test_solutions_on_an_explicit_mesh_have_second_derivatives(arguments):
         check(jax.jit(second)(*sharded), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
 def test_shard_map_over_two_axes_needs_no_collective(arguments, reference, check_vma):
     mesh = mesh_of(AxisType.Auto)
@@ -97,6 +100,7 @@ def test_shard_map_over_two_axes_needs_no_collective(arguments, reference, check
     check(compiled(*arguments), reference)
 
 
+@pytest.mark.slow
 def test_pmap_gives_the_results_of_one_device(arguments, reference):
     split = [x.reshape(DEVICES, SIZE // DEVICES, *x.shape[1:]) for x in arguments]
     check(jax.pmap(everything)(*split), reference)
