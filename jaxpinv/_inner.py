@@ -44,7 +44,7 @@ def inner(x: Array, y: Array) -> Array:
 def is_plain(x: Array, y: Array) -> bool:
     """Whether `X Y` and its derivatives are ordinary products with short sums."""
     (k, m), j = x.shape[-2:], y.shape[-1]
-    if not is_static_shape((*x.shape, *y.shape)):
+    if not is_static_shape((k, m, j)):
         return True
     return not _has_long_axis(m, k, j) and _plan(x, y, (*x.shape[:-2], m, k)) != "isolated"
 

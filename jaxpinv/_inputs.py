@@ -1,7 +1,7 @@
 """The arguments of the public functions: checked before anything is computed."""
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +9,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpinv import _tolerances
+from jaxpinv._platform.plan import Method as Method
 from jaxpinv._tolerances import is_known
 
-Method = Literal["auto", "direct", "svd"]
 Tolerances = dict[str, ArrayLike | None]
 Columns = tuple[str, ArrayLike, Literal["rows", "columns"]]
 
@@ -133,7 +133,7 @@ def check_method(function: str, method: object) -> None:
     Raises:
         ValueError: if `method` is not one of the three.
     """
-    if method not in ("auto", "direct", "svd"):
+    if method not in get_args(Method):
         raise ValueError(
             f'{function}: expected method "auto", "direct" or "svd", got {method!r}'
         )

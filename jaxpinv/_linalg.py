@@ -41,7 +41,7 @@ def frobenius_norm(x: Array) -> Array:
 def finite_or_zero(a: Array) -> tuple[Array, Array]:
     """Matrices, zero where not finite, and whether they are, `(..., 1, 1)`.
 
-    LAPACK's gesdd can loop for ever on an Inf, so that it must never see one.
+    LAPACK's gesdd can loop forever on an Inf, so that it must never see one.
     """
     finite = jnp.all(jnp.isfinite(a), axis=(-2, -1), keepdims=True)
     return jnp.where(finite, a, 0), finite

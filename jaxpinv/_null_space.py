@@ -162,7 +162,7 @@ def null_space(
 
     Source:
         G. H. Golub and V. Pereyra, "The differentiation of pseudo-inverses and nonlinear
-        least squares matrixs whose variables separate", SIAM J. Numer. Anal. 10 (1973)
+        least squares problems whose variables separate", SIAM J. Numer. Anal. 10 (1973)
         413-432, for the derivative of the projector.
     """
     tolerances = named_tolerances("null_space", rtol, rcond, atol)

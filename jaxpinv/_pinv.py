@@ -77,10 +77,10 @@ def pinv(
         atol: singular values up to `atol`, in the unit of `a`, are truncated. Zero by
             default.
         rcond: NumPy's name for `rtol`.
-        method: "svd" takes singular values of every matrix. "direct" takes them only of
-            matrices of which it is not proven otherwise that none is truncated. "auto" is
-            "direct" where that repays its compilation in about a thousand calls, else
-            "svd".
+        method: "svd" takes singular values of every matrix. "direct" first tries a cheaper
+            factorization, and takes singular values only where that does not prove that
+            none is truncated. "auto" does as "direct" where that repays its compilation in
+            about a thousand calls, and else as "svd".
         return_rank: whether to return the rank as well.
 
     Returns:
@@ -116,15 +116,15 @@ def pinv(
     16384. If n is at most 8, 8192 are enough, but then for 32 matrices or more. On a CPU
     batches go through in chunks. With jaxlib before 0.12 a call of LAPACK gets so few
     matrices that it does not divide them among threads, because such calls may wait for
-    each other for ever. The result for a matrix does not depend on the others of its
+    each other forever. The result for a matrix does not depend on the others of its
     batch; one with several tolerances goes by the largest. Where LAPACK does not converge
     on a matrix the decomposition is taken again on a CPU, of a multiple, but not in a
     program that the compiler divides over devices, nor on other platforms, where the host
     would have to be asked. A program that the compiler divides over devices, and one of
     symbolic sizes, takes singular values of every matrix; inside `jax.shard_map` it need
-    not. There is one factorization for the value and all derivatives. Outside of `jit` a program is compiled
-    once for every shape, dtype and set of options. A first derivative of tall matrices
-    takes four products of `2 m n^2` flops, or two if the matrices are square and all
+    not. There is one factorization for the value and all derivatives. Outside of `jit` a
+    program is compiled once for every shape, dtype and set of options. A first derivative
+    of tall matrices takes four products of `2 m n^2` flops, or two if the matrices are square and all
     proven, and keeps `m n + n^2 + 2 n + 1` numbers. A second one takes the flops of some
     twenty such products, a third of some ninety.
 

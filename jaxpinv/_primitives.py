@@ -34,6 +34,7 @@ from jaxpinv._platform import plan as plans
 from jaxpinv._platform.plan import FormPlan, Method, Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT, Tuning
+from jaxpinv._platform.workarounds import can_lower_qr
 
 _FACTORS = len(Factors._fields)
 
@@ -79,13 +80,15 @@ def _full_rank(plan: Plan) -> FullRank:
     if plan.full_rank == "gram_schmidt":
         return FullRank(gram_schmidt.factor, is_inverse=False)
     if plan.full_rank == "cholesky_qr":
-        return FullRank(partial(cholesky_qr.factor, width=plan.width), is_inverse=False)
+        factor = partial(cholesky_qr.factor, width=plan.width, sharply=plan.sharply)
+        return FullRank(factor, is_inverse=False)
     invert = {
         "at once": triangular.inverse_at_once,
         "by columns": partial(triangular.inverse_by_columns, width=plan.width),
         "by rows": partial(triangular.inverse_by_rows, width=plan.width),
     }[plan.inverse]
-    return FullRank(partial(lu.factor, invert=invert), is_inverse=True)
+    factor = partial(lu.factor, invert=invert, sharply=plan.sharply)
+    return FullRank(factor, is_inverse=True)
 
 
 factor_p = _rules.primitive("factor", _factor_impl, multiple_results=True)
@@ -95,6 +98,7 @@ factor_p = _rules.primitive("factor", _factor_impl, multiple_results=True)
 
 
 def _singular_values_impl(a, s, *, method, tuning, target):
+    # The plan is that of the factors: `a` and `method` are those that `factor` got.
     plan = _plan(a, target, method, tuning)
     if plan.full_rank is not None:
         return jnp.broadcast_to(_values(a, plan), s.shape)
@@ -142,7 +146,8 @@ kept_p = _rules.primitive("kept", _kept_impl)
 def _complement_impl(columns, kept, *, target):
     plan = _plan(columns, target, "svd")
     calls = partial(chunking.in_calls, plan.qr_call)
-    return complement.complement(columns, kept, calls=calls)
+    by_qr = can_lower_qr(columns)
+    return complement.complement(columns, kept, calls=calls, by_qr=by_qr)
 
 
 complement_p = _rules.primitive("complement", _complement_impl, multiple_results=True)

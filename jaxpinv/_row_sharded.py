@@ -10,8 +10,9 @@ from jaxpinv._calculus import svd_jvp
 from jaxpinv._factorization import svd, tsqr
 from jaxpinv._factors import Cutoff, Factors, Triplets, pseudo_inverse, truncate
 from jaxpinv._mesh import Placement
-from jaxpinv._platform import chunking, target
+from jaxpinv._platform import chunking
 from jaxpinv._platform import plan as plans
+from jaxpinv._platform.target import Target
 
 
 def factor(
@@ -34,9 +35,10 @@ def singular_values(a: Array, factors: Factors) -> Array:
 
 def triplets(r: Array) -> Triplets:
     """Singular triplets of the triangular factor, `(n, n)`, which one device takes."""
-    # There is no lowering that says where: the other devices wait in a branch meanwhile.
+    # In a branch of one device, for which all others wait: so a loop adds no wait anywhere.
+    target = Target(is_cpu=True, is_whole=True)
     plan = plans.factorization(
-        r.shape, target.here(), is_complex=jnp.iscomplexobj(r), method="svd"
+        r.shape, target, is_complex=jnp.iscomplexobj(r), method="svd"
     )
     calls = partial(chunking.in_calls, plan.svd_call)
     return svd.triplets(r, hermitian=False, calls=calls, retries=plan.retries)

@@ -41,7 +41,7 @@ def primitive(
 
 
 def _impl(p, impl, *args, **params):
-    # Without `jit` the primitive would come back here for ever.
+    # Without `jit` the primitive would come back here forever.
     if jax.config.jax_disable_jit:
         return impl(*args, target=targets.here(), **params)
     return _compiled(p, **params)(*args)

@@ -14,7 +14,7 @@ from jax.core import Tracer
 from jaxpinv import _tolerances
 from jaxpinv._calculus import svd_jvp
 from jaxpinv._calculus.form import Outer
-from jaxpinv._factors import Factors, off_corange, off_range
+from jaxpinv._factors import Factors, Triplets, off_corange, off_range
 from jaxpinv._inputs import Inputs, Method
 from jaxpinv._linalg import (
     adjoint,
@@ -47,7 +47,7 @@ class Strategy(NamedTuple):
         with_pinv: whether the pseudo-inverse itself is wanted.
         factor: what makes the factors, if it is not the primitive `factor`.
         caps_default: whether the default of the relative tolerance is `sqrt(eps)` at most.
-        tuning: constants of speed.
+        tuning: constants of speed of plans for batches. Single products take the default.
     """
 
     hermitian: bool = False
@@ -68,6 +68,13 @@ class Strategy(NamedTuple):
             with_pinv=self.with_pinv,
             tuning=self.tuning,
         )
+
+    def triplets(self, tall: Array) -> Triplets:
+        """Singular triplets of tall matrices, `(..., m, n)`."""
+        zero = jnp.zeros((1,) * (tall.ndim - 2), jnp.finfo(tall.dtype).dtype)
+        strategy = Strategy(method="svd", tuning=self.tuning)
+        u, s, v, *_ = strategy.factors(tall, zero, zero)
+        return u, s, v
 
 
 class Promoted(NamedTuple):
@@ -163,13 +170,13 @@ class FactoredMatrix(NamedTuple):
         """All singular values, descending, of batch shape but for the last axis."""
         tall, *_ = self.given.tall()
         s = jax.lax.stop_gradient(self.factors.s)
-        finite, _ = finite_or_zero(jax.lax.stop_gradient(self.given.a))
+        finite, _ = finite_or_zero(jax.lax.stop_gradient(tall))
         found = singular_values_p.bind(
             finite, s, method=self.strategy.method, tuning=self.strategy.tuning
         )
         undefined = jnp.any(jnp.isnan(s), axis=-1, keepdims=True)
         s = jnp.where(undefined, jnp.nan, found)
-        s = svd_jvp.values_of(_triplets, tall, s)
+        s = svd_jvp.values_of(self.strategy.triplets, tall, s)
         return self.in_batch(s, 1).astype(jnp.finfo(self.dtype).dtype)
 
     def rank(self) -> Array:
@@ -241,14 +248,6 @@ def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
         return (program if have_one_mesh(inputs) else function)(inputs, **chosen)
 
     return run
-
-
-def _triplets(tall: Array) -> tuple[Array, Array, Array]:
-    """Singular triplets of tall matrices, `(..., m, n)`, by the primitive `factor`."""
-    zero = jnp.zeros((1,) * (tall.ndim - 2), jnp.finfo(tall.dtype).dtype)
-    strategy = Strategy(method="svd")
-    u, s, v, *_ = strategy.factors(tall, zero, zero)
-    return u, s, v
 
 
 def _varying_alike(arrays: list[Array], others: Iterable[Array]) -> list[Array]:

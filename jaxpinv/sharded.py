@@ -151,7 +151,7 @@ def lstsq(
 ) -> LstsqResult:
     r"""Least-squares solution of minimum norm for a matrix of rows on many devices.
 
-    That of `jaxpinv.lstsq`, of all minimisers of $\|b - A_k x\|_2$ the shortest,
+    That of `jaxpinv.lstsq`, of all minimizers of $\|b - A_k x\|_2$ the shortest,
 
     $$x = A^+ b = \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)}
     s_i^{-1} v_i\, (u_i^H b) .$$

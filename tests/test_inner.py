@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import jaxpinv
 from jaxpinv._inner import _CHUNK, _CHUNK_OF_VECTORS, _CHUNK_OVER_COLUMNS, _GROUP, inner
@@ -155,3 +156,12 @@ def test_derivatives_sum_over_rows_in_chunks_too(rng):
     x = np.ones(n, np.float32)
     gradient = jax.grad(lambda x: jnp.sum(jaxpinv.null_projection(a, x)))(x)
     assert np.max(np.abs(gradient)) <= 4 * np.finfo(np.float32).eps * condition
+
+
+def test_sums_are_in_chunks_for_a_batch_of_symbolic_size():
+    (b,) = export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((b, 4000, 3), np.float32)
+    program = export.export(jax.jit(lambda a: jaxpinv.lstsq(a, a[..., :1]).solution))(shape)
+    dots = [x for x in program.mlir_module().splitlines() if "dot_general" in x]
+    assert dots
+    assert not [x for x in dots if "x4000x" in x]

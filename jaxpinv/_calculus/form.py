@@ -71,7 +71,7 @@ def close(slot: Slot, missing: Array) -> Slot:
 
 
 def formula(layout: Layout, *, truncates: bool) -> Literal["matrices", "vectors", "either"]:
-    """Whether a form is evaluated by matrices, by vectors, or as the values have it.
+    """Whether a form is evaluated by matrices, by vectors, or as the values require.
 
     Derivatives that are applied to vectors, or along products of vectors, take products of
     matrices with vectors, unless more than what rounding makes of zeros is truncated: if it
@@ -97,7 +97,8 @@ def evaluate(
         slots: all slots: two at least, unless the open one holds a vector. Batch axes
             broadcast; one rank for all.
         truncates: whether more than what rounding makes of zeros may be truncated.
-        may_branch: whether it may be asked if it is. If not, the formula is right for both.
+        may_branch: whether the program may branch on that. If not, it takes the formula
+            that is right in both cases.
         apply_u: a product with `U`, left out where that is the identity.
     """
     layout, operands = pack(slots)

@@ -17,9 +17,6 @@ from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul
 # on random, graded, Kahan and Vandermonde matrices for n from 9 to 500, and 0.2 for two
 # Cholesky factorizations. Twice that is allowed, and never less than eight times eps.
 _LEAST_MARGIN, _MARGIN = 8, 0.25
-# The bounds below need products of n by n matrices, and a smaller matrix is seldom so near
-# to its cutoff that they decide.
-_SHARP_FROM = 128
 # Four steps of power iteration give the largest singular value of a Gaussian matrix to
 # about a tenth.
 _POWER_STEPS, _POWER_FACTOR = 4, 1.15
@@ -51,7 +48,13 @@ def rules_out_full_rank(
 
 
 def certify_full_rank(
-    a: Array, norm: Array, w: Array, cutoff: Cutoff, possible: Array | bool = True
+    a: Array,
+    norm: Array,
+    w: Array,
+    cutoff: Cutoff,
+    possible: Array | bool = True,
+    *,
+    sharply: bool = False,
 ) -> Array:
     """Whether it is proven that no singular value of `a` is truncated, of batch shape.
 
@@ -61,13 +64,14 @@ def certify_full_rank(
         w: `(..., n, n)`, such that the columns of `a w` are orthonormal to rounding.
         cutoff: the tolerances.
         possible: of batch shape; where it is False so is the result.
+        sharply: whether sharper norms are tried, which take products of n by n matrices.
     """
     rounding = _rounding(a, norm)
     found = possible & (frobenius_norm(w) * (cutoff.above(norm) + rounding) < 1)
-    if a.shape[-1] < _SHARP_FROM:
+    if not sharply:
         return found
 
-    def sharply(found: Array) -> Array:
+    def by_sharper_norms(found: Array) -> Array:
         lower = _largest(a)
         # What rounding is added to below need not be looked at when this fails already.
         open_ = possible & ~found & (_largest(w) * (cutoff.above(lower) + rounding) < 1)
@@ -77,7 +81,9 @@ def certify_full_rank(
             lambda: found,
         )
 
-    return jax.lax.cond(jnp.any(possible & ~found), sharply, lambda found: found, found)
+    return jax.lax.cond(
+        jnp.any(possible & ~found), by_sharper_norms, lambda found: found, found
+    )
 
 
 def probed(a: Array, w: Array) -> tuple[Array, Array]:
@@ -183,7 +189,7 @@ def _largest(x: Array) -> Array:
         z = matmul(adjoint(x), matmul(x, z))
         return z / frobenius_norm(z)[..., None, None].astype(x.dtype)
 
-    # Weights, for the columns of centred data add up to zero.
+    # Weights, for the columns of centered data add up to zero.
     weights = jnp.linspace(1, 2, x.shape[-2], dtype=x.dtype)
     start = matmul(adjoint(x), jnp.broadcast_to(weights[:, None], (*x.shape[:-1], 1)))
     z = jax.lax.fori_loop(0, _POWER_STEPS, step, start)

@@ -17,7 +17,7 @@ from jaxpinv._linalg import adjoint, identity, matmul, transpose
 _SMALLEST_PIVOT = 2
 
 
-def factor(a: Array, cutoff: Cutoff, *, width: int) -> Attempt:
+def factor(a: Array, cutoff: Cutoff, *, width: int, sharply: bool) -> Attempt:
     """QR by a Cholesky factor of the Gram matrix, made orthonormal, for tall matrices.
 
     That leaves `Q` orthonormal to eps times the condition squared, which the inverse square
@@ -37,7 +37,9 @@ def factor(a: Array, cutoff: Cutoff, *, width: int) -> Attempt:
         w = matmul(first, second)
         # Of the first Q, so that the second one need not be there for a value alone.
         x = matmul(matmul(w, second), adjoint(q))
-        certified = certificate.certify_full_rank(a, norm, w, cutoff, possible & converged)
+        certified = certificate.certify_full_rank(
+            a, norm, w, cutoff, possible & converged, sharply=sharply
+        )
         return matmul(q, second), w, x, certified
 
     def give_up(first: Array) -> tuple[Array, Array, Array, Array]:

@@ -17,10 +17,12 @@ from jaxpinv._linalg import frobenius_norm, identity, matmul, transpose
 _LOOSE = 4
 
 
-def factor(a: Array, cutoff: Cutoff, *, invert: Callable[[Array, Array], Array]) -> Attempt:
+def factor(
+    a: Array, cutoff: Cutoff, *, invert: Callable[[Array, Array], Array], sharply: bool
+) -> Attempt:
     """The inverse of square matrices: `Q = I`.
 
-    `invert` makes it of LU factors and their pivots.
+    `invert` makes it of LU factors and their pivots. `sharply` is for the certificate.
     """
     # LAPACK stores columns where we store rows: it takes the transpose as that lies there,
     # and leaves those of the factors and of the inverse, so that nothing is copied.
@@ -33,7 +35,9 @@ def factor(a: Array, cutoff: Cutoff, *, invert: Callable[[Array, Array], Array])
         w = transpose(invert(transpose(lu_t), pivots))
         residual, largest = certificate.probed(a, w)
         accurate = possible & certificate.leaves_small_residual(a, norm, w, residual)
-        certified = certificate.certify_full_rank(a, norm, w, cutoff, accurate)
+        certified = certificate.certify_full_rank(
+            a, norm, w, cutoff, accurate, sharply=sharply
+        )
         eps = jnp.finfo(a.dtype).eps
         # Elimination is less accurate than the condition number allows for where that is
         # small: the residual of a unitary matrix grows like its order.

@@ -82,7 +82,7 @@ def _until_found(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
 
     def goes_on(state: tuple[Array, tuple[Array, ...]]) -> Array:
         factor, (s, *_) = state
-        # A decomposition that fails leaves NaN everywhere, and so is the start.
+        # A failed decomposition is NaN everywhere, like the initial value.
         return jnp.all(jnp.isnan(s[..., 0]) & (factor <= 3**_ATTEMPTS))
 
     def step(state: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:

@@ -53,7 +53,7 @@ def _compiled(mesh: Mesh | AbstractMesh, axis: Axis, of_triangular: Decompose):
 
 def _decompose(rows: Array, *, axis: Axis, of_triangular: Decompose) -> Triplets:
     """The same on one device, for its rows of the matrix."""
-    # LAPACK may loop for ever on an Inf: all devices must know of one anywhere.
+    # LAPACK may loop forever on an Inf: all devices must know of one anywhere.
     broken = jax.lax.psum(jnp.sum(~jnp.isfinite(rows), dtype=jnp.int32), axis) > 0
     rows = jnp.where(broken, 0, rows)
     scale = power_of_two(jax.lax.pmax(jnp.max(jnp.abs(rows), initial=0), axis))

@@ -36,7 +36,7 @@ def in_chunks(
 
     def step(i: Array, found: tuple[Array, ...]) -> tuple[Array, ...]:
         # A slice that would go beyond the end begins earlier, so that the last chunk
-        # overlaps the one before and no array need be padded and cut.
+        # overlaps the one before and no array need be padded and trimmed.
         begin = jnp.asarray(i, jnp.int32) * size
         return tuple(
             jax.lax.dynamic_update_slice_in_dim(x, y, begin, axis)
@@ -59,9 +59,9 @@ def in_chunks(
 
 
 def in_calls(size: int | None, f: Map, a: Array) -> tuple[Array, ...]:
-    """What `f` makes of matrices, `(..., m, n)`, so many at a time.
+    """What `f` makes of matrices, `(..., m, n)`, `size` at a time.
 
-    With None they are not even reshaped, as a batch that is divided over devices needs it.
+    With None the batch is not reshaped, because it may be divided over devices.
     """
     *batch, m, n = a.shape
     if size is None or math.prod(batch) == 1:

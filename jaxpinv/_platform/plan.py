@@ -27,10 +27,11 @@ class Plan:
     Attributes:
         full_rank: the factorization without singular values that is tried first, if any.
         inverse: how LU factors are inverted.
+        sharply: whether certificates take norms that need products of matrices.
         width: columns or rows that a triangular factor is inverted by at a time.
         chunk: matrices on which it is tried at a time.
-        remainder: matrices without a certificate that are decomposed at a time. One by one
-            they are looked for as well.
+        remainder: matrices without a certificate that are decomposed at a time. If it is 1,
+            they are also searched for one by one.
         svd_call: matrices for each call of LAPACK for a decomposition.
         values_call: the same for singular values alone.
         qr_call: the same for a QR factorization with all of Q.
@@ -43,6 +44,7 @@ class Plan:
 
     full_rank: FullRank | None = None
     inverse: Inverse = "at once"
+    sharply: bool = False
     width: int = DEFAULT.columns
     chunk: int | None = None
     remainder: int | None = None
@@ -97,18 +99,23 @@ def factorization(
     may_loop = target.is_cpu and target.is_local
     is_static = is_static_shape(shape)
     # In a loop on another platform each step would ask the host.
-    retries = may_loop and (
-        not is_static_shape((m, n)) or workarounds.may_not_converge(m, n)
-    )
-    if not is_static or not math.prod(shape):
+    retries = may_loop and workarounds.may_not_converge(m, n)
+    if not is_static:
         return Plan(retries=retries)
+    if not math.prod(shape):
+        return Plan()
     count = math.prod(batch)
     shorter = min(m, n)
     is_tried = method == "direct" or (method == "auto" and _repays(count, m, n, tuning))
     is_tried = is_tried and target.is_local
     full_rank = _full_rank(count, m, n, tuning) if is_tried else None
     if not may_loop:
-        return Plan(full_rank, width=tuning.columns, remainder=-(-count // tuning.share))
+        return Plan(
+            full_rank,
+            sharply=n >= tuning.sharp,
+            width=tuning.columns,
+            remainder=-(-count // tuning.share),
+        )
 
     def call(flops: int) -> int:
         # jaxlib counts complex arithmetic so.
@@ -125,6 +132,7 @@ def factorization(
     return Plan(
         full_rank=full_rank,
         inverse=inverse,
+        sharply=n >= tuning.sharp,
         width=width,
         chunk=chunk if full_rank == "gram_schmidt" else min(chunk, call(n**3)),
         remainder=1 if rest <= tuning.few and count <= tuning.searched else rest,
@@ -146,14 +154,14 @@ def form(
     Args:
         shape: that of the batch, with that of the directions.
         target: where the program runs.
-        formula: by products of matrices, or of matrices with vectors, or by the one or the
-            other as the matrices have it.
+        formula: by products of matrices, or of matrices with vectors, or "either", which
+            their values decide.
         order: that of the derivative.
         tuning: constants of speed.
     """
     may_branch, may_loop = target.is_whole, target.is_cpu and target.is_local
     *_, m, n = shape
-    if not is_static_shape(shape):
+    if not is_static_shape(shape) or not math.prod(shape):
         return FormPlan(may_branch)
     can_be_identity = may_branch and m == n > tuning.tiny
     # A first derivative makes few arrays and gains nothing by chunks; a higher one gains.
@@ -176,13 +184,16 @@ def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -
     over the batch, isolated from what uses the product.
     """
     (*x_batch, m, k), (*y_batch, _, j) = x, y
+    is_thin = isinstance(m, int) and 0 < m <= tuning.thin
+    if not is_static_shape((*x, *y)):
+        return "unrolled" if is_thin else "dot"
     many = max(*x_batch, *y_batch, 1, 1) >= tuning.many
     count = math.prod(map(max, x_batch, y_batch)) * m * k * j
     tiny = tuning.tiny_complex if is_complex else tuning.tiny
     # Not for vectors: XLA would fuse chains of their products and repeat each link.
     if many and count > tuning.products and 1 < j and max(m, k, j) <= tiny:
         return "isolated"
-    return "unrolled" if 0 < m <= tuning.thin else "dot"
+    return "unrolled" if is_thin else "dot"
 
 
 def _repays(count: int, m: int, n: int, tuning: Tuning) -> bool:

@@ -20,8 +20,8 @@ class Tuning:
             a thousand calls than it takes to compile.
         repays_tiny: the same for tiny matrices, of which there must be `many` as well.
         repays_rows: see `repays`.
-        products: most scalar products, of all matrices, for which a library call is done
-            with before plain arithmetic has repaid its compilation in a thousand calls.
+        products: scalar products in a batch up to which a library call is faster, counting
+            what plain arithmetic takes to compile over a thousand calls.
         thin: most terms of a sum of outer products for which plain arithmetic is faster.
         gram_schmidt: most elements of a matrix that Gram-Schmidt orthonormalizes faster
             than two Gram matrices do: its sums over rows are plain ones.
@@ -43,6 +43,8 @@ class Tuning:
         by_rows: largest order of those that are inverted by rows, in products; all columns
             at once beyond.
         rows: so many rows at a time then.
+        sharp: least order at which norms are computed that take products of matrices. A
+            smaller matrix is seldom so near its cutoff that they decide.
         columns: columns of a Gram matrix that are orthonormalized at a time.
     """
 
@@ -67,6 +69,7 @@ class Tuning:
     by_columns: int = 48
     by_rows: int = 300
     rows: int = 16
+    sharp: int = 128
     columns: int = 24
 
 

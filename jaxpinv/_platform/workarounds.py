@@ -5,7 +5,7 @@
 - Maxima over short axes on CPUs: see `largest_of_short_axis`.
 - LAPACK's `gesdd` and `syevd` do not converge on some finite matrices, and jaxlib answers
   NaN: see `may_not_converge`. `jaxpinv._factorization.svd` decomposes such a matrix again.
-- LAPACK's `gesdd` may loop for ever on an Inf (Reference-LAPACK issue 1409): no
+- LAPACK's `gesdd` may loop forever on an Inf (Reference-LAPACK issue 1409): no
   decomposition sees one, by `jaxpinv._linalg.finite_or_zero`, until LAPACK returns.
 - OpenBLAS starts threads for small calls, and these spin on after it: see
   `OPENBLAS_ONE_THREAD`.
@@ -16,21 +16,21 @@
 """
 
 import functools
-import importlib.metadata
 import operator
 from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 from jax import Array
 
-_JAXLIB = importlib.metadata.version("jaxlib")
+_VERSION: str = jaxlib.__version__  # pyright: ignore[reportPrivateImportUsage]
 
 # jaxlib before 0.12 (`lapack_kernels.cc`, until commit 859992407d) divides the matrices of
 # a LAPACK call among its threads, and waits for these on such a thread itself: when all of
-# them wait, they wait for ever. It leaves the fewest matrices of this many flops, as it
+# them wait, they wait forever. It leaves the fewest matrices of this many flops, as it
 # counts them, to one thread. Delete this when jaxlib 0.12 is the oldest.
-SHARES_BATCHES = tuple(map(int, _JAXLIB.split(".")[:2])) < (0, 12)
+SHARES_BATCHES = tuple(map(int, _VERSION.split(".")[:2])) < (0, 12)
 _FLOPS_OF_ONE_THREAD = 200_000
 
 # LAPACK's SMLSIZ: divide and conquer leaves matrices of up to so many columns to QR
@@ -52,13 +52,13 @@ def matrices_of_one_call(count: int, flops: int, *, shares: bool = SHARES_BATCHE
 
 
 def may_not_converge(m: int, n: int) -> bool:
-    """Whether the decomposition of matrices of that shape has been seen to fail.
+    """Whether the decomposition of matrices of that shape may fail, for all that is known.
 
-    Some in a thousand of low rank in double precision do, with OpenBLAS (issue 3044 there),
-    on all versions of jaxlib so far. Singular values without vectors come from QR iteration
-    and never failed. Delete it when `gesdd` converges.
+    It fails for a few in a thousand matrices of low rank in double precision, with OpenBLAS
+    (issue 3044 there), in every jaxlib so far. Singular values without vectors come from QR
+    iteration and never failed. Delete it when `gesdd` converges.
     """
-    return min(m, n) > _DIVIDED
+    return all(not isinstance(k, int) or k > _DIVIDED for k in (m, n))
 
 
 def prevent_fusion(x: Array) -> Array:

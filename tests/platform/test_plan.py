@@ -219,3 +219,15 @@ def test_a_plan_is_a_value():
     assert planned((9, 9)) == planned((9, 9))
     assert len({planned((9, 9)), planned((9, 9)), planned((9, 9), GPU)}) == 2
     assert np.all([hash(Tuning()) == hash(DEFAULT)])
+
+
+def test_nothing_is_factored_in_one_piece():
+    assert planned((0, 30, 30)) == plan.Plan()
+    assert planned((5, 30, 0)) == plan.Plan()
+    assert plan.form((0, 100, 100), CPU, formula="matrices", order=1).identity == "never"
+
+
+@pytest.mark.parametrize("shape", [(128, 8, 9), (30, 10), (9, 500, 20)], ids=str)
+def test_certificates_of_small_matrices_take_no_products(shape):
+    assert not planned(shape).sharply
+    assert planned((500, 128)).sharply
