@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxpinv import _rules
 from jaxpinv._inner import inner, is_long, is_plain
 from jaxpinv._platform.workarounds import largest_of_short_axis
 from jaxpinv._shapes import is_static_shape
@@ -107,18 +108,19 @@ def adjoint(x: Array) -> Array:
     return jnp.conj(transpose(x))
 
 
-@jax.custom_jvp
 def with_tangent_of(x: Array, y: Array) -> Array:
     """`x`, which changes as `y` does: with its tangent, in their common shape and dtype."""
+    [x] = with_tangent_of_p.bind(x, y)
     return x
 
 
-@with_tangent_of.defjvp
-def _with_tangent_of_jvp(primals, tangents):
-    return with_tangent_of(*primals), tangents[1]
+def _with_tangent_of_change(results, primals, tangent):
+    return [jnp.broadcast_to(tangent, results[0].shape)]
 
 
-@jax.custom_jvp
+with_tangent_of_p = _rules.attached("with_tangent_of", 1, 1, _with_tangent_of_change)
+
+
 def hermitian_from_lower(a: Array) -> Array:
     """Hermitian matrix of the lower triangle, which alone is read.
 
@@ -128,10 +130,5 @@ def hermitian_from_lower(a: Array) -> Array:
     below = jnp.tri(n, k=-1, dtype=bool)
     diagonal = jnp.eye(n, dtype=bool)
     real = jnp.real(a).astype(a.dtype)
-    return jnp.select([below, diagonal], [a, real], adjoint(a))
-
-
-@hermitian_from_lower.defjvp
-def _hermitian_from_lower_jvp(primals, tangents):
-    [a], [e] = primals, tangents
-    return hermitian_from_lower(a), (e + adjoint(e)) / 2
+    mirrored = jnp.select([below, diagonal], [a, real], adjoint(a))
+    return with_tangent_of(mirrored, (a + adjoint(a)) / 2)

@@ -3,11 +3,11 @@
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxpinv import _rules
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
 from jaxpinv._linalg import matmul, with_tangent_of
 from jaxpinv._primitives import complement_p
@@ -99,7 +99,7 @@ def _null_projection(inputs: Inputs, *, strategy: Strategy) -> Array:
     columns = matrix.columns
     formula = columns - matrix.solve(matmul(matrix.given.a, columns))
     # The formula loses digits with the condition, which the singular vectors do not.
-    exact = jax.lax.stop_gradient(matrix.null_projection(columns))
+    exact = matrix.null_projection(columns)
     projected = with_tangent_of(exact, formula).astype(matrix.dtype)
     is_vector = inputs.columns is not None and inputs.columns.ndim == 1
     return projected[..., 0] if is_vector else projected
@@ -183,7 +183,7 @@ def _null_space(inputs: Inputs, *, strategy: Strategy) -> NullSpaceResult:
 
 def _basis(matrix: FactoredMatrix) -> tuple[Array, Array]:
     """The basis, `(..., n, n)`, and the nullity, without derivatives."""
-    u, s, v, kept, _ = jax.lax.stop_gradient(matrix.factors)
+    u, s, v, kept, _ = matrix.factors
     # Columns of certified factors need not be orthonormal, but nothing is beside them.
     basis, nullity = complement_p.bind(u if matrix.given.is_wide else v, kept)
     undefined = jnp.any(jnp.isnan(s), axis=-1)
@@ -191,14 +191,16 @@ def _basis(matrix: FactoredMatrix) -> tuple[Array, Array]:
     return basis, jnp.where(undefined, 0, nullity)
 
 
-@jax.custom_jvp
 def _moving_off(basis: Array, projector: Array) -> Array:
     """`basis` of the null space of an orthogonal projector, both `(..., n, n)`."""
+    [basis] = moving_off_p.bind(basis, projector)
     return basis
 
 
-@_moving_off.defjvp
-def _moving_off_jvp(primals, tangents):
-    # The basis in the tangent moves too, or second derivatives would be wrong.
-    basis = _moving_off(*primals)
-    return basis, -matmul(tangents[1], basis)
+def _moving_off_change(results, primals, dp):
+    # Of the result, which moves too, or second derivatives would be wrong.
+    [basis] = results
+    return [-matmul(dp, basis)]
+
+
+moving_off_p = _rules.attached("moving_off", 1, 1, _moving_off_change)

@@ -125,8 +125,8 @@ def pinv(
     not. There is one factorization for the value and all derivatives. Outside of `jit` a
     program is compiled once for every shape, dtype and set of options. A first derivative
     of tall matrices takes four products of `2 m n^2` flops, or two if the matrices are
-    square and all proven, and keeps `m n + n^2 + 2 n + 1` numbers. A second one takes the flops of some
-    twenty such products, a third of some ninety.
+    square and all proven, and keeps `m n + n^2 + 2 n + 1` numbers. A second one takes the
+    flops of some twenty such products, a third of some ninety.
 
     Example:
         >>> import jax.numpy as jnp

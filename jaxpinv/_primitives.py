@@ -270,14 +270,15 @@ def attach(factors: Factors, a: Array) -> Factors:
     return factors._replace(u=with_tangent_of(factors.u, a))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def pseudo_inverse_of(tuning: Tuning, factors: Factors, x: Array) -> Array:
+def pseudo_inverse_of(factors: Factors, x: Array, tuning: Tuning) -> Array:
     """The pseudo-inverse `x` that factors have, which changes with their matrix."""
+    [x] = pseudo_inverse_of_p.bind(x, *factors, tuning=tuning)
     return x
 
 
-@pseudo_inverse_of.defjvp
-def _pseudo_inverse_of_jvp(tuning, primals, tangents):
-    [factors, _], [directions, _] = primals, tangents
-    dx = pinv_form(factors, [None, directions.u], truncates=True, tuning=tuning)
-    return pseudo_inverse_of(tuning, *primals), dx
+def _pseudo_inverse_of_change(results, primals, e, *, tuning):
+    _, *factors = primals
+    return [pinv_form(factors, [None, e], truncates=True, tuning=tuning)]
+
+
+pseudo_inverse_of_p = _rules.attached("pseudo_inverse_of", 1, 1, _pseudo_inverse_of_change)

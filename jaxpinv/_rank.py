@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -70,6 +69,5 @@ def matrix_rank(
 def _matrix_rank(inputs: Inputs, *, strategy: Strategy) -> Array:
     """The ranks, compiled once for every shape."""
     given = promote(inputs, strategy)
-    fixed = jax.lax.stop_gradient(given.tall())
-    kept = kept_p.bind(*fixed, method=strategy.method, tuning=strategy.tuning)
+    kept = kept_p.bind(*given.tall(), method=strategy.method, tuning=strategy.tuning)
     return jnp.sum(kept, axis=-1, dtype=int)

@@ -22,7 +22,7 @@ def factor(
 
     They stand for those of the primitive `factor`, of one matrix and of two numbers.
     """
-    found = tsqr.decompose(a, place.mesh, place.axis, triplets)
+    found = tsqr.decompose(jax.lax.stop_gradient(a), place.mesh, place.axis, triplets)
     # Where the matrix is not finite, neither are the values.
     factors = truncate(found, Cutoff(rtol, atol), finite=jnp.ones_like(rtol, bool))
     return (*factors, pseudo_inverse(factors)) if with_pinv else factors

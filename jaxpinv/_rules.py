@@ -12,7 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+from jax.interpreters import ad, batching, mlir
 
 from jaxpinv._platform import target as targets
 from jaxpinv._platform.target import ANYWHERE, Target
@@ -21,7 +21,7 @@ from jaxpinv._platform.target import ANYWHERE, Target
 def primitive(
     name: str, impl: Callable, *, types: Callable | None = None, multiple_results=False
 ) -> Primitive:
-    """A primitive without derivatives, and its rules.
+    """A primitive whose derivative is zero, unless that is set, and its rules.
 
     Args:
         name: its name in a jaxpr.
@@ -33,11 +33,61 @@ def primitive(
     p.multiple_results = multiple_results
     p.def_impl(partial(_impl, p, impl))
     p.def_abstract_eval(partial(_abstract_eval, p, types or partial(impl, target=ANYWHERE)))
+    ad.primitive_jvps[p] = partial(_constant_jvp, p)
     batching.primitive_batchers[p] = partial(_batching, p)
     lower = partial(_lowering, p, impl)
     mlir.register_lowering(p, partial(lower, is_cpu=False))
     mlir.register_lowering(p, partial(lower, is_cpu=True), platform="cpu")
     return p
+
+
+def attached(name: str, count: int, source: int, change: Callable) -> Primitive:
+    """A primitive that returns its first operands, so many, with a change of their own.
+
+    Not by `jax.custom_jvp`: where JAX evaluates the known part of a loop in advance, as in
+    reverse over reverse mode through a scan, it drops such a rule, and what has no other
+    derivative silently gets zero.
+
+    Args:
+        name: its name in a jaxpr.
+        count: how many operands are results.
+        source: the operand whose tangent they follow.
+        change: makes their tangents, of results, operands and that tangent.
+    """
+    p = Primitive(name)
+    p.multiple_results = True
+    p.def_impl(lambda *args, **params: list(args[:count]))
+    p.def_abstract_eval(lambda *avals, **params: avals[:count])
+    ad.primitive_jvps[p] = partial(_attached_jvp, p, source, change)
+    batching.primitive_batchers[p] = partial(_attached_batching, p, count)
+    mlir.register_lowering(p, lambda ctx, *args, **params: args[:count])
+    return p
+
+
+def _constant_jvp(p, primals, tangents, **params):
+    results = p.bind(*primals, **params)
+    zeros = [
+        ad.Zero(jax.typeof(x).to_tangent_aval())
+        for x in (results if p.multiple_results else [results])
+    ]
+    return results, zeros if p.multiple_results else zeros[0]
+
+
+def _attached_jvp(p, source, change, primals, tangents, **params):
+    results, tangent = p.bind(*primals, **params), tangents[source]
+    if type(tangent) is ad.Zero:
+        return results, [ad.Zero(jax.typeof(x).to_tangent_aval()) for x in results]
+    return results, change(results, primals, tangent, **params)
+
+
+def _attached_batching(p, count, args, axes, **params):
+    [size] = {x.shape[axis] for x, axis in zip(args, axes, strict=True) if axis is not None}
+    args = [
+        x[None] if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(args, axes, strict=True)
+    ]
+    results = (jnp.broadcast_to(x, (size, *x.shape[1:])) for x in args[:count])
+    return p.bind(*results, *args[count:], **params), [0] * count
 
 
 def _impl(p, impl, *args, **params):

@@ -169,8 +169,8 @@ class FactoredMatrix(NamedTuple):
     def singular_values(self) -> Array:
         """All singular values, descending, of batch shape but for the last axis."""
         tall, *_ = self.given.tall()
-        s = jax.lax.stop_gradient(self.factors.s)
-        finite, _ = finite_or_zero(jax.lax.stop_gradient(tall))
+        s = self.factors.s
+        finite, _ = finite_or_zero(tall)
         found = singular_values_p.bind(
             finite, s, method=self.strategy.method, tuning=self.strategy.tuning
         )
@@ -222,11 +222,11 @@ def factorize(inputs: Inputs, strategy: Strategy) -> FactoredMatrix:
     """What a public function was given, factored."""
     given = promote(inputs, strategy)
     tall, *_ = operands = given.tall()
-    found = list(strategy.factors(*jax.lax.stop_gradient(operands)))
+    found = list(strategy.factors(*operands))
     x = found.pop() if strategy.with_pinv else None
     factors = attach(Factors(*found), tall)
     if x is not None:
-        x = pseudo_inverse_of(strategy.tuning, factors, x)
+        x = pseudo_inverse_of(factors, x, strategy.tuning)
         x = adjoint(x) if given.is_wide else x
     return FactoredMatrix(given, factors, x, strategy)
 

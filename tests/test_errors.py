@@ -216,7 +216,7 @@ def test_hermitian_matrices_must_be_square(function):
 @pytest.mark.parametrize("kwargs", [{"rtol": -1.0}, {"hermitian": True}])
 def test_errors_come_before_anything_is_computed(function, kwargs, caplog):
     # A shape that nothing else compiles.
-    a = np.ones((2, 19))
+    a = jnp.ones((2, 19))
     with jax.log_compiles(), pytest.raises(ValueError, match=rf"^{function}: expected"):
         FUNCTIONS[function](a, **kwargs)
     assert not caplog.records

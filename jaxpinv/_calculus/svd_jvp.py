@@ -1,26 +1,23 @@
 """Derivatives of singular triplets, and of singular values alone."""
 
 from collections.abc import Callable
-from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxpinv import _rules
 from jaxpinv._linalg import adjoint, matmul, sum_of_rows
 
 
-@jax.custom_jvp
-def triplets_of(a: Array, u: Array, s: Array, v: Array) -> tuple[Array, Array, Array]:
+def triplets_of(a: Array, u: Array, s: Array, v: Array) -> list[Array]:
     """The singular triplets of `a`, `(..., m, n)` with `m >= n`, which change with it.
 
     `u` and `v` have no derivative where a value is repeated or zero.
     """
-    return u, s, v
+    return triplets_of_p.bind(u, s, v, a)
 
 
-@triplets_of.defjvp
-def _triplets_of_jvp(primals, tangents):
+def _triplets_of_change(results, primals, tangent):
     """As JAX differentiates its own, which would hand whole batches to LAPACK.
 
     With `P = U^H E V` the part of `dU` in the columns of `U` is `F * (P S + S P^H)`, and
@@ -28,8 +25,8 @@ def _triplets_of_jvp(primals, tangents):
     off the diagonal, and 0 on it (J. Townsend, "Differentiating the singular value
     decomposition", 2016). Phases are such that `V` does not turn.
     """
-    u, s, v = triplets_of(*primals)
-    e = _undefined_with(s, tangents[0])
+    u, s, v = results
+    e = _undefined_with(s, tangent)
     image = matmul(e, v)
     p = matmul(adjoint(u), image)
     diagonal = jnp.eye(s.shape[-1], dtype=bool)
@@ -43,25 +40,29 @@ def _triplets_of_jvp(primals, tangents):
     if u.shape[-2] > u.shape[-1]:
         du = du + (image - matmul(u, p)) / columns
     dv = matmul(v, f * (rows * p + adjoint(p) * columns))
-    return (u, s, v), (du, _change_of_values(u, image), dv)
+    return [du, _change_of_values(u, image), dv]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
+triplets_of_p = _rules.attached("triplets_of", 3, 3, _triplets_of_change)
+
+
 def values_of(decompose: Callable, a: Array, s: Array) -> Array:
     """The singular values `s` of `a`, `(..., m, n)` with `m >= n`, which change with it.
 
     They may have been computed without the vectors: `decompose` makes the triplets, which
     are needed for the derivative alone.
     """
+    [s] = values_of_p.bind(s, a, decompose=decompose)
     return s
 
 
-@values_of.defjvp
-def _values_of_jvp(decompose, primals, tangents):
-    [a, s], [e, _] = primals, tangents
-    u, _, v = triplets_of(a, *decompose(jax.lax.stop_gradient(a)))
-    ds = _change_of_values(u, matmul(_undefined_with(s, e), v))
-    return values_of(decompose, a, s), ds
+def _values_of_change(results, primals, e, *, decompose):
+    _, a = primals
+    u, _, v = triplets_of(a, *decompose(a))
+    return [_change_of_values(u, matmul(_undefined_with(results[0], e), v))]
+
+
+values_of_p = _rules.attached("values_of", 1, 1, _values_of_change)
 
 
 def _undefined_with(s: Array, e: Array) -> Array:

@@ -1,9 +1,9 @@
 """Constants of speed. None of them changes a result by more than rounding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tuning:
     """What a plan takes for short, small, many and long.
 
@@ -71,6 +71,12 @@ class Tuning:
     rows: int = 16
     sharp: int = 128
     columns: int = 24
+
+    def __repr__(self) -> str:
+        """What differs from the default: jaxprs print it in each equation."""
+        values = ((x.name, getattr(self, x.name), x.default) for x in fields(self))
+        changed = (f"{name}={value}" for name, value, usual in values if value != usual)
+        return f"Tuning({', '.join(changed)})"
 
 
 #: The one that the public functions take.

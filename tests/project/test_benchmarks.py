@@ -212,7 +212,7 @@ def test_importing_the_benchmarks_needs_no_optional_package():
     ("shape", "names"),
     [
         ((12, 12), ["product", "LU", "inverse of LU", "proof"]),
-        ((14, 9), ["product", "orthonormaliser", "inverse square root", "proof"]),
+        ((14, 9), ["product", "orthonormalizer", "inverse square root", "proof"]),
     ],
     ids=["square", "tall"],
 )
