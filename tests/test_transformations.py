@@ -284,7 +284,7 @@ def projector(a):
 STEPS = {
     "null_projection": lambda a: jaxpinv.null_projection(a.T[:2], a),
     "null_space": lambda a: projector(a[:, :2]) @ a,
-    "singular_values": lambda a: a * jaxpinv.lstsq(a, jnp.ones(len(a))).singular_values,
+    "singular_values": lambda a: a * jaxpinv.lstsq(a, a[:, :1]).singular_values[None],
     "hermitian": lambda a: a @ jaxpinv.pinv(a[: a.shape[1]], hermitian=True),
 }
 
