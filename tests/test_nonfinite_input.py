@@ -112,7 +112,7 @@ def test_an_infinite_rtol_truncates_everything_also_of_a_zero_matrix(pinv):
     assert np.array_equal(x, np.zeros((2, 2, 3)))
 
 
-@pytest.mark.slow_unless("pinv")
+@pytest.mark.slow
 def test_zero_matrix_has_finite_derivatives(pinv):
     def total(a):
         return jnp.sum(pinv(a))

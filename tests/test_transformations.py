@@ -186,7 +186,7 @@ class TestVmap:
         for result, expected in zip(mapped, zip(*looped, strict=True), strict=True):
             assert relative_error(result, np.stack(expected)) <= bound(np.float64, 10)
 
-    @pytest.mark.slow_unless("pinv")
+    @pytest.mark.slow
     def test_of_length_one_and_zero(self, loss, pinv, rng):
         for length in (0, 1):
             x = rng.standard_normal((length, 5, 4))
