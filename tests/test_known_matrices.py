@@ -31,7 +31,7 @@ CASES = [
 ]
 
 
-@pytest.mark.slow_unless("-auto")
+@pytest.mark.slow_unless("square-float32-auto")
 @pytest.mark.parametrize("method", ["auto", "svd"])
 @pytest.mark.parametrize(
     "case", CASES, ids=lambda case: f"{case[0]}-{case[1]}-{case[2].__name__}"

@@ -49,6 +49,7 @@ def test_calls_leave_no_array_behind_without_the_garbage_collector():
         gc.enable()
 
 
+@pytest.mark.slow
 def test_calls_leave_no_python_object_behind():
     derive = jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))
 
