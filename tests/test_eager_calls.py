@@ -142,6 +142,7 @@ def test_ranks_fit_into_a_branch_next_to_those_of_jnp(name, x64):
 LONG = 900_000
 
 
+@pytest.mark.slow
 def test_a_default_cutoff_that_truncates_much_gives_a_warning():
     a = jnp.ones((LONG, 1), jnp.float32)
     for f in (jaxpinv.pinv, jaxpinv.matrix_rank, lstsq, lambda a: jaxpinv.pinv(a.T)):

@@ -38,7 +38,7 @@ def test_round_trip_gives_the_same_numbers(rng, f):
     assert np.array_equal(again.call(a), jax.jit(f)(a))
 
 
-@pytest.mark.slow_unless("value")
+@pytest.mark.slow
 @pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_a_symbolic_batch_dimension_serves_every_batch(rng, f):
     (b,) = export.symbolic_shape("b")

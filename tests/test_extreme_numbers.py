@@ -27,7 +27,7 @@ def test_a_norm_beyond_all_numbers_gives_nan_where_rows_are_divided_too():
     assert rank == 0
 
 
-@pytest.mark.slow_unless("direct")
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["direct", "svd"])
 @pytest.mark.parametrize("shape", [(12, 12), (40, 3, 2)], ids=str)
 def test_the_largest_numbers_have_a_pseudo_inverse(method, shape):

@@ -31,7 +31,7 @@ CASES = [
 ]
 
 
-@pytest.mark.slow_unless("-direct")
+@pytest.mark.slow_unless("square-float32-direct")
 @pytest.mark.parametrize("method", ["direct", "svd"])
 @pytest.mark.parametrize(
     "case", CASES, ids=lambda case: f"{case[0]}-{case[1]}-{case[2].__name__}"

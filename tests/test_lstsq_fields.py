@@ -132,7 +132,7 @@ class TestSingularValues:
         assert np.array_equal(np.isnan(ds), np.isnan(s))
         assert relative_error(ds[0], s[0]) <= bound(np.float64)
 
-    @pytest.mark.slow_unless("nan")
+    @pytest.mark.slow
     @pytest.mark.parametrize("rtol", [None, np.array([0.1, np.nan])], ids=["inf", "nan"])
     def test_reverse_mode_gives_nan_where_they_are_nan(self, rng, rtol):
         a, b = gaussian(rng, (2, 5, 4)), gaussian(rng, (5, 1))

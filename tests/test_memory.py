@@ -34,6 +34,7 @@ def test_no_cache_keeps_arguments_residuals_or_results_alive():
     assert [r for r in references if r() is not None] == []
 
 
+@pytest.mark.slow
 def test_calls_leave_no_array_behind_without_the_garbage_collector():
     derive = jax.grad(loss)
     derive(A)
@@ -48,6 +49,7 @@ def test_calls_leave_no_array_behind_without_the_garbage_collector():
         gc.enable()
 
 
+@pytest.mark.slow
 def test_calls_leave_no_python_object_behind():
     derive = jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))
 
@@ -64,6 +66,7 @@ def test_calls_leave_no_python_object_behind():
     assert objects() - before < 25
 
 
+@pytest.mark.slow
 def test_the_cache_of_types_is_bounded():
     cache = _rules._types.cache_info
     limit = cache().maxsize

@@ -28,7 +28,7 @@ def two_derivatives(a, x, e, dx, **kwargs):
 class TestNullProjection:
     """The projection on the null space."""
 
-    @pytest.mark.slow_unless("wide-complex-(full|more)")
+    @pytest.mark.slow_unless("wide-complex-more")
     @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
     @SHAPES_AND_DTYPES
     def test_value_and_derivatives_are_exact(self, rng, shape, spectrum, kwargs, dtype):

@@ -31,7 +31,10 @@ from tests.strategies import (
 )
 
 # What is not telling may overflow, and is not looked at.
-pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
+    pytest.mark.slow,
+]
 
 methods = st.sampled_from(["direct", "svd"])
 
@@ -185,7 +188,6 @@ def test_the_adjoint_has_the_adjoint_pseudo_inverse(p, method):
 CLUSTERED = Recipe(("clustered",), 4366, 0, 0, ("between",), 5)
 
 
-@pytest.mark.slow
 @given(problems(is_not_empty))
 @in_every_configuration()
 @example(problem(Configuration((1, 9, 9), np.complex128), CLUSTERED))

@@ -89,7 +89,7 @@ def test_positional_arguments_are_those_of_numpy_and_jnp(pinv, rng):
     assert np.array_equal(pinv(a, 0.1, True), pinv(a, rtol=0.1, hermitian=True))
 
 
-@pytest.mark.slow_unless(r"pinv.*\(2, 1\)")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch", "rtol_shape", "atol_shape", "result"),
     [

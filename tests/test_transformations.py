@@ -190,7 +190,7 @@ class TestVmap:
         for result, expected in zip(mapped, zip(*looped, strict=True), strict=True):
             assert relative_error(result, np.stack(expected)) <= bound(np.float64, 10)
 
-    @pytest.mark.slow_unless("pinv")
+    @pytest.mark.slow
     def test_of_length_one_and_zero(self, loss, pinv, rng):
         for length in (0, 1):
             x = rng.standard_normal((length, 5, 4))
@@ -198,7 +198,7 @@ class TestVmap:
             assert jax.vmap(jax.grad(loss))(x).shape == (length, 5, 4)
 
 
-@pytest.mark.slow_unless("pinv-complex")
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 def test_linearized_map_has_the_transpose(pinv, rng, dtype):
     a, e = matrix(rng, (5, 4), SPECTRUM, dtype), gaussian(rng, (5, 4), dtype)
@@ -370,6 +370,7 @@ def test_everything_works_with_jit_disabled(loss, a, hermitian):
         assert relative_error(derive(a), expected) <= bound(np.float64, 1e3)
 
 
+@pytest.mark.slow
 def test_eager_calls_of_one_shape_compile_once(rng):
     derive = jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))
     derive(rng.standard_normal((5, 3)))

@@ -19,12 +19,14 @@ from tests.numpy_oracle import (
 from tests.strategies import in_every_configuration, problems
 
 # What is not telling may overflow, and is not looked at.
-pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
+    pytest.mark.slow,
+]
 
 methods = st.sampled_from(["direct", "svd"])
 
 
-@pytest.mark.slow
 @given(problems(is_not_empty), methods)
 @in_every_configuration("direct")
 def test_the_gradient_is_the_transpose_of_the_derivative(p, method):
@@ -39,7 +41,6 @@ def test_the_gradient_is_the_transpose_of_the_derivative(p, method):
     assert_small(p, error, known.is_telling, size, one)
 
 
-@pytest.mark.slow
 @given(problems(is_not_empty), methods)
 @in_every_configuration("direct")
 def test_derivatives_of_the_penrose_equations_hold_where_zeros_are_truncated(p, method):
@@ -67,7 +68,6 @@ def test_derivatives_of_the_penrose_equations_hold_where_zeros_are_truncated(p, 
     assert_small(p, whole, where, along, condition**2)
 
 
-@pytest.mark.slow
 @given(problems(lambda c: is_not_empty(c) and c.real == np.float32), methods)
 def test_the_derivative_is_that_of_numpy_in_double_precision(p, method):
     found = results(p, method)
@@ -94,7 +94,6 @@ def test_the_derivative_is_that_of_numpy_in_double_precision(p, method):
     assert_small(p, error, where, size, known.condition)
 
 
-@pytest.mark.slow
 @given(problems(lambda c: is_not_empty(c) and c.hermitian), methods)
 def test_gradients_of_a_hermitian_matrix_are_hermitian(p, method):
     found = results(p, method)

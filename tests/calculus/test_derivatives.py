@@ -260,6 +260,7 @@ def test_single_precision_loses_no_more_than_the_condition(pinv, rng, shape, con
     assert np.all(np.median(errors, axis=0) <= bound(np.float32, condition, c=C))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_derivatives_do_not_depend_on_the_factorization(rng, order):
     a = matrix(rng, (6, 4), [3, 2, 1, 0.5], np.complex128)

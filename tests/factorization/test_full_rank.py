@@ -90,6 +90,7 @@ class TestAgreement:
         exact = np.linalg.pinv(a.astype(np.result_type(dtype, np.float64)))
         assert relative_error(direct_pinv(a), exact) <= bound(dtype, CONDITION)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("exponent", [-100, 100])
     def test_scaling_by_a_power_of_two_scales_exactly(self, rng, shape, dtype, exponent):
         a = random(rng, shape, dtype)

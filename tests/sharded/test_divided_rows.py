@@ -146,7 +146,7 @@ def test_the_default_cutoff_counts_the_rows_of_all_devices(rng):
     assert int(pinv_by_rows(put(a), return_rank=True)[1]) == 4
 
 
-@pytest.mark.slow_unless("3")
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3, 6])
 def test_any_number_of_devices_may_have_fewer_rows_than_columns(rng, count):
     m, n = -(-5 // count) * count, 5
@@ -203,6 +203,7 @@ def test_a_matrix_of_any_size_loses_no_digit_in_single_precision(rng, scale):
     assert relative_error(x, reference) <= bound(np.float32, 6)
 
 
+@pytest.mark.slow_unless("Auto")
 @pytest.mark.parametrize(
     ("axis", "kind"), [("x", AxisType.Explicit), (("x", "y"), AxisType.Auto)], ids=str
 )

@@ -211,7 +211,7 @@ def test_rcond_is_refused_under_its_own_name(name):
         f(a, rcond=np.ones(2), mesh=mesh_of(DEVICES))
 
 
-@pytest.mark.slow_unless("Explicit")
+@pytest.mark.slow
 @KINDS
 def test_singular_values_that_are_not_wanted_are_left_out(rng, kind):
     mesh = mesh_of(DEVICES, kind)
