@@ -81,6 +81,7 @@ class TestJaxprs:
         [
             ("pinv", 2, True),
             ("pinv", 3, False),
+            ("lstsq", 1, True),
             ("lstsq", 2, False),
         ],
         indirect=["pinv"],
@@ -232,7 +233,7 @@ WRAPPERS = {
         *((name, "pinv", 2) for name in WRAPPERS),
         # What takes the longest to compile, under two each.
         *((name, "pinv", 3) for name in ("jit_checkpoint", "cond")),
-        *((name, "lstsq", 2) for name in ("checkpoint", "map")),
+        *((name, "lstsq", 2) for name in ("checkpoint", "map", "cond", "fori_loop")),
     ],
     indirect=["pinv"],
 )

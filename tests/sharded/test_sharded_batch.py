@@ -248,10 +248,11 @@ def test_one_matrix_with_sharded_operands_has_second_derivatives(pinv, mesh, cas
 
 
 BOTH, ONLY_B, ONLY_A = (BATCH, BATCH), (PartitionSpec(), BATCH), (BATCH, PartitionSpec())
-# What is divided under both kinds of mesh, and both tolerances.
+# Each two of a kind of mesh, what is divided, and a tolerance, but for one.
 DIVIDED = {
     "auto-both-default": (AxisType.Auto, BOTH, None),
     "auto-b-rtol": (AxisType.Auto, ONLY_B, 0.3),
+    "explicit-both-rtol": (AxisType.Explicit, BOTH, 0.3),
     "explicit-b-default": (AxisType.Explicit, ONLY_B, None),
     "explicit-a-rtol": (AxisType.Explicit, ONLY_A, 0.3),
 }
