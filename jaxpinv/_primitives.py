@@ -57,11 +57,11 @@ def _factor_impl(a, rtol, atol, *, hermitian, method, with_pinv, tuning, target)
         calls=partial(chunking.in_calls, plan.svd_call),
         retries=plan.retries,
     )
-    factors, x = auto.factor(a, rtol, atol, decompose=decompose, attempts=_attempts(plan))
+    factors, x = auto.factor(a, rtol, atol, decompose=decompose, trial=_trial(plan))
     return (*factors, x) if with_pinv else tuple(factors)
 
 
-def _attempts(plan: Plan) -> auto.Attempts | None:
+def _trial(plan: Plan) -> auto.Trial | None:
     """How a factorization for full rank is tried, if the plan has one."""
     if plan.full_rank is None:
         return None
@@ -72,7 +72,7 @@ def _attempts(plan: Plan) -> auto.Attempts | None:
     def replace(f: Callable, *operands) -> tuple[Array, ...]:
         return chunking.replace(f, plan.remainder, *operands)
 
-    return auto.Attempts(_full_rank(plan), in_chunks, replace)
+    return auto.Trial(_full_rank(plan), in_chunks, replace)
 
 
 def _full_rank(plan: Plan) -> FullRank:

@@ -24,7 +24,7 @@ Decompose = Callable[[Array], Triplets]
 Solution = tuple[Array, ...]
 
 
-class Attempts(NamedTuple):
+class Trial(NamedTuple):
     """How a factorization for matrices of full rank is tried.
 
     Attributes:
@@ -40,7 +40,7 @@ class Attempts(NamedTuple):
 
 
 def factor(
-    a: Array, rtol: Array, atol: Array, *, decompose: Decompose, attempts: Attempts | None
+    a: Array, rtol: Array, atol: Array, *, decompose: Decompose, trial: Trial | None
 ) -> tuple[Factors, Array]:
     """Factors and pseudo-inverse of `a`, `(..., m, n)` with `m >= n`.
 
@@ -49,22 +49,22 @@ def factor(
         rtol: relative tolerances, `(...)`.
         atol: absolute tolerances, `(...)`.
         decompose: makes singular triplets of matrices.
-        attempts: how to look for matrices that need none, if that is to be done.
+        trial: how to look for matrices that need none, if that is to be done.
     """
     cutoff = Cutoff(rtol, atol)
     finite = finite_or_zero(a)[1][..., 0, 0]
-    if attempts is None:
+    if trial is None:
         factors = truncate(decompose(a), cutoff, finite)
         return factors, pseudo_inverse(factors)
-    (u, s, v, x), certified = _solve(a, cutoff, decompose, attempts)
-    is_inverse = certified if attempts.full_rank.is_inverse else None
+    (u, s, v, x), certified = _solve(a, cutoff, decompose, trial)
+    is_inverse = certified if trial.full_rank.is_inverse else None
     factors = truncate((u, s, v), cutoff, finite, certified, is_inverse)
     # A matrix with several tolerances has several pseudo-inverses.
     return factors, x if factors.s.shape[:-1] == finite.shape else pseudo_inverse(factors)
 
 
 def _solve(
-    a: Array, cutoff: Cutoff, decompose: Decompose, attempts: Attempts
+    a: Array, cutoff: Cutoff, decompose: Decompose, trial: Trial
 ) -> tuple[Solution, Array]:
     """Solutions of `a`, by singular triplets where not certified, and where they are."""
     *batch, m, n = a.shape
@@ -75,7 +75,7 @@ def _solve(
     problems = (flat, *(jnp.reshape(largest_met(x, batch), shape) for x in cutoff))
 
     def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
-        return _attempt(attempts.full_rank, a, Cutoff(rtol, atol))
+        return _attempt(trial.full_rank, a, Cutoff(rtol, atol))
 
     def solve(a: Array, rtol: Array, atol: Array) -> Solution:
         triplets, finite = decompose(a), finite_or_zero(a)[1][..., 0, 0]
@@ -83,8 +83,8 @@ def _solve(
         return (*triplets, pseudo_inverse(factors))
 
     if shape:
-        *found, certified = attempts.in_chunks(attempt, *problems)
-        found = attempts.replace(solve, ~certified, found, *problems)
+        *found, certified = trial.in_chunks(attempt, *problems)
+        found = trial.replace(solve, ~certified, found, *problems)
     else:
         *found, certified = attempt(*problems)
         found = jax.lax.cond(certified, lambda: tuple(found), lambda: solve(*problems))
