@@ -10,7 +10,7 @@ import pytest
 from tests import comparison, extended_oracle, matrices, mpmath_oracle
 from tests.benchmarks import shapes, shapes_report
 from tests.benchmarks.shapes import Shape
-from tests.benchmarks.shapes_report import AUTO, SVD, Cell
+from tests.benchmarks.shapes_report import DIRECT, SVD, Cell
 from tests.extended_oracle import Operands, Reference
 
 VALUES = (shapes.values,)
@@ -35,7 +35,7 @@ IDS = ["-".join(map(str, (*shape, kind))) for shape, kind, _ in CASES]
 @pytest.mark.slow
 @pytest.mark.parametrize(("shape", "kind", "programs"), CASES, ids=IDS)
 def test_errors_are_a_small_multiple_of_eps_times_the_condition(shape, kind, programs):
-    cells = list(shapes.measure(shape, [kind], 1, (AUTO,), programs))
+    cells = list(shapes.measure(shape, [kind], 1, (DIRECT,), programs))
     quantities = {"pinv", "solution", "residuals"}
     assert quantities <= {cell.quantity for cell in cells}
     if shapes_report.violations(cells):
@@ -122,11 +122,11 @@ def test_a_cell_may_have_four_times_the_error_of_the_svd():
         place = ("float32", 1, 100, 2, "gaussian", "pinv")
         return Cell(*place, method, norm, largest)
 
-    assert shapes_report.violations([cell(AUTO, 4.0)]) == []
-    assert shapes_report.violations([cell(AUTO, 19.9), cell(SVD, 5.0)]) == []
-    [line] = shapes_report.violations([cell(AUTO, 20.1), cell(SVD, 5.0, 9.0)])
+    assert shapes_report.violations([cell(DIRECT, 4.0)]) == []
+    assert shapes_report.violations([cell(DIRECT, 19.9), cell(SVD, 5.0)]) == []
+    [line] = shapes_report.violations([cell(DIRECT, 20.1), cell(SVD, 5.0, 9.0)])
     assert line.startswith("20.1 (svd 5) norm: float32 1 100 2")
-    assert len(shapes_report.violations([cell(AUTO, np.nan, np.inf)])) == 2
+    assert len(shapes_report.violations([cell(DIRECT, np.nan, np.inf)])) == 2
 
 
 def test_references_need_more_digits_than_double(monkeypatch):

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-METHODS: tuple[str, ...] = ("auto", "svd", "jnp")
-AUTO, SVD, JNP = METHODS
+METHODS: tuple[str, ...] = ("direct", "svd", "jnp")
+DIRECT, SVD, JNP = METHODS
 DTYPES = ("float32", "float64", "complex64", "complex128")
 LIMIT = 4.0
 
@@ -32,11 +32,11 @@ class Cell(NamedTuple):
 
 
 def violations(cells: Sequence[Cell]) -> list[str]:
-    """Cells of "auto" beyond the limit, the worst first, with what `method="svd"` has."""
+    """Cells of "direct" beyond the limit, the worst first, with what `method="svd"` has."""
     by_svd = {cell.place: cell for cell in cells if cell.method == SVD}
     found = []
     for cell in cells:
-        if cell.method != AUTO:
+        if cell.method != DIRECT:
             continue
         for measure in ("norm", "largest"):
             error, allowed = getattr(cell, measure), 0.0
