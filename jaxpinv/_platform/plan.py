@@ -107,7 +107,8 @@ def factorization(
     count = math.prod(batch)
     shorter = min(m, n)
     is_tried = method == "direct" or (method == "auto" and _repays(count, m, n, tuning))
-    is_tried = is_tried and target.is_local
+    # The decomposition of one column takes its norm: no other way is faster.
+    is_tried = is_tried and target.is_local and not (count == 1 == shorter)
     full_rank = _full_rank(count, m, n, tuning) if is_tried else None
     if not may_loop:
         return Plan(
@@ -199,9 +200,9 @@ def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -
 def _repays(count: int, m: int, n: int, tuning: Tuning) -> bool:
     """Whether a factorization without singular values repays its compilation."""
     saved = count * (n * n + m * n / tuning.repays_rows)
-    if n <= tuning.tiny:
-        return count >= tuning.many and saved >= tuning.repays_tiny
-    return saved >= tuning.repays
+    if n > tuning.tiny:
+        return saved >= tuning.repays
+    return saved >= (tuning.repays_tiny if count >= tuning.many else tuning.repays_few)
 
 
 def _full_rank(count: int, m: int, n: int, tuning: Tuning) -> FullRank:

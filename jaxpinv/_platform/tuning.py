@@ -18,7 +18,8 @@ class Tuning:
         repays: a factorization without singular values of m by n matrices saves time like
             `n^2 + m n / repays_rows`. From this sum over a batch on it saves more in about
             a thousand calls than it takes to compile.
-        repays_tiny: the same for tiny matrices, of which there must be `many` as well.
+        repays_tiny: the same for many tiny matrices.
+        repays_few: the same for a few matrices of as few columns, but many rows.
         repays_rows: see `repays`.
         products: scalar products in a batch up to which a library call is faster, counting
             what plain arithmetic takes to compile over a thousand calls.
@@ -53,6 +54,7 @@ class Tuning:
     many: int = 32
     repays: int = 1 << 14
     repays_tiny: int = 1 << 13
+    repays_few: int = 1 << 16
     repays_rows: int = 8
     products: int = 1 << 14
     thin: int = 4
