@@ -25,7 +25,6 @@ def worker(*arguments):
         text=True,
         check=True,
         cwd=ROOT,
-        timeout=900,
     )
     return json.loads(found.stdout)
 
