@@ -55,10 +55,11 @@ class Cutoff(NamedTuple):
         """The cutoff, or more if `upper` is more than the largest singular value."""
         return jnp.maximum(jnp.maximum(self.atol, self.rtol * upper), 0)
 
-    def keeps(self, s: Array) -> Array:
-        """Which singular values of `(..., n)` are kept."""
-        largest = largest_of_columns(s[..., None])[..., 0, 0]
-        return s > self.above(largest)[..., None]
+    def keeps(self, s: Array, largest: Array | None = None) -> Array:
+        """Which singular values of `(..., n)`, of which this is the largest, are kept."""
+        if largest is None:
+            largest = largest_of_columns(s[..., None])[..., 0]
+        return s > Cutoff(*(x[..., None] for x in self)).above(largest)
 
     def is_undefined(self) -> Array:
         """Whether a tolerance is NaN, of batch shape."""
@@ -91,12 +92,12 @@ def truncate(
     u, s, v = triplets
     nowhere = jnp.zeros_like(finite)
     certified = nowhere if certified is None else certified
+    # Of decompositions the largest is the first or, of eigenvalues, the last.
+    largest = jnp.maximum(s[..., :1], s[..., -1:])
     # A largest value that overflows would truncate all others: the result would be zero.
-    overflows = ~jnp.all(jnp.isfinite(s), axis=-1)
-    undefined = ~finite | overflows | cutoff.is_undefined()
-    kept = cutoff.keeps(s) | (certified | undefined)[..., None]
-    # A quotient is computed once, but XLA repeats a mask in each loop that reads it.
-    s = s / jnp.where(undefined, jnp.nan, 1)[..., None]
+    undefined = ~(largest < jnp.inf) | (~finite | cutoff.is_undefined())[..., None]
+    kept = cutoff.keeps(s, largest) | certified[..., None] | undefined
+    s = s * jnp.where(undefined, jnp.nan, 1)
     return Factors(u, s, v, kept, nowhere if is_inverse is None else is_inverse)
 
 

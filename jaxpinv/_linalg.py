@@ -1,5 +1,7 @@
 """Products and adjoints of batches of matrices, as every other module uses them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -44,7 +46,7 @@ def finite_or_zero(a: Array) -> tuple[Array, Array]:
 
     LAPACK's gesdd can loop forever on an Inf, so that it must never see one.
     """
-    finite = jnp.all(jnp.isfinite(a), axis=(-2, -1), keepdims=True)
+    finite = _largest_element(a) < jnp.inf
     return jnp.where(finite, a, 0), finite
 
 
@@ -52,12 +54,40 @@ def normalize_scale(a: Array) -> tuple[Array, Array, Array]:
     """Matrices over their scale, zero where not finite; the scale; and which are finite.
 
     The scale, `(...)`, is a power of two of the size of the elements: to divide by it is
-    exact, and no square overflows or vanishes. LAPACK scales by itself, but to no avail
-    where denormal numbers count as zero.
+    exact, and no square overflows or vanishes.
     """
     guarded, finite = finite_or_zero(a)
-    scale = power_of_two(jnp.max(jnp.abs(guarded), axis=(-2, -1), initial=0))
-    return guarded / scale[..., None, None].astype(a.dtype), scale, finite[..., 0, 0]
+    scale = power_of_two(jnp.where(finite, _largest_element(a), 0))
+    return guarded / scale.astype(a.dtype), scale[..., 0, 0], finite[..., 0, 0]
+
+
+def moderate_scale(a: Array) -> tuple[Array, Array]:
+    """Matrices in a unit in which LAPACK need not scale them, zero where not finite.
+
+    And the unit, `(...)`, a power of two. LAPACK scales by itself, but to no avail where
+    denormal numbers count as zero.
+    """
+    guarded, _ = finite_or_zero(a)
+    limits, largest = jnp.finfo(a.dtype), _largest_element(a)
+    # The limit of LAPACK: squares of what is lost by rounding vanish below.
+    small = 2.0 ** (limits.minexp // 2 + limits.nmant)
+    # Constants are selected, for a quotient would be one more kernel.
+    is_small, is_large = largest < small, largest > 1 / small
+    factor = jnp.where(is_small, small**-2, jnp.where(is_large, small**2, 1))
+    unit = jnp.where(is_small, small**2, jnp.where(is_large, small**-2, 1))
+    return guarded * factor.astype(a.dtype), unit.astype(largest.dtype)[..., 0, 0]
+
+
+def _largest_element(a: Array) -> Array:
+    """The largest absolute value, `(..., 1, 1)`, real, and Inf where one is not finite.
+
+    Of complex matrices it is that of a part. One reduction tells both.
+    """
+    parts = [jnp.real(a), jnp.imag(a)] if jnp.iscomplexobj(a) else [a]
+    # A maximum may pass over a NaN.
+    sizes = (jnp.where(jnp.isfinite(x), jnp.abs(x), jnp.inf) for x in parts)
+    size = functools.reduce(jnp.maximum, sizes)
+    return jnp.max(size, axis=(-2, -1), keepdims=True, initial=0)
 
 
 def power_of_two(x: Array) -> Array:

@@ -5,6 +5,8 @@ least. So nothing is truncated if `||W|| max(atol, rtol * upper) < 1` for any no
 that is not below that one, and any `upper` not below the largest singular value.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,9 +74,10 @@ def certify_full_rank(
         return found
 
     def by_sharper_norms(found: Array) -> Array:
-        lower = _largest(a)
+        lower = _largest(a, norm)
         # What rounding is added to below need not be looked at when this fails already.
-        open_ = possible & ~found & (_largest(w) * (cutoff.above(lower) + rounding) < 1)
+        at_least = _largest(w, frobenius_norm(w))
+        open_ = possible & ~found & (at_least * (cutoff.above(lower) + rounding) < 1)
         return jax.lax.cond(
             jnp.any(open_),
             lambda: found | (open_ & _by_products(a, w, cutoff, lower, rounding)),
@@ -182,15 +185,18 @@ def _lower_gram(x: Array) -> tuple[Array, Array]:
     return matmul(adjoint(left), left), matmul(adjoint(right), x)
 
 
-def _largest(x: Array) -> Array:
-    """The largest singular value, estimated from below, of batch shape."""
+def _largest(x: Array, norm: Array) -> Array:
+    """The largest singular value, estimated from below, of batch shape.
 
-    def step(_, z: Array) -> Array:
-        z = matmul(adjoint(x), matmul(x, z))
-        return z / frobenius_norm(z)[..., None, None].astype(x.dtype)
-
+    `norm` is the Frobenius norm, over which no power of the matrix leaves the range. The
+    products are plain ones, for an estimate needs no short sums, and of two columns, for
+    XLA calls a library then and makes a kernel of each product with one.
+    """
+    x = x / norm[..., None, None].astype(x.dtype)
+    product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     # Weights, for the columns of centered data add up to zero.
-    weights = jnp.linspace(1, 2, x.shape[-2], dtype=x.dtype)
-    start = matmul(adjoint(x), jnp.broadcast_to(weights[:, None], (*x.shape[:-1], 1)))
-    z = jax.lax.fori_loop(0, _POWER_STEPS, step, start)
-    return frobenius_norm(matmul(x, z))
+    weights = jnp.reshape(jnp.linspace(1, 2, 2 * x.shape[-2], dtype=x.dtype), (-1, 2))
+    z = product(adjoint(x), jnp.broadcast_to(weights, (*x.shape[:-1], 2)))
+    for _ in range(_POWER_STEPS):
+        z = product(adjoint(x), product(x, z))
+    return norm * frobenius_norm(product(x, z)) / frobenius_norm(z)

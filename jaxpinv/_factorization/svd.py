@@ -7,6 +7,7 @@ program may loop: on a GPU that would be a round trip to the host, and devices t
 out a batch would wait for each other.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._factors import Triplets
-from jaxpinv._linalg import adjoint, normalize_scale, transpose
+from jaxpinv._linalg import adjoint, moderate_scale, transpose
 from jaxpinv._shapes import is_static_shape
 
 # Three times the matrix converged for all of 31 that failed. One attempt need not do: of
@@ -63,59 +64,60 @@ def decomposed(
     """
     if retries and is_static_shape(a.shape) and math.prod(a.shape[:-2]) == 1:
         return _until_found(decompose, a)
-    scale, *found = calls(partial(_in_units, decompose), a)
+    unit, *found = calls(partial(_in_units, decompose), a)
     if retries:
-        found = _complete(decompose, a, scale, found)
+        found = _complete(decompose, a, found)
     s, *vectors = found
-    return s * scale[..., None], *vectors
+    return s * unit[..., None], *vectors
 
 
 def _until_found(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
     """The same for one matrix, of multiples until one is found.
 
-    The loop takes the first one too, so that the program holds one decomposition.
+    The loop takes the first one too, so that the program holds one decomposition. What it
+    finds are rows of one array, for it compiles a kernel for each: those of the vectors,
+    one of singular values, and one of the factor of the multiple.
     """
-    scaled, scale, _ = normalize_scale(a)
+    scaled, unit = moderate_scale(a)
+    shapes = [x.shape for x in jax.eval_shape(decompose, scaled)[1:]]
+    rows = [shape[-2] for shape in shapes]
 
-    def attempt(factor: Array) -> tuple[Array, ...]:
-        return decompose(scaled * factor[..., None, None].astype(a.dtype))
-
-    def goes_on(state: tuple[Array, tuple[Array, ...]]) -> Array:
-        factor, (s, *_) = state
+    def goes_on(found: Array) -> Array:
+        s, factor = (jnp.real(found[..., -i, 0]) for i in (2, 1))
         # A failed decomposition is NaN everywhere, like the initial value.
-        return jnp.all(jnp.isnan(s[..., 0]) & (factor <= 3**_ATTEMPTS))
+        return jnp.all(jnp.isnan(s) & ~(factor >= 3**_ATTEMPTS))
 
-    def step(state: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
-        factor, _ = state
-        return 3 * factor, attempt(factor)
+    def step(found: Array) -> Array:
+        factor = jnp.real(found[..., -1:, :])
+        factor = jnp.where(jnp.isnan(factor), 1, 3 * factor)
+        s, *vectors = decompose(scaled * factor.astype(a.dtype))
+        last = (x.astype(a.dtype) for x in (s[..., None, :] / factor, factor))
+        return jnp.concatenate([*vectors, *last], axis=-2)
 
     # Made of the argument, for in `shard_map` it varies as that does.
-    undefined = jnp.nan * jnp.ravel(scale)[0]
-    start = tuple(
-        jnp.broadcast_to(undefined, x.shape).astype(x.dtype)
-        for x in jax.eval_shape(attempt, scale)
+    start = (jnp.nan * unit)[..., None, None].astype(a.dtype)
+    start = jnp.broadcast_to(start, (*a.shape[:-2], sum(rows) + 2, a.shape[-1]))
+    *vectors, s, _ = jnp.split(
+        jax.lax.while_loop(goes_on, step, start),
+        list(itertools.accumulate([*rows, 1])),
+        axis=-2,
     )
-    after, (s, *vectors) = jax.lax.while_loop(goes_on, step, (1 + 0 * scale, start))
-    return s / (after / 3)[..., None] * scale[..., None], *vectors
+    return jnp.real(s[..., 0, :]) * unit[..., None], *vectors
 
 
 def _in_units(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
-    """The scale of matrices, and the decomposition of what they are in its units."""
-    scaled, scale, _ = normalize_scale(a)
-    return scale, *decompose(scaled)
+    """The unit of matrices, `(...)`, and the decomposition of what they are in it."""
+    scaled, unit = moderate_scale(a)
+    return unit, *decompose(scaled)
 
 
-def _complete(
-    decompose: Decomposition, a: Array, scale: Array, found: list[Array]
-) -> list[Array]:
+def _complete(decompose: Decomposition, a: Array, found: list[Array]) -> list[Array]:
     """`found`, with what multiples of matrices, `(..., m, n)`, give where it is NaN.
 
-    They are taken one after the other, and each in units of its scale.
+    They are taken one after the other, and each in its unit.
     """
     batch = a.shape[:-2]
-    a, scale, *found = (
-        jnp.reshape(x, (-1, *x.shape[len(batch) :])) for x in (a, scale, *found)
-    )
+    a, *found = (jnp.reshape(x, (-1, *x.shape[len(batch) :])) for x in (a, *found))
     # A decomposition that fails leaves NaN everywhere.
     failed = jnp.isnan(jax.lax.index_in_dim(found[0], 0, axis=-1, keepdims=False))
     places = jax.lax.iota(jnp.int32, failed.shape[0])
@@ -125,9 +127,7 @@ def _complete(
 
     def step(state: tuple[Array, Array, list[Array]]) -> tuple[Array, Array, list[Array]]:
         i, factor, found = state
-        one, unit = (jax.lax.dynamic_index_in_dim(x, i) for x in (a, scale))
-        # In this order, or what is far from 1 overflows on the way.
-        scaled = one / unit[:, None, None].astype(a.dtype)
+        scaled, _ = moderate_scale(jax.lax.dynamic_index_in_dim(a, i))
         s, *vectors = decompose(scaled * factor.astype(a.dtype))
         placed = [
             jax.lax.dynamic_update_index_in_dim(x, y, i, 0)
@@ -139,7 +139,7 @@ def _complete(
 
     # Made of the arguments, for in `shard_map` it varies as they do.
     last = last_before(places.shape[0])
-    factor = (3 + 0 * last).astype(scale.dtype)
+    factor = (3 + 0 * last).astype(found[0].dtype)
     *_, found = jax.lax.while_loop(lambda state: state[0] >= 0, step, (last, factor, found))
     return [jnp.reshape(x, (*batch, *x.shape[1:])) for x in found]
 

@@ -6,6 +6,7 @@ comes next.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxpinv._linalg import adjoint, identity, matmul
@@ -14,12 +15,27 @@ from jaxpinv._linalg import adjoint, identity, matmul
 def inverse_at_once(lu: Array, pivots: Array) -> Array:
     """The inverse of the square matrix that has these LU factors."""
     n = lu.shape[-1]
-    return _columns(lu, _order(lu, pivots), n, jnp.zeros((), pivots.dtype))
+    return _columns(lu, _order(pivots), n, jnp.zeros((), pivots.dtype))
 
 
-def _order(lu: Array, pivots: Array) -> Array:
-    """The order into which pivoting brings the rows."""
-    return jax.lax.linalg.lu_pivots_to_permutation(pivots, lu.shape[-1])
+def _order(pivots: Array) -> Array:
+    """The order into which pivoting brings the rows, `(..., n)`.
+
+    As `lu_pivots_to_permutation`, in fewer kernels.
+    """
+    places = jax.lax.broadcasted_iota(pivots.dtype, pivots.shape, pivots.ndim - 1)
+
+    def swap(k: Array, order: Array) -> Array:
+        here, first = (jax.lax.dynamic_slice_in_dim(x, k, 1, -1) for x in (pivots, order))
+        there = places == here
+        second = jnp.sum(jnp.where(there, order, 0), -1, order.dtype, keepdims=True)
+        moved = jnp.where(there, first, order)
+        return jnp.where(places == jnp.asarray(k, places.dtype), second, moved)
+
+    # Made of the argument, for a loop in `shard_map` wants to begin as it ends.
+    # Without a sign, for a negative index would count from the end.
+    count = np.uint32(pivots.shape[-1])
+    return jax.lax.fori_loop(np.uint32(0), count, swap, places + 0 * pivots)
 
 
 def _columns(lu: Array, order: Array, width: int, start: Array) -> Array:
@@ -39,16 +55,16 @@ def _selected(lu: Array, order: Array, width: int, start: Array) -> Array:
 
 
 def inverse_by_columns(lu: Array, pivots: Array, *, width: int) -> Array:
-    """The same, so many columns at a time."""
-    n, order = lu.shape[-1], _order(lu, pivots)
+    """The same, so many columns at a time, of which there are a few chunks."""
+    n, order = lu.shape[-1], _order(pivots)
     starts = jnp.arange(0, n, width, order.dtype)
-    found = jax.lax.map(lambda start: _columns(lu, order, width, start), starts)
-    return jnp.reshape(jnp.moveaxis(found, 0, -2), (*lu.shape[:-1], -1))[..., :n]
+    found = [_columns(lu, order, width, start) for start in starts]
+    return jnp.concatenate(found, axis=-1)[..., :n]
 
 
 def inverse_by_rows(lu: Array, pivots: Array, *, width: int) -> Array:
     """The same by substitution of so many rows at a time, in products of matrices."""
-    n, order = lu.shape[-1], _order(lu, pivots)
+    n, order = lu.shape[-1], _order(pivots)
     count = -(-n // width)
     more = count * width - n
     # Rows of the identity fill up the last block: they change no other.

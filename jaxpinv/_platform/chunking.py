@@ -34,16 +34,19 @@ def in_chunks(
             )
         )
 
-    def step(i: Array, found: tuple[Array, ...]) -> tuple[Array, ...]:
+    def step(state: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
         # A slice that would go beyond the end begins earlier, so that the last chunk
         # overlaps the one before and no array need be padded and trimmed.
-        begin = jnp.asarray(i, jnp.int32) * size
-        return tuple(
+        begin, found = state
+        found = tuple(
             jax.lax.dynamic_update_slice_in_dim(x, y, begin, axis)
             for x, y in zip(found, some(begin), strict=True)
         )
+        return begin + size, found
 
-    shapes = jax.eval_shape(some, 0)
+    # Without a sign, for a negative one would count from the end.
+    begin = jnp.zeros((), jnp.uint32)
+    shapes = jax.eval_shape(some, begin)
     # Made of the operands, for a loop in `shard_map` wants to begin as it ends. What is no
     # number varies over no more devices than the numbers that it goes with.
     numbers = (x for x in operands if jnp.issubdtype(x.dtype, jnp.inexact))
@@ -55,7 +58,7 @@ def in_chunks(
         )
         for x in shapes
     )
-    return jax.lax.fori_loop(0, -(-count // size), step, start)
+    return jax.lax.while_loop(lambda state: state[0] < count, step, (begin, start))[1]
 
 
 def in_calls(size: int | None, f: Map, a: Array) -> tuple[Array, ...]:
@@ -97,28 +100,32 @@ def replace(
         return _replace_one_by_one(f, chosen, found, *operands)
     size = batch if size is None else min(size, batch)
     count = jnp.sum(chosen, dtype=jnp.int32)
+    # In a branch of its own, which XLA has once for all that is chosen alike.
+    order = jax.lax.cond(count > 0, _in_front, lambda x: x.astype(jnp.int32), chosen)
 
-    def complete(found: tuple[Array, ...]) -> tuple[Array, ...]:
-        # The places of the chosen ones in front, without a sort, which takes longer. What
-        # fills up the last chunk is beyond the batch, and is dropped. Made of the argument,
-        # for in `shard_map` it varies as that does.
-        rank = jnp.cumsum(chosen, dtype=jnp.int32)
-        beyond = 0 * rank + batch
-        order = beyond.at[jnp.where(chosen, rank - 1, batch)].set(
-            jnp.arange(batch, dtype=jnp.int32), mode="drop"
-        )
+    def step(state: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
+        begin, found = state
+        k = jax.lax.dynamic_slice_in_dim(order, begin, size)
+        some = f(*(x.at[k].get(mode="clip") for x in operands))
+        placed = (x.at[k].set(y, mode="drop") for x, y in zip(found, some, strict=True))
+        return begin + size, tuple(placed)
 
-        def step(state):
-            begin, found = state
-            k = jax.lax.dynamic_slice_in_dim(order, begin, size)
-            some = f(*(x.at[k].get(mode="clip") for x in operands))
-            placed = (x.at[k].set(y, mode="drop") for x, y in zip(found, some, strict=True))
-            return begin + size, tuple(placed)
+    state = (jnp.zeros_like(count), tuple(found))
+    return jax.lax.while_loop(lambda state: state[0] < count, step, state)[1]
 
-        state = (jnp.zeros_like(count), found)
-        return jax.lax.while_loop(lambda state: state[0] < count, step, state)[1]
 
-    return jax.lax.cond(count > 0, complete, lambda found: found, tuple(found))
+def _in_front(chosen: Array) -> Array:
+    """The places of the chosen ones of a batch, and then what is beyond it.
+
+    Without a sort, which takes longer.
+    """
+    batch = chosen.shape[0]
+    rank = jnp.cumsum(chosen, dtype=jnp.int32)
+    # Made of the argument, for in `shard_map` it varies as that does.
+    beyond = 0 * rank + batch
+    return beyond.at[jnp.where(chosen, rank - 1, batch)].set(
+        jnp.arange(batch, dtype=jnp.int32), mode="drop"
+    )
 
 
 def _replace_one_by_one(
@@ -131,9 +138,11 @@ def _replace_one_by_one(
         return jnp.max(jnp.where(chosen & (places < i), places, -1), initial=-1)
 
     def step(state: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
-        i, found = state
+        last, found = state
+        # Without a sign, for a negative one would count from the end.
+        i = last.astype(jnp.uint32)
         some = f(*(jax.lax.dynamic_slice_in_dim(x, i, 1) for x in operands))
-        return last_before(i), tuple(
+        return last_before(last), tuple(
             jax.lax.dynamic_update_slice_in_dim(x, y, i, 0)
             for x, y in zip(found, some, strict=True)
         )

@@ -16,7 +16,6 @@
 """
 
 import functools
-import operator
 from collections.abc import Iterable
 
 import jax
@@ -66,10 +65,11 @@ def prevent_fusion(x: Array) -> Array:
 
     XLA would merge a chain of products there and compute each link anew for every element
     of the next (seen in all versions so far). It looks through `optimization_barrier`, but
-    not through a branch.
+    not through a branch, if its two sides differ. A barrier is a difference that needs no
+    kernel.
     """
-    never = jax.lax.optimization_barrier(jnp.asarray(False))
-    return jax.lax.cond(never, operator.neg, lambda x: x, x)
+    barrier = jax.lax.optimization_barrier
+    return jax.lax.cond(barrier(jnp.asarray(False)), barrier, lambda x: x, x)
 
 
 def largest_of_short_axis(x: Array) -> Array:

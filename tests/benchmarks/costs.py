@@ -1,5 +1,6 @@
 """What a method costs besides time: compilation, memory, residuals, import."""
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -16,7 +17,20 @@ from tests.benchmarks import timing
 from tests.benchmarks.cases import GRADIENT, OPERATIONS, VALUE, Case, directions, matrices
 from tests.benchmarks.peers import REFERENCE, JaxPeer, Peer, TorchPeer, available
 
-COMPILE_SHAPE = (64, 7, 6)
+#: The first ones take singular values, the others a cheaper factorization.
+COMPILE_SHAPES = (
+    (5, 3),
+    (7, 6),
+    (30, 10),
+    (100, 100),
+    (500, 20),
+    (64, 3, 3),
+    (64, 6, 7),
+    (20_000, 6, 7),
+    (2_000, 32, 32),
+    (500, 500),
+    (2_000, 400),
+)
 RESIDUAL_SHAPES = ((64, 7, 6), (64, 64, 16), (64, 6, 7), (100, 100))
 MEMORY_SHAPES = ((20_000, 6, 7), (2_000, 64, 16), (1000, 1000))
 IMPORTS = {
@@ -27,16 +41,18 @@ IMPORTS = {
 }
 
 
-def compile_times(peers: Iterable[Peer], repeats: int) -> dict[str, dict[str, float]]:
-    """Compile time over that of the reference, for each operation, interleaved.
+def compile_times(
+    peers: Iterable[Peer], shapes: Iterable[Sequence[int]], repeats: int
+) -> dict[str, dict[str, float]]:
+    """Compile time over that of the reference, for each shape and operation, interleaved.
 
     All caches are emptied before each compilation: a function compiled first would
     otherwise pay for what the next one finds.
     """
     jitted = [p for p in peers if isinstance(p, JaxPeer) and "pinv" in p.name]
     found: dict[str, dict[str, float]] = {}
-    for operation in OPERATIONS:
-        case = Case(COMPILE_SHAPE, "float32", operation=operation)
+    for shape, operation in itertools.product(shapes, OPERATIONS):
+        case = Case(tuple(shape), "float32", operation=operation)
         inputs = matrices(case)[:1]
         times: dict[str, list[float]] = {peer.name: [] for peer in jitted}
         for _ in range(repeats):
@@ -44,11 +60,12 @@ def compile_times(peers: Iterable[Peer], repeats: int) -> dict[str, dict[str, fl
                 jax.clear_caches()
                 prepared = peer.prepare(case, inputs, directions(case))
                 times[peer.name].append(prepared.compile_seconds)
-        found[operation] = {
+        key = f"{case.size} {operation}"
+        found[key] = {
             name: timing.ratio(values, times[REFERENCE]).median
             for name, values in times.items()
         }
-        found[operation]["seconds of the reference"] = statistics.median(times[REFERENCE])
+        found[key]["seconds of the reference"] = statistics.median(times[REFERENCE])
     return found
 
 
@@ -189,7 +206,9 @@ def measure(platform: str, *, quick: bool) -> dict[str, Any]:
     """All of it."""
     peers, _ = available(platform)
     found: dict[str, Any] = {
-        "compile": compile_times(peers, 2 if quick else 5),
+        "compile": compile_times(
+            peers, COMPILE_SHAPES[1:2] if quick else COMPILE_SHAPES, 2 if quick else 3
+        ),
         "residuals": {
             "x".join(map(str, shape)): residuals(peers, shape)
             for shape in RESIDUAL_SHAPES[: 2 if quick else None]

@@ -266,3 +266,13 @@ def test_times_over_shapes_are_printed_and_drawn(tmp_path, capsys, monkeypatch):
     assert lines[-1] == "0 steps, 2 of 6 shapes slower than the SVD"
     assert (tmp_path / "cliffs.png").read_bytes().startswith(b"\x89PNG")
     assert len(json.loads((tmp_path / "cliffs.json").read_text())) == 6
+
+
+def test_the_table_of_compile_times_has_seconds_of_the_reference_and_ratios():
+    row = {REFERENCE: 1.0, peers.JNP: 0.5, "seconds of the reference": 0.2}
+    lines = report.costs({"compile": {"7x6 value": row}}).splitlines()
+    assert lines[2:] == [
+        "|           | seconds |  jnp |",
+        "| --------- | ------: | ---: |",
+        "| 7x6 value |    0.20 | 0.50 |",
+    ]

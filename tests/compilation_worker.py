@@ -1,0 +1,72 @@
+"""Programs of one process, and what they leave behind.
+
+    python -m tests.compilation_worker cache FOLDER
+    python -m tests.compilation_worker maps COUNT [jnp]
+
+prints, as JSON, how often a persistent cache was asked and how often it had the program, or
+the pieces of mapped memory that each of so many gradients of different shapes takes. With
+`jnp` they are those of `jnp.linalg.pinv`.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxpinv
+
+#: What JAX reports each time that it asks the persistent cache, and each time it is lucky.
+ASKED, FOUND = (
+    f"/jax/compilation_cache/{name}"
+    for name in ("compile_requests_use_cache", "cache_hits")
+)
+# With a loop over the batch and branches in it; with a loop that decomposes again.
+PROGRAMS = (((40, 4, 3), "direct"), ((30, 28), "svd"))
+
+
+def cached(folder: str) -> dict[str, int]:
+    """Compiles values and gradients with a persistent cache in that folder."""
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    counts: Counter[str] = Counter()
+    jax.monitoring.register_event_listener(lambda event, **_: counts.update([event]))
+    for shape, method in PROGRAMS:
+        a = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+        def loss(a, method=method):
+            return jnp.sum(jaxpinv.pinv(a, method=method) ** 2)
+
+        for f in (loss, jax.grad(loss)):
+            assert np.all(np.isfinite(jax.jit(f)(a)))
+    return {"asked": counts[ASKED], "found": counts[FOUND]}
+
+
+def maps(count: int, pinv: Callable) -> dict[str, float]:
+    """Compiles so many gradients, of different shapes, and keeps them all."""
+    columns = 20
+    programs, before = [], _maps()
+    for k in range(count):
+        shape = (1 + k // columns, 1 + k % columns)
+        gradient = jax.jit(jax.grad(lambda a: jnp.sum(pinv(a))))
+        a = np.random.default_rng(k).standard_normal(shape).astype(np.float32)
+        assert np.all(np.isfinite(gradient(a)))
+        programs.append(gradient)
+    return {"programs": len(programs), "maps": (_maps() - before) / count}
+
+
+def _maps() -> int:
+    """The pieces of memory that this process has mapped."""
+    return Path("/proc/self/maps").read_bytes().count(b"\n")
+
+
+if __name__ == "__main__":
+    part, given, *others = sys.argv[1:]
+    if part == "cache":
+        print(json.dumps(cached(given)))
+    else:
+        print(json.dumps(maps(int(given), jnp.linalg.pinv if others else jaxpinv.pinv)))

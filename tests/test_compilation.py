@@ -1,0 +1,104 @@
+"""What is compiled: nothing twice, neither in one process nor in the next one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from tests.matrices import gaussian
+
+ROOT = Path(__file__).parent.parent
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+def worker(*arguments):
+    """What a process of its own prints."""
+    found = subprocess.run(
+        [sys.executable, "-m", "tests.compilation_worker", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return json.loads(found.stdout)
+
+
+@pytest.mark.slow
+def test_a_second_process_finds_every_program_in_the_persistent_cache(tmp_path):
+    first, second = worker("cache", tmp_path), worker("cache", tmp_path)
+    assert first["asked"] >= 4
+    assert first["found"] == 0
+    assert second == {"asked": first["asked"], "found": first["asked"]}
+
+
+@pytest.mark.slow
+def test_one_process_holds_500_gradients_of_different_shapes():
+    assert worker("maps", 500)["programs"] == 500
+
+
+@pytest.fixture
+def compilations():
+    """How many programs were compiled so far, as JAX reports it."""
+    found = []
+
+    def listen(event, duration, **_):
+        found.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield lambda: found.count(COMPILED)
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def loss(a, tolerance):
+    """A number that depends on every element."""
+    return jnp.sum(jaxpinv.pinv(a, **tolerance) ** 2)
+
+
+def solution(a, tolerance):
+    """The same of a least-squares problem."""
+    return jnp.sum(jaxpinv.lstsq(a, a[..., :1], **tolerance).solution ** 2)
+
+
+def along(f):
+    """A Hessian-vector product, with the matrix itself for the vector."""
+    return lambda a, tolerance: jax.jvp(lambda a: jax.grad(f)(a, tolerance), (a,), (a,))
+
+
+CALLS = {
+    "value": loss,
+    "gradient": jax.grad(loss),
+    "hvp": along(loss),
+    "lstsq": solution,
+    "lstsq gradient": jax.grad(solution),
+}
+TOLERANCES = {
+    "default": [{}, {}],
+    "number": [{"rtol": 1e-3}, {"rtol": 1e-4}],
+    "both": [{"rtol": 1e-3, "atol": 0.0}, {"rtol": 0.0, "atol": 1e-3}],
+    "array": [{"atol": np.array([0.0, 1e-3])}, {"atol": np.array([1e-3, 1e-2])}],
+}
+
+
+@pytest.mark.slow_unless("number-(eager|jit)-gradient|array-eager-value")
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("way", ["eager", "jit"])
+@pytest.mark.parametrize("tolerance", TOLERANCES)
+def test_other_values_and_tolerances_compile_nothing(
+    name, way, tolerance, rng, compilations
+):
+    first, second = TOLERANCES[tolerance]
+    f = CALLS[name] if way == "eager" else jax.jit(CALLS[name])
+    # Shapes of their own, which nothing else compiles.
+    a, other = (jnp.asarray(gaussian(rng, (2, 9, 5))) for _ in range(2))
+    before = compilations()
+    jax.block_until_ready(f(a, first))
+    after = compilations()
+    assert after > before or way == "eager"
+    jax.block_until_ready(f(other, second))
+    assert compilations() == after
