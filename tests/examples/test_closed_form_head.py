@@ -1,20 +1,14 @@
 """The example of a closed-form head in small size, and the parts that it is made of."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.slow
+from examples.closed_form_head import __main__ as example
+from examples.closed_form_head import tasks as drawn
 
-# The folder that Python itself puts there when an example is run as a script.
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-drawn = importlib.import_module("closed_form_head_tasks")
-example = importlib.import_module("closed_form_head")
+pytestmark = pytest.mark.slow
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -81,7 +75,7 @@ def test_digits_held_out_are_those_from_six():
 def test_scores_are_those_of_ridge_regression(ridge):
     digits = jnp.asarray(np.random.default_rng(0).random((4, 15, 8, 8), np.float32))
     shots, queries = drawn.task(jax.random.key(2), digits, 1)
-    said = np.asarray(example.scores((), ridge, shots, queries))
+    said = np.asarray(head.scores((), ridge, shots, queries))
     z, others = (np.asarray(x, float).reshape(-1, 144) for x in (shots, queries))
     names = np.repeat(np.eye(4), 5, axis=0)
     weight = ridge**2 * np.mean(np.sum(z**2, axis=1))

@@ -1,51 +1,20 @@
-r"""Fits NIST's separable nonlinear regression sets by variable projection.
+"""Variable projection: the nonlinear parameters by Newton, the linear ones by `pinv`."""
 
-A model `y = Phi(b) c` is linear in the coefficients `c` once the nonlinear parameters `b`
-are fixed, and the best coefficients are `pinv(Phi(b)) y`. Put back into the model they
-leave a function of `b` alone, which Newton's method minimises: a chain of a step with the
-exact Hessian and a line search of `optax`. Both derivatives flow through `jaxpinv.pinv`.
-The coefficients need no starting values.
-
-The Hessian is where the derivative of the pseudo-inverse counts. In the gradient its
-share is zero, because the residual is orthogonal to the columns.
-
-    python examples/variable_projection.py               every set
-    python examples/variable_projection.py Gauss1 ENSO   some of them
-
-prints what was found next to what NIST certifies, writes a picture of each fit, and exits
-with status 0 if the required digits were reached from both of NIST's starts. NIST's sets
-Chwirut2 and Nelson are left out: one has no linear parameter as it is written, the other
-has two predictors and a logarithmic response.
-
-Source:
-    G. H. Golub and V. Pereyra, "The differentiation of pseudo-inverses and nonlinear least
-    squares problems whose variables separate", SIAM J. Numer. Anal. 10 (1973) 413-432.
-"""
-
-import argparse
 import math
-import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import nist
 import numpy as np
 import optax
-from fit_figure import draw
-from fit_table import HEADER, Fit, agreement, caption, table
 from jax import Array
-from separable_models import MODELS, Model
-from tqdm import tqdm
 
 import jaxpinv
-
-#: A search that compares values alone ends with half of the sixteen digits of a double.
-#: An exact gradient must do better. NIST's eleven digits are rounded, which leaves 10.3.
-REQUIRED_DIGITS = 9.0
+from examples.variable_projection import nist
+from examples.variable_projection.models import Model
+from examples.variable_projection.table import Fit
 
 #: The objective is a sine and the parameters are logarithms, so both limits are relative.
 #: They are tens and hundreds of roundings of double precision.
@@ -58,10 +27,10 @@ OBJECTIVE_NOISE = 1e-15
 
 
 class Search(NamedTuple):
-    """State of the optimisation; every array has the axis of the starts in front."""
+    """State of the optimization; every array has the axis of the starts in front."""
 
     theta: Array
-    optimiser: optax.OptState
+    optimizer: optax.OptState
     iterations: Array
     gradient: Array
     step: Array
@@ -123,7 +92,7 @@ def fit(dataset: nist.Dataset, model: Model, report: Callable[[Array, Array], No
         increase_factor=math.inf,
         atol=OBJECTIVE_NOISE,
     )
-    optimiser = optax.chain(newton(), line_search)
+    optimizer = optax.chain(newton(), line_search)
 
     def project(theta: Array, start: Array) -> tuple[Array, Array, Array]:
         """Nonlinear parameters, the best linear ones, and the residual."""
@@ -150,9 +119,9 @@ def fit(dataset: nist.Dataset, model: Model, report: Callable[[Array, Array], No
             return objective(theta, start)
 
         value, gradient = jax.value_and_grad(loss)(search.theta)
-        step, state = optimiser.update(
+        step, state = optimizer.update(
             gradient,
-            search.optimiser,
+            search.optimizer,
             search.theta,
             value=value,
             grad=gradient,
@@ -160,7 +129,7 @@ def fit(dataset: nist.Dataset, model: Model, report: Callable[[Array, Array], No
         )
         moved = Search(
             theta=jnp.asarray(optax.apply_updates(search.theta, step)),
-            optimiser=state,
+            optimizer=state,
             iterations=search.iterations + 1,
             gradient=jnp.linalg.norm(gradient),
             step=jnp.linalg.norm(jnp.asarray(step)),
@@ -177,7 +146,7 @@ def fit(dataset: nist.Dataset, model: Model, report: Callable[[Array, Array], No
     def begin(start: Array) -> Search:
         theta, far = jnp.zeros_like(start), jnp.full((), jnp.inf)
         count = jnp.zeros((), jnp.int32)
-        return Search(theta, optimiser.init(theta), count, far, far, far)
+        return Search(theta, optimizer.init(theta), count, far, far, far)
 
     @jax.jit
     def solve(starts: Array) -> tuple[Search, tuple, tuple]:
@@ -210,91 +179,3 @@ def fit(dataset: nist.Dataset, model: Model, report: Callable[[Array, Array], No
         seconds=finished - compiled_at,
         compile_seconds=compiled_at - begun,
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the example.
-
-    Args:
-        arguments: the command line, by default that of the process.
-
-    Returns:
-        The exit status: 0 if every fit reached the required digits, else 1.
-    """
-    options = _parser().parse_args(arguments)
-    # The digits that NIST certifies need double precision.
-    jax.config.update("jax_enable_x64", True)
-    options.output.mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
-    least: dict[str, float] = {}
-
-    tqdm.write(HEADER)
-    # With miniters=0 the bar moves within a set, with smoothing=0 it counts whole sets.
-    settings = {"unit": "set", "miniters": 0, "smoothing": 0, "leave": False}
-    with tqdm(options.names, **settings) as bar:
-        for name in bar:
-
-            def report(iteration: Array, losses: Array, name: str = name) -> None:
-                reached = ", ".join(f"{loss:.3e}" for loss in losses)
-                bar.set_postfix_str(f"iteration {iteration}: {reached}", refresh=False)
-                bar.set_description(name, refresh=False)
-                bar.update(0)
-
-            bar.set_postfix_str("", refresh=False)
-            bar.set_description(f"{name}, compiling")
-            dataset, model = nist.read(name), MODELS[name]
-            result = fit(dataset, model, report)
-            agree = agreement(dataset, model, result)
-            least |= {f"{name} start {i}": n for i, n in enumerate(agree.least, start=1)}
-            tqdm.write("\n" + table(dataset, model, result, agree))
-
-            bar.set_description(f"{name}, drawing")
-            best = int(np.argmax(agree.least))
-            draw(
-                options.output / f"{name}.png",
-                dataset,
-                model,
-                found=(result.found[0][best], result.found[1][best]),
-                initial=result.initial,
-                caption=caption(dataset, result, agree, best),
-            )
-
-    missed = {fit: n for fit, n in least.items() if not n >= options.digits}
-    weakest = min(least, key=lambda fit: least[fit])
-    print(
-        f"\n{len(least) - len(missed)} of {len(least)} fits reach {options.digits:g} "
-        f"digits, the weakest {least[weakest]:.1f} ({weakest}); "
-        f"{time.perf_counter() - began:.0f} seconds, figures in {options.output}"
-    )
-    for fit_name, count in missed.items():
-        print(f"missed: {fit_name} has {count:.1f} digits")
-    return 1 if missed else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Variable projection on NIST data.")
-    parser.add_argument(
-        "names",
-        nargs="*",
-        default=list(MODELS),
-        metavar="SET",
-        type=_set_name,
-        help=f"data sets, by default all: {', '.join(MODELS)}",
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("figures"), help="folder for the figures"
-    )
-    parser.add_argument(
-        "--digits", type=float, default=REQUIRED_DIGITS, help="digits to reach"
-    )
-    return parser
-
-
-def _set_name(text: str) -> str:
-    if text not in MODELS:
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(MODELS)}, got {text}")
-    return text
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,10 +7,10 @@ the photograph:
 
     x = pinv(A(c), rtol) (A(c) photograph + noise).
 
-The cutoff is the regularisation. It cuts 40 of 64 singular values, none of which is zero,
+The cutoff is the regularization. It cuts 40 of 64 singular values, none of which is zero,
 because the lens leaves them below the noise. A shutter that opens and closes while the
 picture moves loses less than one that stays open, though it lets in less light. The example
-learns one: it minimises the error that is expected over the noise, with `optax.adam`, from
+learns one: it minimizes the error that is expected over the noise, with `optax.adam`, from
 several starts in one `vmap`.
 
 It does so with two gradients of one function. That of `jaxpinv.pinv` is exact. That of
@@ -23,7 +23,7 @@ from the exact one is better from seven starts of eight.
 Where a singular value crosses the cutoff the error would jump. So the cutoff is laid
 between the same two singular values in every step, and moves with them.
 
-    python examples/truncated_regularisation.py
+    python -m examples.truncated_regularization
 
 prints errors on the lines it learned from and on others, draws them, and exits with
 status 0 if everything is as it claims.
@@ -38,7 +38,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +46,10 @@ import optax
 from jax import Array
 from numpy.typing import NDArray
 from tqdm import tqdm
-from truncated_regularisation_camera import (
+
+import jaxpinv
+from examples import _command
+from examples.truncated_regularization.camera import (
     NOISE,
     PIXELS,
     SLOTS,
@@ -57,12 +59,13 @@ from truncated_regularisation_camera import (
     photograph,
     restoration,
 )
-from truncated_regularisation_figure import draw
-
-import jaxpinv
+from examples.truncated_regularization.figure import draw
 
 #: Step size of Adam, and steps between two movements of the bar.
 RATE, STEPS_AT_ONCE = 0.05, 10
+
+#: What `--quick` sets.
+QUICK = {"starts": 4, "steps": 60}
 
 
 def learn(
@@ -82,12 +85,12 @@ def learn(
         before every step and after all, `(starts, steps + 1)`.
     """
     loss = partial(error, pinv, lines)
-    optimiser = optax.adam(RATE)
+    optimizer = optax.adam(RATE)
 
     def step(carry: tuple, _: None) -> tuple[tuple, Array]:
         logits, state = carry
         value, slope = jax.value_and_grad(loss)(logits)
-        move, state = optimiser.update(slope, state)
+        move, state = optimizer.update(slope, state)
         return (optax.apply_updates(logits, move), state), value
 
     @jax.jit
@@ -95,7 +98,7 @@ def learn(
     def some_steps(carry: tuple) -> tuple[tuple, Array]:
         return jax.lax.scan(step, carry, length=STEPS_AT_ONCE)
 
-    carry = (starts, jax.vmap(optimiser.init)(starts))
+    carry = (starts, jax.vmap(optimizer.init)(starts))
     errors = []
     for _ in range(steps // STEPS_AT_ONCE):
         carry, some = some_steps(carry)
@@ -139,10 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 if everything is as claimed, else 1.
     """
-    options = _parser().parse_args(arguments)
+    options = _command.parsed(_parser(), QUICK, arguments)
     # Differences tell the gradients apart in double precision.
     jax.config.update("jax_enable_x64", True)
-    options.output.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
 
     portrait = photograph()
@@ -162,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unseen = jax.jit(jax.vmap(partial(error, jaxpinv.pinv, others)))
         tested = {name: np.asarray(unseen(x)) for name, x in logits.items()}
         shutters = {name: np.asarray(jax.nn.sigmoid(x[0])) for name, x in logits.items()}
-        path = options.output / "truncated_regularisation.png"
+        path = options.output / "truncated_regularization.png"
         draw(path, pictures(portrait, shutters), errors, shutters)
 
     before, after = errors["exact"][:, 0], errors["exact"][:, -1]
@@ -183,10 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
         "the exact gradient ends lower by 2 per cent, in the mean": np.mean(ratio) > 1.02,
     }
-    print(f"{time.perf_counter() - began:.0f} seconds, figure in {path}")
-    for claim in (claim for claim, holds in checks.items() if not holds):
-        print(f"missed: {claim}")
-    return 0 if all(checks.values()) else 1
+    return _command.verdict(checks, began, path)
 
 
 def _row(values: NDArray, form: str = ".4f") -> str:
@@ -195,12 +194,9 @@ def _row(values: NDArray, form: str = ".4f") -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="A shutter learned for deblurring.")
+    parser = _command.parser(__doc__, QUICK)
     parser.add_argument("--steps", type=int, default=250, help="a multiple of ten")
     parser.add_argument("--starts", type=int, default=8, help="shutters to start from")
-    parser.add_argument(
-        "--output", type=Path, default=Path("figures"), help="folder for the figure"
-    )
     return parser
 
 

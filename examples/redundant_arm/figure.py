@@ -7,23 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
-from redundant_arm_kinematics import (
+
+from examples._style import FADED, HEADING, INK, style, titled
+from examples.redundant_arm.kinematics import (
     DENAVIT_HARTENBERG,
     MAX_SPEED,
     frames,
     limit_margin,
 )
-from redundant_arm_motion import PERIOD, Line, Reach
+from examples.redundant_arm.motion import PERIOD, Line, Reach
 
-INK, FADED, PATH = "#22313f", "#7f8c8d", "#b8860b"
+PATH = "#b8860b"
 WITH, WITHOUT = "#2a9d8f", "#d1495b"
 MOTION = LinearSegmentedColormap.from_list("motion", ["#c5dde8", "#2a6f97", "#12263a"])
 ARMS_SHOWN = 8
-HEADING = {"loc": "left", "size": 12.5, "color": INK}
 
 
 def draw(path: Path, with_null: Reach, without: Reach, cut: Line, uncut: Line) -> None:
@@ -36,10 +36,8 @@ def draw(path: Path, with_null: Reach, without: Reach, cut: Line, uncut: Line) -
         cut: the line with the cutoff.
         uncut: the same without.
     """
-    # A Figure without pyplot draws with Agg, wherever the script runs.
-    figure = Figure(figsize=(16, 10), dpi=110)
     title = "Franka Emika Panda  ·  differential inverse kinematics with a pseudo-inverse"
-    figure.suptitle(title, x=0.03, ha="left", size=17, weight="bold", color=INK)
+    figure = titled(title, (16, 10))
     sides = {"left": 0.02, "right": 0.98, "bottom": 0.065, "top": 0.89}
     grid = figure.add_gridspec(2, 3, **sides, wspace=0.24, hspace=0.34)
 
@@ -89,9 +87,9 @@ def _arms(axes: Axes3D, motion: NDArray) -> None:
     axes.scatter(*hand[-1], color=PATH, s=55, depthshade=False, zorder=11)
     corners = np.concatenate([chains[..., :3, 3].reshape(-1, 3), np.zeros((1, 3))])
     low, high = corners.min(axis=0), corners.max(axis=0)
-    centre, reach = (low + high) / 2, 0.5 * (high - low).max()
-    axes.set_xlim(centre[0] - reach, centre[0] + reach)
-    axes.set_ylim(centre[1] - reach, centre[1] + reach)
+    center, reach = (low + high) / 2, 0.5 * (high - low).max()
+    axes.set_xlim(center[0] - reach, center[0] + reach)
+    axes.set_ylim(center[1] - reach, center[1] + reach)
     axes.set_zlim(0, 2 * reach)
     axes.set_box_aspect((1, 1, 1), zoom=1.2)  # pyright: ignore[reportArgumentType]
     for name, axis in zip("xyz", (axes.xaxis, axes.yaxis, axes.zaxis), strict=True):
@@ -111,14 +109,14 @@ def _skeleton(chain: NDArray) -> NDArray:
 
 def _progress(axes: Axes, with_null: Reach, without: Reach) -> None:
     """Share of targets reached during the first round, and after the others."""
-    _style(axes)
+    style(axes)
     steps = len(with_null.reached_in_time) - 1
     places = steps * (1 + 0.17 * np.arange(len(with_null.reached)))
-    for run, colour, name in _named(with_null, without):
+    for run, color, name in _named(with_null, without):
         share = 100 * run.reached_in_time.mean(axis=1)
-        axes.plot(share, color=colour, linewidth=2.4, label=f"{name} null-space motion")
+        axes.plot(share, color=color, linewidth=2.4, label=f"{name} null-space motion")
         rates = 100 * run.reached.mean(axis=1)
-        axes.plot(places, rates, "o:", color=colour, linewidth=1.5, markersize=6)
+        axes.plot(places, rates, "o:", color=color, linewidth=1.5, markersize=6)
         # Above and to the left, or below and to the right: off the dotted line.
         shift, side = ((-5, 6), "right") if run is with_null else ((6, -13), "left")
         for place, rate in zip(places, rates, strict=True):
@@ -128,7 +126,7 @@ def _progress(axes: Axes, with_null: Reach, without: Reach) -> None:
                 xytext=shift,
                 textcoords="offset points",
                 ha=side,
-                color=colour,
+                color=color,
                 size=10.5,
             )
     axes.axvline(steps, ymin=0.18, color=FADED, linewidth=0.8, linestyle="--")
@@ -146,14 +144,14 @@ def _progress(axes: Axes, with_null: Reach, without: Reach) -> None:
 
 def _margins(axes: Axes, with_null: Reach, without: Reach) -> None:
     """Distances of the arms from their joint limits after the first round."""
-    _style(axes)
+    style(axes)
     bins = np.linspace(-1, 1, 41)
-    for run, colour, name in _named(with_null, without):
+    for run, color, name in _named(with_null, without):
         margins = np.asarray(jax.jit(jax.vmap(limit_margin))(jnp.asarray(run.first[-1])))
         beyond = 100 * np.mean(margins < 0)
         weights = np.full(margins.size, 100 / margins.size)
         label = f"{name}: {beyond:.0f} % of arms beyond"
-        shape = {"bins": bins, "weights": weights, "color": colour}
+        shape = {"bins": bins, "weights": weights, "color": color}
         inside = np.clip(margins, -1, 1)
         axes.hist(inside, histtype="stepfilled", alpha=0.25, **shape)
         axes.hist(inside, histtype="step", linewidth=2, label=label, **shape)
@@ -169,11 +167,11 @@ def _margins(axes: Axes, with_null: Reach, without: Reach) -> None:
 
 def _speeds(axes: Axes, cut: Line, uncut: Line) -> None:
     """Speed of the fastest joint over time, relative to what the arm allows."""
-    _style(axes)
-    for line, colour, name in ((uncut, WITHOUT, "nothing cut"), (cut, WITH, "cut")):
+    style(axes)
+    for line, color, name in ((uncut, WITHOUT, "nothing cut"), (cut, WITH, "cut")):
         fastest = np.max(np.abs(np.asarray(line.speeds)) / MAX_SPEED, axis=1)
         label = f"{name}: {100 * fastest.max():.0f} % at most"
-        axes.semilogy(_times(line), 100 * fastest, color=colour, linewidth=2, label=label)
+        axes.semilogy(_times(line), 100 * fastest, color=color, linewidth=2, label=label)
     axes.axhline(100, color=INK, linewidth=1.2, linestyle="--", label="speed limit")
     axes.set_xlabel("time [s]", color=INK, size=11)
     axes.set_ylabel("fastest joint [% of its speed limit]", color=INK, size=11)
@@ -183,12 +181,12 @@ def _speeds(axes: Axes, cut: Line, uncut: Line) -> None:
 
 def _lag(axes: Axes, cut: Line, uncut: Line) -> None:
     """How far the hand is from where it should be, and how singular the pose is."""
-    _style(axes)
-    for line, colour, name in ((uncut, WITHOUT, "nothing cut"), (cut, WITH, "cut")):
+    style(axes)
+    for line, color, name in ((uncut, WITHOUT, "nothing cut"), (cut, WITH, "cut")):
         axes.plot(
             _times(line),
             1e3 * np.asarray(line.behind),
-            color=colour,
+            color=color,
             linewidth=2,
             label=name,
         )
@@ -199,18 +197,10 @@ def _lag(axes: Axes, cut: Line, uncut: Line) -> None:
 
 
 def _named(with_null: Reach, without: Reach) -> tuple[tuple[Reach, str, str], ...]:
-    """Both runs with their colours and names."""
+    """Both runs with their colors and names."""
     return (with_null, WITH, "with"), (without, WITHOUT, "without")
 
 
 def _times(line: Line) -> NDArray:
     """The instants of a line, `(t,)`, in seconds."""
     return PERIOD * np.arange(len(line.q))
-
-
-def _style(axes: Axes) -> None:
-    axes.grid(color="#e5e9ec", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FADED)
-    axes.tick_params(colors=INK, labelsize=10)

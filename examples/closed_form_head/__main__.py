@@ -18,8 +18,8 @@ head is also put on the pixels themselves, on features that are not trained, and
 that were trained, with as many pictures and steps, below a softmax layer that names the
 48 turned and mirrored digits. Each has the better of r = 0 and r = 0.5.
 
-    python examples/closed_form_head.py
-    python examples/closed_form_head.py --seeds 1 --steps 50
+    python -m examples.closed_form_head
+    python -m examples.closed_form_head --seeds 1 --steps 50
 
 prints accuracies, draws them, and exits with status 0 if all is as it should be. It
 computes in single precision.
@@ -35,110 +35,36 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from closed_form_head_figure import draw as draw_figure
-from closed_form_head_tasks import (
-    ORIENTATIONS,
-    QUERY,
-    SHOT,
-    WAY,
-    pictures,
-    place,
-    task,
-    tasks,
-)
 from jax import Array
 from tqdm import tqdm
 
-import jaxpinv
+from examples import _command
+from examples.closed_form_head.figure import draw as draw_figure
+from examples.closed_form_head.head import (
+    accuracy,
+    features,
+    head_loss,
+    random_net,
+    softmax_loss,
+)
+from examples.closed_form_head.tasks import ORIENTATIONS, pictures, task, tasks
 
-#: Tasks of a step.
-BATCH = 8
-#: Of the slack, where the root of the mean squared norm of features is one.
-RIDGE = 0.5
-CHANNELS = (1, 16, 32)
 LEARNING_RATE = 3e-3
 #: Steps between two judgements.
 INTERVAL = 25
 #: Of the accuracy, over the best of the others.
 REQUIRED_LEAD = 0.03
 
-Net = tuple[tuple[Array, Array], ...]
 NAMES = ("pixels", "untrained", "softmax layer", "closed-form head")
 
-
-def random_net(key: Array) -> Net:
-    """Kernels and biases of the convolutions, for ReLU."""
-    layers = []
-    for draw, size in zip(jax.random.split(key), pairwise(CHANNELS), strict=True):
-        kernel = jax.random.normal(draw, (3, 3, *size), jnp.float32)
-        bias = jnp.zeros((1, 1, 1, size[1]), jnp.float32)
-        layers.append((kernel * np.float32((4.5 * size[0]) ** -0.5), bias))
-    return tuple(layers)
-
-
-def features(net: Net, x: Array) -> Array:
-    """Features of pictures `(..., 12, 12)`, a row for each; of no layers, the pixels."""
-    x = x.reshape(-1, *x.shape[-2:], 1)
-    layout = ("NHWC", "HWIO", "NHWC")
-    for kernel, bias in net:
-        x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", None, None, layout)
-        count, height, width, channels = x.shape
-        blocks = (x + bias).reshape(count, height // 2, 2, width // 2, 2, channels)
-        x = jax.nn.relu(blocks).max((2, 4))
-    return x.reshape(len(x), -1)
-
-
-def scores(net: Net, ridge: float, shots: Array, queries: Array) -> Array:
-    """What the closed-form head says about the queries of a task, `(40, 4)`."""
-    names = jnp.repeat(jnp.eye(WAY, dtype=jnp.float32), SHOT, axis=0)
-    z = features(net, shots)
-    scale = jnp.sqrt(jnp.mean(jnp.sum(z * z, axis=1)))
-    slack = ridge * jnp.eye(len(z), dtype=z.dtype)
-    head = jaxpinv.lstsq(jnp.concatenate([z / scale, slack], axis=1), names).solution
-    return features(net, queries) @ head[: z.shape[1]] / scale
-
-
-@jax.jit
-def accuracy(net: Net, held_out: tuple[Array, Array]) -> Array:
-    """Share of queries that the head names rightly, with the ridge that suits it better."""
-    truth = jnp.repeat(jnp.arange(WAY), QUERY)[None]
-
-    def named(ridge: float) -> Array:
-        one = partial(scores, net, ridge)
-        return jax.lax.map(lambda task: one(*task).argmax(-1), held_out, batch_size=25)
-
-    return jnp.maximum(*(jnp.mean(named(ridge) == truth) for ridge in (0.0, RIDGE)))
-
-
-def head_loss(parameters: tuple[Net, Array], key: Array, digits: Array) -> Array:
-    """Cross-entropy of scaled scores, over the queries of a batch of tasks."""
-    net, log_scale = parameters
-    batch = tasks(key, digits, BATCH, ORIENTATIONS)
-    said = jax.vmap(partial(scores, net, RIDGE))(*batch)
-    truth = jnp.tile(jnp.repeat(jnp.arange(WAY), QUERY), (BATCH, 1))
-    logits = jnp.exp(log_scale) * said
-    return optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean()
-
-
-def softmax_loss(parameters: tuple[Net, Array], key: Array, digits: Array) -> Array:
-    """Cross-entropy of a linear layer that names digits and orientations."""
-    net, layer = parameters
-    count = BATCH * WAY * (SHOT + QUERY)
-    which, shot, turn, move = jax.random.split(key, 4)
-    digit = jax.random.randint(which, (count,), 0, digits.shape[0])
-    drawn = digits[digit, jax.random.randint(shot, (count,), 0, digits.shape[1])]
-    turns = jax.random.randint(turn, (count,), 0, ORIENTATIONS)
-    x = jax.vmap(place)(jax.random.split(move, count), drawn, turns)
-    logits, truth = features(net, x) @ layer, ORIENTATIONS * digit + turns
-    return optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean()
+#: What `--quick` sets.
+QUICK = {"seeds": 1, "steps": 60, "tasks": 50}
 
 
 @partial(jax.jit, static_argnums=0)
@@ -166,13 +92,7 @@ def train(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the example; the exit status is 0 if everything was as good as required."""
-    parser = argparse.ArgumentParser(description="Features for a closed-form head.")
-    parser.add_argument("--seeds", type=int, default=3, help="how many nets of each kind")
-    parser.add_argument("--steps", type=int, default=150, help="of the optimiser")
-    parser.add_argument("--tasks", type=int, default=100, help="to judge by")
-    parser.add_argument("--output", type=Path, default=Path("figures"), help="folder")
-    options = parser.parse_args(arguments)
-    options.output.mkdir(parents=True, exist_ok=True)
+    options = _command.parsed(_parser(), QUICK, arguments)
     began = time.perf_counter()
     digits, unseen = pictures()
     runs = []
@@ -203,10 +123,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     draw_figure(path, NAMES, reached, histories, INTERVAL, options.steps, shown)
     lead = float((reached[:, 3] - reached[:, :3].max(axis=1)).min())
     print(f"least lead of the closed-form head over the others: {lead:.3f}")
-    print(f"{time.perf_counter() - began:.0f} seconds, figure in {path}")
-    if lead < REQUIRED_LEAD:
-        print(f"missed: {REQUIRED_LEAD} more than the others with every seed")
-    return 0 if lead >= REQUIRED_LEAD else 1
+    claim = f"{REQUIRED_LEAD} more than the others with every seed"
+    return _command.verdict({claim: lead >= REQUIRED_LEAD}, began, path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _command.parser(__doc__, QUICK)
+    parser.add_argument("--seeds", type=int, default=3, help="how many nets of each kind")
+    parser.add_argument("--steps", type=int, default=150, help="of the optimizer")
+    parser.add_argument("--tasks", type=int, default=100, help="to judge by")
+    return parser
 
 
 if __name__ == "__main__":

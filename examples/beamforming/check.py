@@ -3,7 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from beamforming_model import (
+from jax import Array
+from numpy.typing import NDArray
+
+from examples.beamforming.model import (
     COINCIDE,
     USERS,
     Paths,
@@ -12,8 +15,6 @@ from beamforming_model import (
     value_and_gradient,
     zero_forcing,
 )
-from jax import Array
-from numpy.typing import NDArray
 
 #: Step of the central differences, in logarithms of gaps.
 DIFFERENCE = 1e-5

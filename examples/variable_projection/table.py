@@ -3,9 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-from nist import Dataset, digits
 from numpy.typing import NDArray
-from separable_models import Model
+
+from examples.variable_projection.models import Model
+from examples.variable_projection.nist import Dataset, digits
 
 
 class Fit(NamedTuple):
@@ -14,7 +15,7 @@ class Fit(NamedTuple):
     Attributes:
         parameters: all parameters in NIST's order, `(s, p)`.
         rss: residual sums of squares, `(s,)`.
-        iterations: of the optimiser, `(s,)`.
+        iterations: of the optimizer, `(s,)`.
         found: nonlinear and linear parameters, `(s, k)` and `(s, p - k)`.
         initial: the same before the first iteration.
         seconds: the time of all starts together.

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 #: Pixels of a line, slots of the shutter, standard deviation of the lens blur in pixels.
 PIXELS, SLOTS, LENS = 64, 16, 1.0
 
-#: Standard deviation of the noise: an open shutter lets in 1, grey goes from 0 to 1.
+#: Standard deviation of the noise: an open shutter lets in 1, gray goes from 0 to 1.
 NOISE = 0.00625
 
 #: Singular values that are kept: with an open shutter this many give the least error.
@@ -24,9 +24,9 @@ Pinv = Callable[..., Array]
 def photograph() -> Array:
     """A portrait of Grace Hopper, `(PIXELS, PIXELS)`: lines as columns, of mean zero."""
     file = cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
-    grey = imread(str(file))[:512, :512].mean(axis=-1) / 255
+    gray = imread(str(file))[:512, :512].mean(axis=-1) / 255
     block = 512 // PIXELS
-    small = grey.reshape(PIXELS, block, PIXELS, block).mean(axis=(1, 3))
+    small = gray.reshape(PIXELS, block, PIXELS, block).mean(axis=(1, 3))
     return jnp.asarray(small.T - small.mean())
 
 

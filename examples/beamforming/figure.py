@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from beamforming_model import ANTENNAS, APERTURE, COINCIDE, CUTOFF, Paths, Service
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-INK, FADED = "#22313f", "#7f8c8d"
-COLOURS = ("#7f8c8d", "#d1495b", "#e9a23b", "#2a6f97", "#2a9d8f")
-USER_COLOURS = ("#2a6f97", "#d1495b", "#2a9d8f", "#b8860b")
-HEADING = {"loc": "left", "size": 12.5, "color": INK}
+from examples._style import HEADING, INK, style, titled
+from examples.beamforming.model import ANTENNAS, APERTURE, COINCIDE, CUTOFF, Paths, Service
+
+COLORS = ("#7f8c8d", "#d1495b", "#e9a23b", "#2a6f97", "#2a9d8f")
+USER_COLORS = ("#2a6f97", "#d1495b", "#2a9d8f", "#b8860b")
 
 
 def draw(
@@ -32,10 +31,8 @@ def draw(
         best: where the antennas have moved to, `(stations, antennas)`.
         history: mean sum rates while they did.
     """
-    # A Figure without pyplot draws with Agg, wherever the script runs.
-    figure = Figure(figsize=(16, 9.5), dpi=110)
     title = "Zero-forcing with a pseudo-inverse  ·  antennas move to where it costs least"
-    figure.suptitle(title, x=0.03, ha="left", size=17, weight="bold", color=INK)
+    figure = titled(title, (16, 9.5))
     sides = {"left": 0.05, "right": 0.98, "bottom": 0.065, "top": 0.89}
     grid = figure.add_gridspec(2, 3, **sides, wspace=0.22, hspace=0.34)
     _distributions(figure.add_subplot(grid[0, 0]), services)
@@ -56,11 +53,11 @@ def draw(
 
 def _distributions(axes: Axes, services: Mapping[str, Service]) -> None:
     """Share of stations below a sum rate."""
-    _style(axes)
-    for (name, service), colour in zip(services.items(), COLOURS, strict=True):
+    style(axes)
+    for (name, service), color in zip(services.items(), COLORS, strict=True):
         rates = np.sort(service.rate)
         share = 100 * np.arange(1, rates.size + 1) / rates.size
-        axes.plot(rates, share, color=colour, linewidth=2, label=name)
+        axes.plot(rates, share, color=color, linewidth=2, label=name)
     axes.set_xlim(left=0)
     axes.set_ylim(0, 155)
     axes.set_yticks(range(0, 101, 20))
@@ -72,19 +69,19 @@ def _distributions(axes: Axes, services: Mapping[str, Service]) -> None:
 
 def _separations(axes: Axes, waves: Paths, services: Mapping[str, Service]) -> None:
     """Sum rates over the smallest difference of two users' sines."""
-    _style(axes)
+    style(axes)
     sines = np.sort(np.asarray(waves.sines)[..., 0], axis=1)
     closest = np.diff(sines, axis=1).min(axis=1)
     apart = closest > 0
-    (*_, dense, _, moved), chosen = services.values(), (COLOURS[2], COLOURS[4])
-    for service, colour, name in zip(
+    (*_, dense, _, moved), chosen = services.values(), (COLORS[2], COLORS[4])
+    for service, color, name in zip(
         (dense, moved), chosen, ("half a wavelength", "moved"), strict=True
     ):
         axes.semilogx(
             closest[apart],
             service.rate[apart],
             ".",
-            color=colour,
+            color=color,
             markersize=3,
             alpha=0.5,
             label=name,
@@ -98,7 +95,7 @@ def _separations(axes: Axes, waves: Paths, services: Mapping[str, Service]) -> N
 
 def _beams(axes: Axes, x: NDArray, waves: Paths) -> None:
     """What a station radiates for each user in all directions, and where antennas are."""
-    _style(axes)
+    style(axes)
     sines, gains = (np.asarray(wave) for wave in waves)
     phase = 2 * np.pi * sines[..., None] * x
     h = np.sum(gains[..., None] * np.exp(1j * phase), axis=1)
@@ -106,10 +103,10 @@ def _beams(axes: Axes, x: NDArray, waves: Paths) -> None:
     degrees = np.linspace(-75, 75, 1501)
     field = np.exp(2j * np.pi * np.sin(np.deg2rad(degrees))[:, None] * x) @ w
     power = 20 * np.log10(np.abs(field) / np.linalg.norm(w) + 1e-6)
-    for user, colour in enumerate(USER_COLOURS):
-        axes.plot(degrees, power[:, user], color=colour, linewidth=1.6)
+    for user, color in enumerate(USER_COLORS):
+        axes.plot(degrees, power[:, user], color=color, linewidth=1.6)
         place = float(np.rad2deg(np.arcsin(sines[user, 0])))
-        axes.axvline(place, ymax=0.88, color=colour, linewidth=1.3, linestyle="--")
+        axes.axvline(place, ymax=0.88, color=color, linewidth=1.3, linestyle="--")
     axes.plot(150 * x / APERTURE - 75, np.full_like(x, 13), "v", color=INK, markersize=7)
     axes.set_xlim(-78, 78)
     axes.set_ylim(-40, 16)
@@ -119,21 +116,13 @@ def _beams(axes: Axes, x: NDArray, waves: Paths) -> None:
 
 def _history(axes: Axes, services: Mapping[str, Service], history: NDArray) -> None:
     """Mean sum rate over the steps, with those of the arrays that stand still."""
-    _style(axes)
-    axes.plot(history, color=COLOURS[-1], linewidth=2.4)
-    for (name, service), colour in zip(services.items(), COLOURS[:-1], strict=False):
+    style(axes)
+    axes.plot(history, color=COLORS[-1], linewidth=2.4)
+    for (name, service), color in zip(services.items(), COLORS[:-1], strict=False):
         rate = float(service.rate.mean())
-        axes.axhline(rate, color=colour, linewidth=1.5, linestyle="--")
+        axes.axhline(rate, color=color, linewidth=1.5, linestyle="--")
         place = (len(history) - 1, rate)
-        axes.annotate(name, place, ha="right", va="bottom", color=colour, size=10.5)
+        axes.annotate(name, place, ha="right", va="bottom", color=color, size=10.5)
     axes.set_xlabel("steps of Adam", color=INK, size=11)
     axes.set_ylabel("mean sum rate [bit/s/Hz]", color=INK, size=11)
     axes.set_title("While the antennas move", **HEADING)
-
-
-def _style(axes: Axes) -> None:
-    axes.grid(color="#e5e9ec", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FADED)
-    axes.tick_params(colors=INK, labelsize=10)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-DIRECTORY = Path(__file__).parent / "data" / "nist_strd" / "nonlinear"
+DIRECTORY = Path(__file__).parents[1] / "data" / "nist_strd" / "nonlinear"
 
 #: NIST prints its certified values with this many digits.
 CERTIFIED_DIGITS = 11

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-INK, FADED = "#22313f", "#7f8c8d"
-COLOURS = ("#7f8c8d", "#e9a23b", "#d1495b", "#2a9d8f")
-HEADING = {"loc": "left", "size": 12.5, "color": INK}
+from examples._style import FADED, HEADING, INK, titled
+
+COLORS = ("#7f8c8d", "#e9a23b", "#d1495b", "#2a9d8f")
 
 
 def draw(
@@ -32,34 +31,30 @@ def draw(
         steps: how many in all.
         shown: pictures of a task to learn from and to judge by.
     """
-    # A Figure without pyplot draws with Agg, wherever the script runs.
-    figure = Figure(figsize=(16, 5.5), dpi=110)
     title = "Features learned through a least-squares head  ·  digits never seen before"
-    figure.suptitle(title, x=0.03, ha="left", size=17, weight="bold", color=INK)
+    figure = titled(title, (16, 5.5))
     grid = figure.add_gridspec(1, 3, left=0.03, right=0.98, bottom=0.12, top=0.82)
 
     axes = figure.add_subplot(grid[0])
     rows = np.concatenate([shown[0], shown[1][:, :3]], axis=1)
     padded = np.pad(rows, ((0, 0), (0, 0), (1, 0), (1, 0)), constant_values=1)
     axes.imshow(np.block([list(row) for row in padded]), cmap="bone_r")
-    axes.axvline(5 * padded.shape[-1] - 0.5, color=COLOURS[2])
+    axes.axvline(5 * padded.shape[-1] - 0.5, color=COLORS[2])
     axes.set_axis_off()
     axes.set_title("A task: five of each to learn from, then to name", **HEADING)
 
     axes = figure.add_subplot(grid[1])
     times = np.append(np.arange(histories.shape[2] - 1) * interval, steps)
-    for kind, colour in ((0, COLOURS[2]), (1, COLOURS[3])):
-        axes.plot(times, histories[:, kind].T, color=colour, lw=0.8, alpha=0.6)
+    for kind, color in ((0, COLORS[2]), (1, COLORS[3])):
+        axes.plot(times, histories[:, kind].T, color=color, lw=0.8, alpha=0.6)
         mean = histories[:, kind].mean(axis=0)
-        axes.plot(
-            times, mean, color=colour, lw=2.5, label=f"trained with {names[kind + 2]}"
-        )
+        axes.plot(times, mean, color=color, lw=2.5, label=f"trained with {names[kind + 2]}")
     axes.legend(frameon=False, loc="lower right")
     axes.set(xlabel="steps", ylabel="named rightly")
     axes.set_title("Held-out digits while the features learn", **HEADING)
 
     axes = figure.add_subplot(grid[2])
-    axes.bar(names, reached.mean(axis=0), color=COLOURS, width=0.65)
+    axes.bar(names, reached.mean(axis=0), color=COLORS, width=0.65)
     for place in range(len(names)):
         axes.plot(np.full(len(reached), place), reached[:, place], ".", color=INK)
     axes.axhline(1 / len(names), color=FADED, lw=1, ls="--")

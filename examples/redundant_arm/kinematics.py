@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-#: A row for every joint and one for the flange: a and d in metres, alpha in radians.
+#: A row for every joint and one for the flange: a and d in meters, alpha in radians.
 DENAVIT_HARTENBERG = np.array(
     [
         [0, 0.333, 0],

@@ -5,13 +5,13 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from nist import Dataset
 from numpy.typing import NDArray
-from separable_models import Model
 
-INK, FADED, FIT = "#22313f", "#7f8c8d", "#d1495b"
+from examples._style import FADED, INK, style, titled
+from examples.variable_projection.models import Model
+from examples.variable_projection.nist import Dataset
+
+FIT = "#d1495b"
 STARTS = ("#2a9d8f", "#b8860b")
 SHADES = ("#8ecae6", "#ffb703", "#a7c957")
 GRID_POINTS = 800
@@ -36,25 +36,23 @@ def draw(
         initial: the same before the first iteration for every start, with a leading axis.
         caption: one or two lines that say how good the fit is.
     """
-    # A Figure without pyplot draws with Agg, wherever the script runs.
-    figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
     title = f"{dataset.name}  ·  {model.title}"
-    figure.suptitle(title, x=0.02, ha="left", size=15, weight="bold", color=INK)
+    figure = titled(title, (8, 6), dpi=150, layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1.2))
     for axes in (above, below):
-        _style(axes)
+        style(axes)
 
     x = np.linspace(dataset.x.min(), dataset.x.max(), GRID_POINTS)
     if model.shaded:
         terms = model.matrix(jnp.asarray(x), jnp.asarray(found[0])) * found[1][None, :]
-        for term, colour in zip(np.asarray(terms).T, SHADES, strict=True):
-            above.fill_between(x, term, color=colour, alpha=0.3, linewidth=0)
-    for number, (colour, nonlinear, linear) in enumerate(
+        for term, color in zip(np.asarray(terms).T, SHADES, strict=True):
+            above.fill_between(x, term, color=color, alpha=0.3, linewidth=0)
+    for number, (color, nonlinear, linear) in enumerate(
         zip(STARTS, *initial, strict=True), start=1
     ):
         curve = _curve(model, x, nonlinear, linear)
         label = f"start {number}, projected"
-        above.plot(x, curve, "--", color=colour, linewidth=1.3, label=label)
+        above.plot(x, curve, "--", color=color, linewidth=1.3, label=label)
     size = 34 if dataset.x.size < 60 else 14
     dots = {"s": size, "facecolor": "white", "edgecolor": INK, "linewidth": 1.0}
     above.scatter(dataset.x, dataset.y, label="data", zorder=3, **dots)
@@ -88,11 +86,3 @@ def _curve(model: Model, x: NDArray, nonlinear: NDArray, linear: NDArray) -> NDA
     grid, nonlinear_array = jnp.asarray(x), jnp.asarray(nonlinear)
     fixed: Array = model.fixed(grid, *nonlinear_array)
     return np.asarray(fixed + model.matrix(grid, nonlinear_array) @ jnp.asarray(linear))
-
-
-def _style(axes: Axes) -> None:
-    axes.grid(color="#e5e9ec", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FADED)
-    axes.tick_params(colors=INK, labelsize=9)

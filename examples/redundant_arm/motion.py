@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
-from redundant_arm_kinematics import (
+
+import jaxpinv
+from examples.redundant_arm.kinematics import (
     HALF_RANGE,
     MIDDLE,
     READY,
@@ -23,9 +25,7 @@ from redundant_arm_kinematics import (
     twist_between,
 )
 
-import jaxpinv
-
-#: A target is reached within these, in metres and radians, and within the joint limits.
+#: A target is reached within these, in meters and radians, and within the joint limits.
 POSITION_LIMIT, ANGLE_LIMIT = 1e-3, np.deg2rad(0.1)
 
 #: Steps of a try, and steps between two movements of the bar. No joint moves further than
@@ -47,7 +47,7 @@ REACH_RTOL = 0.003
 #: moves the forearm along itself.
 SINGULAR = np.array([0, 0, np.pi / 2, -2, 0, 1.8, 0])
 
-#: The line through that pose, from before it to after it, in metres and metres per second.
+#: The line through that pose, from before it to after it, in meters and meters per second.
 #: The period in seconds is that of Franka's controller.
 DIRECTION = np.array([0.8, 0, 0.6])
 BEFORE, AFTER, SPEED, PERIOD = 0.2, 0.3, 0.1, 1e-3
@@ -58,7 +58,7 @@ LINE_START = np.array(
     [0.774442, 0.442625, 1.160049, -2.063377, -0.371172, 2.021666, 0.565722]
 )
 
-#: Per second. The speed that corrects the hand, in metres per second, is limited.
+#: Per second. The speed that corrects the hand, in meters per second, is limited.
 LINE_GAIN, FEEDBACK, LARGEST_CORRECTION = 0.3, 10.0, 0.05
 
 #: The line and its correction are 0.15 m/s. Over the smallest singular value that is kept
@@ -87,7 +87,7 @@ class Line(NamedTuple):
         q: joint angles, `(t, 7)`.
         speeds: those of the joints, `(t, 7)`, in radians per second.
         smallest: the smallest singular value of the Jacobian, `(t,)`.
-        behind: distance of the hand from its place on the line, `(t,)`, in metres.
+        behind: distance of the hand from its place on the line, `(t,)`, in meters.
     """
 
     q: Array

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-INK, OPEN, EXACT, USUAL = "#22313f", "#7f8c8d", "#2a9d8f", "#d1495b"
-HEADING = {"loc": "left", "size": 12, "color": INK}
+from examples._style import FADED, HEADING, INK, style, titled
+
+EXACT, USUAL = "#2a9d8f", "#d1495b"
 
 
 def draw(
@@ -22,14 +21,12 @@ def draw(
 
     Args:
         path: where to.
-        pictures: grey pictures by title, with lines as columns.
+        pictures: gray pictures by title, with lines as columns.
         errors: of the "exact" gradient and the "usual" one, `(starts, steps + 1)`.
         shutters: the share of light in every slot, `(slots,)`, by name.
     """
-    # A Figure without pyplot draws with Agg, wherever the script runs.
-    figure = Figure(figsize=(13, 6.6), dpi=110, layout="constrained")
     title = "A shutter learned through a truncated pseudo-inverse"
-    figure.suptitle(title, x=0.02, ha="left", size=16, weight="bold", color=INK)
+    figure = titled(title, (13, 6.6), layout="constrained")
     grid = figure.add_gridspec(2, 1, height_ratios=(1, 1.25))
     above, below = (figure.add_subfigure(grid[row, 0]) for row in range(2))
     shade = {"cmap": "gray", "vmin": -0.5, "vmax": 0.5, "interpolation": "nearest"}
@@ -42,32 +39,25 @@ def draw(
         axes.set_axis_off()
 
     left, right = below.subplots(1, 2)
-    colours = {"exact": EXACT, "usual": USUAL}
+    colors = {"exact": EXACT, "usual": USUAL}
     for name, curves in errors.items():
         for start, curve in enumerate(curves):
             label = f"{name} gradient" if start == 0 else None
-            left.plot(curve, color=colours[name], linewidth=1.4, label=label)
+            left.plot(curve, color=colors[name], linewidth=1.4, label=label)
     left.set_xlabel("step", color=INK)
     left.set_ylabel("expected error, training lines", color=INK)
     left.set_title("One error, two gradients, several starts", **HEADING)
     left.legend(frameon=False)
-    _style(left)
+    style(left)
 
     width = 0.8 / len(shutters)
     for place, (name, shutter) in enumerate(shutters.items()):
         x = np.arange(len(shutter)) + (place - (len(shutters) - 1) / 2) * width
-        right.bar(x, shutter, width, color=colours.get(name, OPEN), label=name)
+        right.bar(x, shutter, width, color=colors.get(name, FADED), label=name)
     right.set_xlabel("slot of time", color=INK)
     right.set_ylabel("share of light", color=INK)
     right.set_title("The shutter from the first start", **HEADING)
     right.set_ylim(0, 1.25)
     right.legend(frameon=False, ncols=len(shutters), loc="upper left")
-    _style(right)
+    style(right)
     figure.savefig(path)
-
-
-def _style(axes: Axes) -> None:
-    axes.grid(color="#e5e9ec", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=INK, labelsize=10)

@@ -14,10 +14,10 @@ Two experiments. In the first, thousands of arms in one `vmap` reach for thousan
 poses, with null-space motion and without. In the second, the hand follows a straight line
 through a pose in which the Jacobian loses rank. There the cutoff `rtol` keeps the joints
 slow: what it cuts is a direction in which the hand can hardly move, and the hand falls
-behind by millimetres instead.
+behind by millimeters instead.
 
-    python examples/redundant_arm.py
-    python examples/redundant_arm.py --targets 256
+    python -m examples.redundant_arm
+    python -m examples.redundant_arm --targets 256
 
 prints how many poses were reached and how fast the joints were, draws both, and exits with
 status 0 if both are as they should be. It computes in single precision.
@@ -31,14 +31,16 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from redundant_arm_figure import draw
-from redundant_arm_kinematics import LOWER, MAX_SPEED, UPPER, frames
-from redundant_arm_motion import (
+from tqdm import tqdm
+
+from examples import _command
+from examples.redundant_arm.figure import draw
+from examples.redundant_arm.kinematics import LOWER, MAX_SPEED, UPPER, frames
+from examples.redundant_arm.motion import (
     LINE_RTOL,
     POSITION_LIMIT,
     REACH_GAIN,
@@ -50,11 +52,13 @@ from redundant_arm_motion import (
     follow_line,
     reach,
 )
-from tqdm import tqdm
 
 #: Measured with 4096 targets: 0.68 in the first round and 0.56 without null-space motion,
 #: 0.99 after three. Four standard deviations of 256 targets are 0.12 and 0.025.
 REQUIRED_FIRST, REQUIRED_IN_THE_END = 0.56, 0.965
+
+#: What `--quick` sets.
+QUICK = {"targets": 256}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,8 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 if everything was as good as required, else 1.
     """
-    options = _parser().parse_args(arguments)
-    options.output.mkdir(parents=True, exist_ok=True)
+    options = _command.parsed(_parser(), QUICK, arguments)
     began = time.perf_counter()
 
     dtype = jnp.zeros(()).dtype
@@ -119,10 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "joints beyond them, not cut": _fastest(uncut) > 3,
         "hand on the line in the end": cut.behind[-1] < POSITION_LIMIT,
     }
-    print(f"{time.perf_counter() - began:.0f} seconds, figure in {path}")
-    for claim in (claim for claim, holds in checks.items() if not holds):
-        print(f"missed: {claim}")
-    return 0 if all(checks.values()) else 1
+    return _command.verdict(checks, began, path)
 
 
 def _fastest(line: Line) -> float:
@@ -131,11 +131,8 @@ def _fastest(line: Line) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Inverse kinematics of a redundant arm.")
+    parser = _command.parser(__doc__, QUICK)
     parser.add_argument("--targets", type=int, default=4096, help="how many poses")
-    parser.add_argument(
-        "--output", type=Path, default=Path("figures"), help="folder for the figure"
-    )
     return parser
 
 

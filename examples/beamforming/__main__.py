@@ -20,8 +20,8 @@ checked against finite differences in double precision.
 Channels are sums of few plane waves: the line of sight, and scattered waves that come from
 within some degrees of it.
 
-    python examples/beamforming.py
-    python examples/beamforming.py --stations 256 --steps 40
+    python -m examples.beamforming
+    python -m examples.beamforming --stations 256 --steps 40
 
 prints sum rates with antennas at three places, draws them, and exits with status 0 if all
 is as it should be. It computes in single precision.
@@ -37,15 +37,19 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from beamforming_check import gradient_errors
-from beamforming_figure import draw
-from beamforming_model import (
+from jax import Array
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from examples import _command
+from examples.beamforming.check import gradient_errors
+from examples.beamforming.figure import draw
+from examples.beamforming.model import (
     ANTENNAS,
     APERTURE,
     COINCIDE,
@@ -59,11 +63,8 @@ from beamforming_model import (
     value_and_gradient,
     zero_forcing,
 )
-from jax import Array
-from numpy.typing import NDArray
-from tqdm import tqdm
 
-#: Of the optimiser, in logarithms of gaps.
+#: Of the optimizer, in logarithms of gaps.
 LEARNING_RATE = 0.1
 
 #: What rounding may do to `H W = I`. The cutoff bounds the condition by its inverse.
@@ -76,8 +77,11 @@ GRADIENT_LIMIT = 2e-4
 #: In bits per second and hertz. Measured: 3.7 with 4096 stations and 60 steps.
 REQUIRED_GAIN = 2.0
 
+#: What `--quick` sets.
+QUICK = {"stations": 256, "steps": 20}
 
-def optimise(theta: Array, waves: Paths, steps: int) -> tuple[Array, NDArray]:
+
+def optimize(theta: Array, waves: Paths, steps: int) -> tuple[Array, NDArray]:
     """Moves the antennas of all stations uphill.
 
     Args:
@@ -88,16 +92,16 @@ def optimise(theta: Array, waves: Paths, steps: int) -> tuple[Array, NDArray]:
     Returns:
         Where they end, in the same form, and the mean sum rate before every step.
     """
-    optimiser = optax.adam(LEARNING_RATE)
+    optimizer = optax.adam(LEARNING_RATE)
 
     @jax.jit
     def move(
         theta: Array, state: optax.OptState, gradient: Array
     ) -> tuple[Array, optax.OptState]:
-        change, state = optimiser.update(gradient, state)
+        change, state = optimizer.update(gradient, state)
         return jnp.asarray(optax.apply_updates(theta, change)), state
 
-    state, history = optimiser.init(theta), []
+    state, history = optimizer.init(theta), []
     settings = {"unit": "step", "leave": False}
     with tqdm(range(steps), f"{len(theta)} stations, antennas move", **settings) as bar:
         for _ in bar:
@@ -117,13 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 if everything was as good as required, else 1.
     """
-    options = _parser().parse_args(arguments)
-    options.output.mkdir(parents=True, exist_ok=True)
+    options = _command.parsed(_parser(), QUICK, arguments)
     began = time.perf_counter()
     waves = paths(np.random.default_rng(0), options.stations)
     start = jnp.zeros((options.stations, ANTENNAS + 1), jnp.float32)
     errors = gradient_errors(start, waves)
-    moved, history = optimise(start, waves, options.steps)
+    moved, history = optimize(start, waves, options.steps)
     dense = np.arange(ANTENNAS, dtype=np.float32) / 2
     sparse = np.linspace(0, APERTURE, ANTENNAS, dtype=np.float32)
     zero, cut = np.float32(0), np.float32(CUTOFF)
@@ -160,19 +163,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{REQUIRED_GAIN} bit/s/Hz more than evenly spread": moved_run.rate.mean()
         > sparse_run.rate.mean() + REQUIRED_GAIN,
     }
-    print(f"{time.perf_counter() - began:.0f} seconds, figure in {path}")
-    for claim in (claim for claim, holds in checks.items() if not holds):
-        print(f"missed: {claim}")
-    return 0 if all(checks.values()) else 1
+    return _command.verdict(checks, began, path)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Zero-forcing with antennas that move.")
+    parser = _command.parser(__doc__, QUICK)
     parser.add_argument("--stations", type=int, default=4096, help="how many")
-    parser.add_argument("--steps", type=int, default=60, help="of the optimiser")
-    parser.add_argument(
-        "--output", type=Path, default=Path("figures"), help="folder for the figure"
-    )
+    parser.add_argument("--steps", type=int, default=60, help="of the optimizer")
     return parser
 
 

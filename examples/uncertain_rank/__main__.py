@@ -1,0 +1,32 @@
+"""Fits a model whose columns may or may not be independent, and says which it found.
+
+    python -m examples.uncertain_rank
+
+The third column is nearly the sum of the others. What distinguishes it is noise, and a
+solution that uses it is far off. The tolerance says how accurate the data is.
+"""
+
+import jax
+import jax.numpy as jnp
+
+import jaxpinv
+
+
+def main() -> int:
+    """Prints solutions for three tolerances; the exit status is 0 if one is right."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (50, 2))
+    noise = 1e-4 * jax.random.normal(keys[1], (50,))
+    columns = jnp.column_stack([x, x[:, 0] + x[:, 1] + noise])
+    y = x @ jnp.array([1.0, 2.0]) + 0.01 * jax.random.normal(keys[2], (50,))
+    for rtol in (1e-6, 1e-3, 0.9):
+        found = jaxpinv.lstsq(columns, y, rtol)
+        error = jnp.sqrt(found.residuals / len(y))
+        print(f"rtol {rtol:g}: rank {found.rank}, x = {found.solution}, error {error:.4f}")
+        if rtol == 1e-3:
+            right = found.rank == 2 and jnp.linalg.norm(found.solution) < 3
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
