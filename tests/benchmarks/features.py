@@ -1,4 +1,4 @@
-"""The table of features in the README, cell by cell: each is what a call here returned.
+"""The table of features in the documentation, cell by cell: each is what a call here returned.
 
     python -m tests.benchmarks.features
 
@@ -135,12 +135,12 @@ ROWS: dict[str, Callable[[Library], str]] = {
     "`rtol` and `atol` at once": takes_both_tolerances,
     "a tolerance for each matrix": takes_a_tolerance_for_each_matrix,
     "returns the rank": returns_the_rank,
-    "derivative, nothing cut": partial(first_derivative, SIMPLE, 1e-8),
-    "derivative, zeros cut": zeros_cut,
+    "derivative, full rank": partial(first_derivative, SIMPLE, 1e-8),
+    "derivative, zeros truncated": zeros_cut,
     "derivative, repeated values": repeated_values,
-    "derivative, more than zeros cut": partial(first_derivative, CUT, 0.2),
+    "derivative, more than zeros truncated": partial(first_derivative, CUT, 0.2),
     "error of the second derivative": second_derivative,
-    "least squares, derivative, zeros cut": least_squares,
+    "least squares, derivative, zeros truncated": least_squares,
     "a matrix with NaN in a batch": partial(one_not_finite, np.nan),
     "a matrix with Inf in a batch": partial(one_not_finite, np.inf),
     "a matrix on which LAPACK's gesdd gives up": no_convergence,

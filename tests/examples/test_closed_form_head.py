@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from examples.closed_form_head import __main__ as example
+from examples.closed_form_head import head
 from examples.closed_form_head import tasks as drawn
 
 pytestmark = pytest.mark.slow
