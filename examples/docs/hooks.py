@@ -1,7 +1,7 @@
 """What the documentation needs besides its pages: files from elsewhere, and mathematics.
 
-Some pages are files outside of this folder, and pages link to such files. Mathematics becomes
-MathML when the pages are built, so that reading them takes neither scripts nor a network.
+Some pages are files outside of this folder, and pages link to such files. Mathematics
+becomes MathML when the pages are built: reading takes neither scripts nor a network.
 """
 
 import html

@@ -1,4 +1,4 @@
-"""The table of features in the documentation, cell by cell: each is what a call here returned.
+"""The table of features in the documentation: each cell is what a call here returned.
 
     python -m tests.benchmarks.features
 

@@ -1,7 +1,7 @@
 """Writes the tables of the README and the documentation from the published results.
 
     python -m tests.benchmarks.publish           writes them
-    python -m tests.benchmarks.publish --check   names the files that differ, and exits with 1
+    python -m tests.benchmarks.publish --check   names the files that differ, exits with 1
 
 A table stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 """
