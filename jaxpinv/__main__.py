@@ -163,10 +163,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _size(text: str) -> int:
     """A size of the command line."""
-    size = int(text)
-    if size < 0:
-        raise argparse.ArgumentTypeError(f"expected a size of 0 or more, got {size}")
-    return size
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a size of 0 or more, got {text}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ LIBRARIES = (
     libraries.of_scipy(),
 )
 EPS = float(np.finfo(np.float64).eps)
+
+
 def is_installed(call):
     """Whether the library that a call in the table belongs to can be imported."""
     library = call.strip("`").split(".")[0]
