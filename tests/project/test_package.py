@@ -67,8 +67,3 @@ def test_the_package_is_typed_and_exports_what_it_says():
         "pinv",
         "pinverse",
     }
-
-
-def test_the_version_is_that_of_the_project():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert jaxpinv.__version__ == project["version"]
