@@ -105,7 +105,7 @@ def test_gradients_stay_in_the_range_where_nothing_is_truncated(
     scales = of_a, np.array(of_b), np.array(of_ct), of_a
     arrays = [x * s for x, s in zip((a, b, ct, e), scales, strict=True)]
     found = gradients(*(x.astype(dtype) for x in arrays))
-    # Double precision has room for all of it.
+    # Double precision can hold all of it.
     for x, exact in zip(found, gradients(*arrays), strict=True):
         assert 1e-34 < np.max(np.abs(exact)) < 1e38
         assert relative_error(np.asarray(x, double), exact) <= bound(dtype, 6**3)

@@ -1,30 +1,31 @@
 r"""Moves the antennas of thousands of base stations by the gradient of a pseudo-inverse.
 
-A base station of `N` antennas in a line serves `K` users at once. With the channel `H`, K
-by N, and the precoder `W = pinv(H)` every user hears its own signal alone, for `H W = I`:
-that is zero-forcing. It costs power where users are close in angle, for then `H` is nearly
-singular and `W` large. All users together get
+A base station with `N` antennas in a line serves `K` users at once. With the channel `H`, K
+by N, and the precoder `W = pinv(H)`, each user hears only its own signal, since `H W = I`.
+This is zero-forcing. It costs power if two users are close in angle: then `H` is nearly
+singular and `W` is large. The sum rate of all users is
 
     sum over k of log2(1 + power |G_kk|^2 / (1 + power sum over j != k of |G_kj|^2))
 
 bits per second and hertz, with `G = H W` and `power = SNR / ||W||_F^2`. The antennas of a
-station can move within an aperture of ten wavelengths, at least half a wavelength apart.
-Where they are best depends on its users, and the way there is the gradient of the sum rate,
-through `jaxpinv.pinv`.
+station can move within an aperture of ten wavelengths and stay at least half a wavelength
+apart. The best places depend on the users. The gradient of the sum rate, through
+`jaxpinv.pinv`, leads there.
 
-The cutoff gives up what is too expensive: two users that no beam tells apart hear each
-other, and the others keep their power. In one of 32 stations two users are even at the same
-place, so that `H` has a row twice. The gradient is exact also where a cutoff cuts, which is
-checked against finite differences in double precision.
+The cutoff gives up directions that cost too much power: two users that no beam separates
+hear each other, and the others keep their power. In one of 32 stations two users even stand
+at the same place, so that two rows of `H` are equal. The gradient is exact even if the
+cutoff truncates values that are not zero. The example checks it against finite differences
+in double precision.
 
-Channels are sums of few plane waves: the line of sight, and scattered waves that come from
-within some degrees of it.
+Channels are sums of a few plane waves: the line of sight, and scattered waves within some
+degrees of it.
 
     python -m examples.beamforming
     python -m examples.beamforming --stations 256 --steps 40
 
-prints sum rates with antennas at three places, draws them, and exits with status 0 if all
-is as it should be. It computes in single precision.
+prints sum rates for three placements of the antennas, draws them, and exits with status 0
+if all checks pass. It computes in single precision.
 
 Source:
     A. Wiesel, Y. C. Eldar, S. Shamai, "Zero-forcing precoding and generalized inverses",
@@ -129,14 +130,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     moved, history = optimize(start, waves, options.steps)
     dense = np.arange(ANTENNAS, dtype=np.float32) / 2
     sparse = np.linspace(0, APERTURE, ANTENNAS, dtype=np.float32)
-    zero, cut = np.float32(0), np.float32(CUTOFF)
+    zero, truncated = np.float32(0), np.float32(CUTOFF)
     best = jax.device_get(jax.jit(jax.vmap(positions))(moved))
     runs = {
-        "half a wavelength, matched filter": (dense, cut, matched_filter),
-        "half a wavelength, nothing cut": (dense, zero, zero_forcing),
-        "half a wavelength": (dense, cut, zero_forcing),
-        "evenly over the aperture": (sparse, cut, zero_forcing),
-        "moved": (best, cut, zero_forcing),
+        "half a wavelength, matched filter": (dense, truncated, matched_filter),
+        "half a wavelength, nothing truncated": (dense, zero, zero_forcing),
+        "half a wavelength": (dense, truncated, zero_forcing),
+        "evenly over the aperture": (sparse, truncated, zero_forcing),
+        "moved": (best, truncated, zero_forcing),
     }
     services = {}
     for name, (x, rtol, precoder) in runs.items():
@@ -157,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limited = list(errors.values())[:-1]
     checks = {
         f"no leak above {LEAK_LIMIT:.0e}": leak <= LEAK_LIMIT,
-        "coinciding users cut": np.all(moved_run.rank[::COINCIDE] < USERS),
+        "coinciding users truncated": np.all(moved_run.rank[::COINCIDE] < USERS),
         "finite gradient": bool(jnp.all(jnp.isfinite(gradient))),
         f"gradient to {GRADIENT_LIMIT:.0e}": max(limited) <= GRADIENT_LIMIT,
         f"{REQUIRED_GAIN} bit/s/Hz more than evenly spread": moved_run.rate.mean()

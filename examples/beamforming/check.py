@@ -56,10 +56,10 @@ def gradient_errors(theta: Array, waves: Paths) -> dict[str, float]:
         errors = (slopes - differences)[chosen & steady]
         return float(np.linalg.norm(errors) / np.linalg.norm(differences[chosen & steady]))
 
-    cut = apart & (rank < USERS)
+    truncated = apart & (rank < USERS)
     return {
         "of all stations": error(ours, steady),
         "where users coincide": error(ours, ~apart),
-        "where more is cut": error(ours, cut),
-        "where more is cut, jnp.linalg.pinv": error(theirs, cut),
+        "where more is truncated": error(ours, truncated),
+        "where more is truncated, jnp.linalg.pinv": error(theirs, truncated),
     }

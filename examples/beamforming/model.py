@@ -97,7 +97,7 @@ def zero_forcing(h: Array, rtol: Array) -> tuple[Array, Array]:
 
 
 def matched_filter(h: Array, rtol: Array) -> tuple[Array, Array]:
-    """Precoder that sends to every user as if it were alone; nothing is cut."""
+    """Precoder that sends to every user as if it were alone; nothing is truncated."""
     return jnp.conj(h.T), jnp.asarray(USERS)
 
 

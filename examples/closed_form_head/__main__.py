@@ -1,28 +1,28 @@
-r"""Learns features through a least-squares problem: digits never seen, from five of each.
+r"""Learns features through a least-squares head: unseen digits, from five pictures each.
 
-A task is to tell four digits apart from five pictures of each. With the features `Z` of
-these 20 pictures, a row each, and rows `Y` of the identity that name their digits, the
-linear head is that of ridge regression. It is the first block of the least-squares
-solution of least norm with slack beside the features,
+The task is to tell four digits apart, given five pictures of each. With the features `Z` of
+these 20 pictures, one row each, and rows `Y` of the identity that label them, the linear
+head is that of ridge regression. It is the first block of the minimum-norm least-squares
+solution with slack beside the features,
 
     pinv([Z, r I]) Y
 
-where r = 0 leaves `pinv(Z) Y`. It needs no iteration. The features come from a small
-convolutional net. Adam moves its weights by the gradient of what the head then says about
-ten further pictures of each digit: through `jaxpinv.lstsq`, a batch of tasks in one
-`vmap`, inside `jit`.
+For r = 0 it is `pinv(Z) Y`. It needs no iterations. The features come from a small
+convolutional net. Adam trains its weights by the gradient of what the head then predicts
+for ten more pictures of each digit: through `jaxpinv.lstsq`, for a batch of tasks in one
+`vmap` inside `jit`.
 
-The net learns from the digits 0 to 5, turned and mirrored at random, and is judged by tasks
-of the digits 6 to 9. Pictures have 8 by 8 pixels, anywhere in a field of 12 by 12. The same
-head is also put on the pixels themselves, on features that are not trained, and on those
-that were trained, with as many pictures and steps, below a softmax layer that names the
-48 turned and mirrored digits. Each has the better of r = 0 and r = 0.5.
+The net learns from the digits 0 to 5, rotated and mirrored at random, and is tested on
+tasks of the digits 6 to 9. Pictures have 8 by 8 pixels and are placed anywhere in a field
+of 12 by 12. For comparison, the same head uses the pixels themselves, untrained features,
+and features trained on as many pictures and steps below a softmax layer that classifies the
+48 rotated and mirrored digits. Each has the better of r = 0 and r = 0.5.
 
     python -m examples.closed_form_head
     python -m examples.closed_form_head --seeds 1 --steps 50
 
-prints accuracies, draws them, and exits with status 0 if all is as it should be. It
-computes in single precision.
+prints accuracies, draws them, and exits with status 0 if all checks pass. It computes in
+single precision.
 
 Source:
     L. Bertinetto, J. F. Henriques, P. H. S. Torr, A. Vedaldi, "Meta-learning with

@@ -50,7 +50,7 @@ def draw(
         mean = histories[:, kind].mean(axis=0)
         axes.plot(times, mean, color=color, lw=2.5, label=f"trained with {names[kind + 2]}")
     axes.legend(frameon=False, loc="lower right")
-    axes.set(xlabel="steps", ylabel="named rightly")
+    axes.set(xlabel="steps", ylabel="named correctly")
     axes.set_title("Held-out digits while the features learn", **HEADING)
 
     axes = figure.add_subplot(grid[2])
@@ -58,7 +58,7 @@ def draw(
     for place in range(len(names)):
         axes.plot(np.full(len(reached), place), reached[:, place], ".", color=INK)
     axes.axhline(1 / len(names), color=FADED, lw=1, ls="--")
-    axes.set(ylim=(0, 1), ylabel="named rightly")
+    axes.set(ylim=(0, 1), ylabel="named correctly")
     axes.tick_params(axis="x", labelsize=9)
     axes.set_title("The same head on four features, chance dashed", **HEADING)
     for axes in figure.axes[1:]:

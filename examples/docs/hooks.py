@@ -1,4 +1,4 @@
-"""What the documentation needs besides its pages: files from elsewhere, and mathematics.
+"""What the documentation needs apart from its pages: files from elsewhere, and mathematics.
 
 Some pages are files outside of this folder, and pages link to such files. Mathematics
 becomes MathML when the pages are built: reading takes neither scripts nor a network.

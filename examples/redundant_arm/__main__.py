@@ -1,26 +1,26 @@
-r"""Moves an arm of seven joints by the pseudo-inverse of its Jacobian.
+r"""Moves an arm with seven joints by the pseudo-inverse of its Jacobian.
 
-The hand has six degrees of freedom and the arm seven, so that joint velocities `dq` move
-the hand by `J dq` with one to spare. Differential inverse kinematics takes
+The hand has six degrees of freedom and the arm has seven, so that joint velocities `dq`
+move the hand by `J dq` with one to spare. Differential inverse kinematics is
 
-    dq = pinv(J) twist - (I - pinv(J) J) gain * gradient of a cost,
+    dq = pinv(J) twist - (I - pinv(J) J) gain * gradient of a cost.
 
-the shortest motion that gives the hand its twist, and a motion within the null space,
-which leaves the hand where it is and keeps the joints away from their limits. The first
-term is `jaxpinv.lstsq`, the second `jaxpinv.null_projection`. The arm is a Franka Emika
-Panda.
+The first term is the shortest motion that gives the hand its twist. The second is a motion
+in the null space: it does not move the hand, and it keeps the joints away from their
+limits. The first term is `jaxpinv.lstsq`, the second `jaxpinv.null_projection`. The arm is
+a Franka Emika Panda.
 
-Two experiments. In the first, thousands of arms in one `vmap` reach for thousands of
-poses, with null-space motion and without. In the second, the hand follows a straight line
-through a pose in which the Jacobian loses rank. There the cutoff `rtol` keeps the joints
-slow: what it cuts is a direction in which the hand can hardly move, and the hand falls
+There are two experiments. In the first, thousands of arms in one `vmap` reach for thousands
+of poses, with null-space motion and without. In the second, the hand follows a straight
+line through a pose in which the Jacobian loses rank. There the cutoff `rtol` keeps the
+joints slow: it truncates a direction in which the hand can hardly move, and the hand falls
 behind by millimeters instead.
 
     python -m examples.redundant_arm
     python -m examples.redundant_arm --targets 256
 
 prints how many poses were reached and how fast the joints were, draws both, and exits with
-status 0 if both are as they should be. It computes in single precision.
+status 0 if all checks pass. It computes in single precision.
 
 Source:
     A. Liegeois, "Automatic supervisory control of the configuration and behavior of
@@ -88,13 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bar.set_description(f"{options.targets} arms, {name} null-space motion")
             runs.append(reach(targets, gain, start_key, bar.update))
         bar.set_description("the line")
-        cut, uncut = (
+        truncated, full = (
             jax.device_get(follow_line(jnp.asarray(rtol, dtype))) for rtol in (LINE_RTOL, 0)
         )
         bar.set_description("drawing")
         without, with_null = runs
         path = options.output / "redundant_arm.png"
-        draw(path, with_null, without, cut, uncut)
+        draw(path, with_null, without, truncated, full)
 
     for name, run in (("without", without), ("with", with_null)):
         rates = ", ".join(f"{100 * rate:.1f} %" for rate in run.reached.mean(axis=1))
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{name} null-space motion, reached after each round: {rates} "
             f"(random starts per target missed before: {starts})"
         )
-    for name, line in (("cut", cut), ("not cut", uncut)):
+    for name, line in (("truncated", truncated), ("not truncated", full)):
         print(
             f"singular pose, {name}: smallest singular value {line.smallest.min():.4f}, "
             f"fastest joint {np.abs(line.speeds).max():.2f} rad/s, "
@@ -118,9 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"first round reaches {REQUIRED_FIRST:.0%}": first >= REQUIRED_FIRST,
         f"{ROUNDS} rounds reach {REQUIRED_IN_THE_END:.0%}": last >= REQUIRED_IN_THE_END,
         "null-space motion reaches more": first > without.reached[0].mean(),
-        "joints within their speed limits, cut": _fastest(cut) < 1,
-        "joints beyond them, not cut": _fastest(uncut) > 3,
-        "hand on the line in the end": cut.behind[-1] < POSITION_LIMIT,
+        "joints within their speed limits, truncated": _fastest(truncated) < 1,
+        "joints beyond them, not truncated": _fastest(full) > 3,
+        "hand on the line in the end": truncated.behind[-1] < POSITION_LIMIT,
     }
     return _command.verdict(checks, began, path)
 

@@ -26,15 +26,15 @@ MOTION = LinearSegmentedColormap.from_list("motion", ["#c5dde8", "#2a6f97", "#12
 ARMS_SHOWN = 8
 
 
-def draw(path: Path, with_null: Reach, without: Reach, cut: Line, uncut: Line) -> None:
+def draw(path: Path, with_null: Reach, without: Reach, truncated: Line, full: Line) -> None:
     """Writes the picture as PNG.
 
     Args:
         path: where to.
         with_null: how the arms reached with null-space motion.
         without: the same without.
-        cut: the line with the cutoff.
-        uncut: the same without.
+        truncated: the line with the cutoff.
+        full: the same without.
     """
     title = "Franka Emika Panda  ·  differential inverse kinematics with a pseudo-inverse"
     figure = titled(title, (16, 10))
@@ -43,7 +43,7 @@ def draw(path: Path, with_null: Reach, without: Reach, cut: Line, uncut: Line) -
 
     for row, motion, text in (
         (0, _telling_motion(with_null, without), "From the ready pose to a target"),
-        (1, np.asarray(cut.q), "A straight line through a singular pose"),
+        (1, np.asarray(truncated.q), "A straight line through a singular pose"),
     ):
         axes = figure.add_subplot(grid[row, 0], projection="3d")
         assert isinstance(axes, Axes3D)
@@ -52,8 +52,8 @@ def draw(path: Path, with_null: Reach, without: Reach, cut: Line, uncut: Line) -
 
     _progress(figure.add_subplot(grid[0, 1]), with_null, without)
     _margins(figure.add_subplot(grid[0, 2]), with_null, without)
-    _speeds(figure.add_subplot(grid[1, 1]), cut, uncut)
-    _lag(figure.add_subplot(grid[1, 2]), cut, uncut)
+    _speeds(figure.add_subplot(grid[1, 1]), truncated, full)
+    _lag(figure.add_subplot(grid[1, 2]), truncated, full)
     figure.savefig(path)
 
 
@@ -73,8 +73,8 @@ def _arms(axes: Axes3D, motion: NDArray) -> None:
     chains = np.asarray(jax.jit(jax.vmap(frames))(jnp.asarray(motion)))
     hand = chains[:, 7, :3, 3]
     # Evenly along the path, not in time: reaching ends with many small steps.
-    travelled = np.cumsum(np.linalg.norm(np.diff(hand, axis=0, prepend=hand[:1]), axis=1))
-    shown = np.searchsorted(travelled, np.linspace(0, travelled[-1], ARMS_SHOWN))
+    traveled = np.cumsum(np.linalg.norm(np.diff(hand, axis=0, prepend=hand[:1]), axis=1))
+    shown = np.searchsorted(traveled, np.linspace(0, traveled[-1], ARMS_SHOWN))
     for place, instant in enumerate(np.minimum(shown, len(motion) - 1)):
         x, y, z = _skeleton(chains[instant]).T
         share = place / (ARMS_SHOWN - 1)
@@ -165,10 +165,13 @@ def _margins(axes: Axes, with_null: Reach, without: Reach) -> None:
     axes.legend(loc="upper left", fontsize=10.5, frameon=False)
 
 
-def _speeds(axes: Axes, cut: Line, uncut: Line) -> None:
+def _speeds(axes: Axes, truncated: Line, full: Line) -> None:
     """Speed of the fastest joint over time, relative to what the arm allows."""
     style(axes)
-    for line, color, name in ((uncut, WITHOUT, "nothing cut"), (cut, WITH, "cut")):
+    for line, color, name in (
+        (full, WITHOUT, "nothing truncated"),
+        (truncated, WITH, "truncated"),
+    ):
         fastest = np.max(np.abs(np.asarray(line.speeds)) / MAX_SPEED, axis=1)
         label = f"{name}: {100 * fastest.max():.0f} % at most"
         axes.semilogy(_times(line), 100 * fastest, color=color, linewidth=2, label=label)
@@ -179,10 +182,13 @@ def _speeds(axes: Axes, cut: Line, uncut: Line) -> None:
     axes.legend(loc="upper right", fontsize=10.5, frameon=False, handlelength=1.1)
 
 
-def _lag(axes: Axes, cut: Line, uncut: Line) -> None:
+def _lag(axes: Axes, truncated: Line, full: Line) -> None:
     """How far the hand is from where it should be, and how singular the pose is."""
     style(axes)
-    for line, color, name in ((uncut, WITHOUT, "nothing cut"), (cut, WITH, "cut")):
+    for line, color, name in (
+        (full, WITHOUT, "nothing truncated"),
+        (truncated, WITH, "truncated"),
+    ):
         axes.plot(
             _times(line),
             1e3 * np.asarray(line.behind),
@@ -199,6 +205,11 @@ def _lag(axes: Axes, cut: Line, uncut: Line) -> None:
 def _named(with_null: Reach, without: Reach) -> tuple[tuple[Reach, str, str], ...]:
     """Both runs with their colors and names."""
     return (with_null, WITH, "with"), (without, WITHOUT, "without")
+
+
+def _both(truncated: Line, full: Line) -> tuple[tuple[Line, str, str], ...]:
+    """Both lines with their colors and names."""
+    return (full, WITHOUT, "nothing truncated"), (truncated, WITH, "truncated")
 
 
 def _times(line: Line) -> NDArray:

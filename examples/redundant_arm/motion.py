@@ -52,8 +52,9 @@ SINGULAR = np.array([0, 0, np.pi / 2, -2, 0, 1.8, 0])
 DIRECTION = np.array([0.8, 0, 0.6])
 BEFORE, AFTER, SPEED, PERIOD = 0.2, 0.3, 0.1, 1e-3
 
-#: Where the line begins, the joints that come by the singular pose if nothing is cut. Found
-#: by following the line from there backwards, then by search along the null space.
+#: The joints at the beginning of the line, chosen so that they pass the singular pose if
+#: nothing is truncated. Found by following the line backwards from that pose, then by a
+#: search in the null space.
 LINE_START = np.array(
     [0.774442, 0.442625, 1.160049, -2.063377, -0.371172, 2.021666, 0.565722]
 )

@@ -1,31 +1,33 @@
 r"""Improves a million small matrices at once, on all devices, without communication.
 
 Each matrix is the plan of an experiment: seven measurements, its rows, of six unknowns.
-With noise of unit size the least-squares estimates of the unknowns have the total variance
-`||pinv(A)||_F^2`, the criterion of A-optimal design. Plan `A0` is changed until another
-change costs more than it gains, at the minimum of
+With noise of unit size, the least-squares estimates of the unknowns have the total variance
+`||pinv(A)||_F^2`, the criterion of A-optimal design. Plan `A0` is changed until a further
+change would cost more than it gains, at the minimum of
 
     ||pinv(A)||_F^2 + ||A - A0||_F^2 / 2.
 
-In one plan of 1000 the last column repeats the first one, and no change tells these two
-unknowns apart. There the pseudo-inverse has rank five, before and after. Singular values up
-to a thousandth of the largest are cut in every plan.
+In one plan of 1000 the last column equals the first one, and no change distinguishes these
+two unknowns. There the pseudo-inverse has rank five, before and after. In every plan,
+singular values up to a thousandth of the largest are truncated.
 
-The plans are divided over a mesh of devices. A gradient step inside `jax.shard_map` is that
-of one device on its own plans: `jaxpinv.pinv` takes singular values only of those that are
-not proven to need none, and nothing is sent. The step takes the memory of its argument for
-its result. Where it is the compiler that divides the same step, singular values are taken
-of all plans. That is measured on a mesh of one device: on two cores jaxlib 0.10.2 can wait
-for ever where two devices take singular values of many matrices at the same time.
+The plans are divided over a mesh of devices. In `jax.shard_map`, each device takes gradient
+steps for its own plans: `jaxpinv.pinv` computes singular values only if full rank is not
+proven, and nothing is sent. The step reuses the memory of its argument for its result. If
+the compiler divides the same step, singular values of all plans are computed. That is
+measured on a mesh of one device, because jaxlib 0.10.2 can deadlock on two cores if two
+devices compute singular values of many matrices at the same time.
 
 The minimum is known: it has the singular vectors of `A0`, and each singular value `s0`
-becomes the positive root of `s - s0 = 2 / s^3`. That is checked in double precision.
+becomes the positive root of `s - s0 = 2 / s^3`. The example checks this in double
+precision.
 
     python -m examples.sharded_batch
     python -m examples.sharded_batch --devices 2 --matrices 100000
 
-prints how many matrices pass in a second, draws what they gained, and exits with status 0
-if all is as it should be. A million take 2.3 GB. It computes in single precision.
+prints how many matrices are processed per second, draws what they gained, and exits with
+status 0 if all checks pass. A million matrices take 2.3 GB. It computes in single
+precision.
 
 Source:
     F. Pukelsheim, "Optimal Design of Experiments", SIAM, 2006, chapter 6, for the

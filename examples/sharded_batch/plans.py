@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import jaxpinv
 
-#: Measurements and unknowns; every how many plans repeat a column; where values are cut.
+#: Measurements and unknowns; one plan in so many repeats a column; the relative cutoff.
 ROWS, COLUMNS, REPEATED, CUTOFF = 7, 6, 1000, 1e-3
 
 #: The curvature of `1 / s^2 + (s - s0)^2 / 2` at its minimum is between 1 and 4, so that a

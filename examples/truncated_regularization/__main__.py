@@ -1,32 +1,32 @@
 r"""Learns the shutter of a camera through a truncated pseudo-inverse.
 
 A photograph is blurred by a lens and by motion. While the shutter is open the picture moves
-on by one pixel per slot of time, and slot `i` lets through a share `c_i` of the light. Both
-blurs together are a matrix `A(c)`, and its truncated pseudo-inverse restores the lines of
-the photograph:
+by one pixel per time slot, and slot `i` admits a share `c_i` of the light. Both blurs
+together are a matrix `A(c)`, and its truncated pseudo-inverse restores the lines of the
+photograph:
 
     x = pinv(A(c), rtol) (A(c) photograph + noise).
 
-The cutoff is the regularization. It cuts 40 of 64 singular values, none of which is zero,
-because the lens leaves them below the noise. A shutter that opens and closes while the
-picture moves loses less than one that stays open, though it lets in less light. The example
-learns one: it minimizes the error that is expected over the noise, with `optax.adam`, from
-several starts in one `vmap`.
+The cutoff is the regularization. It truncates 40 of 64 singular values. None of them is
+zero, but the lens leaves them below the noise. A shutter that opens and closes while the
+picture moves loses less than one that stays open, though it admits less light. The example
+learns one: it minimizes the expected error with `optax.adam`, from several starts in one
+`vmap`.
 
 It does so with two gradients of one function. That of `jaxpinv.pinv` is exact. That of
-`jnp.linalg.pinv` takes for zero what the cutoff cuts. Both are compared with differences
-first. With the exact one all eight starts go down to nearly the same error. With the other
-one six end about one per cent higher, most of them later and after steps that lead
-upwards; two stay on a plateau, 14 and 16 per cent higher. On lines that neither learned
-from the exact one is better from seven starts of eight.
+`jnp.linalg.pinv` treats truncated values as zero. First, both are compared with finite
+differences. With the exact gradient all eight starts reach nearly the same error. With the
+other one, six end about one percent higher, most of them later and after steps that
+increase the error; two stay on a plateau, 14 and 16 percent higher. On lines that neither
+was trained on, the exact one is better from seven starts of eight.
 
-Where a singular value crosses the cutoff the error would jump. So the cutoff is laid
-between the same two singular values in every step, and moves with them.
+If a singular value crossed the cutoff, the error would jump. So the cutoff stays between
+the same two singular values in every step and moves with them.
 
     python -m examples.truncated_regularization
 
-prints errors on the lines it learned from and on others, draws them, and exits with
-status 0 if everything is as it claims.
+prints errors on the training lines and on others, draws them, and exits with status 0 if
+all checks pass.
 
 Source:
     R. Raskar, A. Agrawal and J. Tumblin, "Coded exposure photography: motion deblurring

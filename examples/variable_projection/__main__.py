@@ -1,21 +1,21 @@
-r"""Fits NIST's separable nonlinear regression sets by variable projection.
+r"""Fits NIST's separable nonlinear regression problems by variable projection.
 
 A model `y = Phi(b) c` is linear in the coefficients `c` once the nonlinear parameters `b`
-are fixed, and the best coefficients are `pinv(Phi(b)) y`. Put back into the model they
-leave a function of `b` alone, which Newton's method minimizes: a chain of a step with the
-exact Hessian and a line search of `optax`. Both derivatives flow through `jaxpinv.pinv`.
-The coefficients need no starting values.
+are fixed, and the best coefficients are `pinv(Phi(b)) y`. Substituting them leaves a
+function of `b` alone. Newton's method minimizes it: a step with the exact Hessian and a
+line search of `optax`. Both derivatives go through `jaxpinv.pinv`, and the coefficients
+need no starting values.
 
-The Hessian is where the derivative of the pseudo-inverse counts. In the gradient its
-share is zero, because the residual is orthogonal to the columns.
+The Hessian is where the derivative of the pseudo-inverse matters. It does not contribute to
+the gradient, because the residual is orthogonal to the columns.
 
-    python -m examples.variable_projection               every set
+    python -m examples.variable_projection               every problem
     python -m examples.variable_projection Gauss1 ENSO   some of them
 
-prints what was found next to what NIST certifies, writes a picture of each fit, and exits
-with status 0 if the required digits were reached from both of NIST's starts. NIST's sets
-Chwirut2 and Nelson are left out: one has no linear parameter as it is written, the other
-has two predictors and a logarithmic response.
+prints the results beside the values that NIST certifies, draws each fit, and exits with
+status 0 if the required digits were reached from both of NIST's starting points. The
+problems Chwirut2 and Nelson are left out: the first has no linear parameter as it is
+written, and the second has two predictors and a logarithmic response.
 
 Source:
     G. H. Golub and V. Pereyra, "The differentiation of pseudo-inverses and nonlinear least

@@ -238,7 +238,7 @@ def test_nan_remains_where_all_multiples_fail_as_well(rng, count):
 @pytest.mark.slow_unless(r"1e\+300")
 @pytest.mark.parametrize("size", [3e-308, 1e300])
 def test_no_multiple_of_a_finite_matrix_is_infinite(rng, size):
-    # LAPACK may loop for ever on an Inf.
+    # LAPACK may loop forever on an Inf.
     sizes = []
     a = batch_of(rng, "svd", np.float64, [0], 1) / 3 * size
     run(failing(CALLS["svd"], 100, lambda x: sizes.extend(x.tolist())), a)

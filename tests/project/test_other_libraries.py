@@ -57,8 +57,8 @@ def test_a_cell_says_what_a_call_returns(library, row):
 
 
 # The smallest singular value, between any two of the default cutoffs 1e-15, 6 eps and 60
-# eps, and the tolerances. Neither 6e-4 alone cuts 1e-3, but both together do, and 1e-15 is
-# small enough for a default `rtol` beside it to be seen.
+# eps, and the tolerances. Neither 6e-4 alone truncates 1e-3, but both together do, and
+# 1e-15 is so small that a default `rtol` beside it matters.
 LADDER = {5e-16: 6e-4, 1.2e-15: 1e-15, 5e-15: 6e-4, 1e-13: 1e-15}
 MIGRATIONS = [
     row[:2]

@@ -187,7 +187,7 @@ def test_one_element_that_is_not_finite_makes_the_result_nan_on_all_devices(rng,
     solution, residuals, rank, values, *_ = found
     assert int(rank) == 0
     assert all(np.all(np.isnan(y)) for y in (solution, residuals, values))
-    # LAPACK, which may loop for ever on an Inf, was given zeros on all devices.
+    # LAPACK, which may loop forever on an Inf, was given zeros on all devices.
     u, s, _ = tsqr.decompose(put(a), mesh_of(8), "rows", triplets)
     assert np.all(np.isfinite(u))
     assert np.all(np.isnan(s))
