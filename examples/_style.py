@@ -10,12 +10,12 @@ INK, FADED = "#22313f", "#7f8c8d"
 HEADING = {"loc": "left", "size": 12.5, "color": INK}
 
 
-def titled(title: str, size: tuple[float, float], **options: Any) -> Figure:
+def titled(title: str, size: tuple[float, float], dpi: int = 110, **options: Any) -> Figure:
     """A figure of that size in inches, with a title at its upper left.
 
     It needs no display: a `Figure` without pyplot draws with Agg.
     """
-    figure = Figure(figsize=size, **{"dpi": 110} | options)
+    figure = Figure(figsize=size, dpi=dpi, **options)
     figure.suptitle(title, x=0.03, ha="left", size=17, weight="bold", color=INK)
     return figure
 

@@ -30,10 +30,9 @@ def main() -> int:
     """Prints the distance from the target; the exit status is 0 if it was reached."""
     q, target = jnp.array([0.1, 0.2, 0.3, 0.4]), jnp.array([1.0, 2.5])
     for count in range(20):
-        distance = jnp.linalg.norm(target - hand(q))
-        print(f"step {count:2}: {distance:.6f} from the target")
         q = step(q, target)
-    return 0 if distance < 1e-5 else 1
+        print(f"step {count:2}: {jnp.linalg.norm(target - hand(q)):.6f} from the target")
+    return 0 if jnp.linalg.norm(target - hand(q)) < 1e-5 else 1
 
 
 if __name__ == "__main__":

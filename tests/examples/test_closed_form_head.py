@@ -1,5 +1,7 @@
 """The example of a closed-form head in small size, and the parts that it is made of."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,7 +67,7 @@ def test_a_task_has_every_picture_once_and_every_digit_in_its_row():
 
 def test_digits_held_out_are_those_from_six():
     learned, held_out = drawn.pictures()
-    data = drawn.load_digits()
+    data: Any = drawn.load_digits()
     assert learned.shape[:1] + held_out.shape[:1] == (6, 4)
     assert np.all((learned >= 0) & (learned <= 1))
     first = np.array([data.images[data.target == digit][0] for digit in range(10)]) / 16

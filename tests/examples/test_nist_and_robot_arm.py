@@ -64,9 +64,8 @@ def test_certified_parameters_give_the_certified_residual(name):
     linear = np.setdiff1d(dataset.certified, nonlinear, assume_unique=True)
     merged = model.parameters(nonlinear, linear)
     np.testing.assert_array_equal(merged, dataset.certified)
-    fitted = (
-        model.fixed(dataset.x, *nonlinear) + model.matrix(dataset.x, nonlinear) @ linear
-    )
+    x, b = jnp.asarray(dataset.x), jnp.asarray(nonlinear)
+    fitted = model.fixed(x, *b) + model.matrix(x, b) @ linear
     rss = np.sum((dataset.y - fitted) ** 2)
     assert nist.digits(rss, dataset.certified_rss) > 6
 
