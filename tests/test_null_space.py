@@ -165,7 +165,7 @@ def test_a_matrix_that_is_not_finite_has_a_basis_of_nan(rng, shape):
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 0)], ids=str)
-def test_everything_is_in_the_null_space_of_nothing(shape):
+def test_the_null_space_of_an_empty_matrix_is_the_whole_space(shape):
     basis, nullity = jaxpinv.null_space(np.ones(shape))
     n = shape[-1]
     assert np.array_equal(np.abs(basis), np.broadcast_to(np.eye(n), (*shape[:-2], n, n)))

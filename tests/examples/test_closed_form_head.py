@@ -39,7 +39,7 @@ def test_features_that_learn_nothing_give_a_failing_exit_status(
     assert "missed: 0.03 more than the others" in capsys.readouterr().out
 
 
-def test_pictures_are_turned_and_mirrored_in_all_ways_and_moved_as_a_whole():
+def test_pictures_have_all_eight_orientations_and_are_moved_whole():
     picture = jnp.arange(1.0, 65).reshape(8, 8)
     keys = jax.random.split(jax.random.key(0), 8)
     fields = np.asarray(jax.vmap(drawn.place, (0, None, 0))(keys, picture, jnp.arange(8)))

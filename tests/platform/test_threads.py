@@ -29,7 +29,7 @@ def test_threads_get_bit_for_bit_the_serial_results(asynchronous, shapes, names)
     assert found["calls"] == stress.THREADS * (8 + found["programs"])
 
 
-def test_decompositions_that_may_run_at_once_do_not_wait_for_each_other_for_ever():
+def test_concurrent_decompositions_do_not_deadlock():
     # Two that do so wait forever on jaxlib 0.10 with two cores.
     arguments = {"kinds": ["eigh"], "calls": 25, "copies": 8, "shape": (100, 32, 32)}
     found = stress.run("decompositions", TIMEOUT, seconds=0, **arguments)

@@ -13,6 +13,7 @@ BANNED = {
     r"is looked at": "is read",
     r"for ever": "forever, or deadlock",
     r"lest": "so that ... not",
+    r"second way": "fallback",
     r"beyond all numbers": "too large for the dtype",
     r"uncut": "of full numerical rank",
     r"(?:is|are|nothing|something|more) cut|cuts": "truncated",
@@ -46,7 +47,8 @@ FILES += [ROOT / "README.md", ROOT / "CHANGELOG.md"]
 
 def banned(text):
     """What a text should not say, each with the words for it."""
-    plain = QUOTED.sub("", text)
+    # The words of names count too.
+    plain = QUOTED.sub("", text).replace("_", " ")
     return [
         f"{found[0]!r}: say {better!r}"
         for pattern, better in BANNED.items()
@@ -56,7 +58,7 @@ def banned(text):
 
 def test_banned_words_are_found_whole_and_in_any_case():
     assert banned("A Colour") == ["'Colour': say 'American spelling'"]
-    assert banned("waits for ever") == ["'for ever': say 'forever, or deadlock'"]
+    assert banned("waits_for_ever") == ["'for ever': say 'forever, or deadlock'"]
     assert banned("the forever loop, everyone, the latest") == []
 
 

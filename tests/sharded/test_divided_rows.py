@@ -286,7 +286,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_what_is_not_served_is_refused_in_plain_words(case):
+def test_what_is_not_supported_is_refused(case):
     a, given, message = ERRORS[case]
     kwargs = {"mesh": lambda: mesh_of(8)} | given
     kwargs["mesh"] = kwargs["mesh"]()
