@@ -1,6 +1,7 @@
 """The version of a release, its changelog, and what its files hold."""
 
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -85,3 +86,23 @@ def test_a_missing_license_and_tests_that_are_shipped_are_found():
 def test_missing_metadata_is_found(line, problem):
     [found] = distribution.problems_of_wheel(WHEEL, METADATA.replace(line + "\n", ""))
     assert found.startswith(problem)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")))
+def test_workflows_call_the_scripts_that_everyone_can_run(path):
+    commands = re.findall(r"^ +- run: (.*)$", path.read_text("utf-8"), re.MULTILINE)
+    assert commands
+    for command in commands:
+        script, *arguments = command.split()
+        text = (ROOT / script).read_text("utf-8")
+        assert script in (".ci/run", ".ci/check")
+        assert (ROOT / script).stat().st_mode & 0o111
+        for argument in arguments[:1]:
+            # The matrix of the tests names these.
+            named = ("oldest", "newest") if "{{" in argument else (argument,)
+            assert all(re.search(rf"\b{name}\b", text) for name in named)
+
+
+@pytest.mark.parametrize("name", ["run", "check"])
+def test_the_scripts_are_valid_shell(name):
+    subprocess.run(["bash", "-n", str(ROOT / ".ci" / name)], check=True)
