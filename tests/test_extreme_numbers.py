@@ -11,7 +11,7 @@ from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, matrix
 
 
-def test_a_norm_beyond_all_numbers_gives_nan_and_rank_0():
+def test_a_norm_above_the_largest_number_gives_nan_and_rank_0():
     a = np.full((5, 3), 3e38, np.float32)
     x, rank = jaxpinv.pinv(a, return_rank=True)
     assert np.all(np.isnan(x))
@@ -20,7 +20,7 @@ def test_a_norm_beyond_all_numbers_gives_nan_and_rank_0():
     assert np.all(np.isnan(found.solution))
 
 
-def test_a_norm_beyond_all_numbers_gives_nan_where_rows_are_divided_too():
+def test_a_norm_above_the_largest_number_gives_nan_for_divided_rows():
     mesh = jax.make_mesh((2,), ("rows",), devices=jax.devices()[:2])
     x, rank = sharded.pinv(np.full((6, 2), 3e38, np.float32), mesh=mesh, return_rank=True)
     assert np.all(np.isnan(x))
@@ -105,7 +105,7 @@ def test_gradients_stay_in_the_range_where_nothing_is_truncated(
     scales = of_a, np.array(of_b), np.array(of_ct), of_a
     arrays = [x * s for x, s in zip((a, b, ct, e), scales, strict=True)]
     found = gradients(*(x.astype(dtype) for x in arrays))
-    # Double precision has room for all of it.
+    # Double precision can hold all of it.
     for x, exact in zip(found, gradients(*arrays), strict=True):
         assert 1e-34 < np.max(np.abs(exact)) < 1e38
         assert relative_error(np.asarray(x, double), exact) <= bound(dtype, 6**3)

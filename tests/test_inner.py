@@ -118,7 +118,7 @@ def test_rows_on_many_devices_are_added_where_they_lie(rng):
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", [5, 1000])
 @pytest.mark.parametrize("columns", [0, 2])
-def test_nothing_on_the_right_has_empty_results(rows, columns):
+def test_no_right_sides_give_empty_results(rows, columns):
     found = jaxpinv.lstsq(np.ones((rows, 2)), np.ones((rows, columns)))
     assert found.solution.shape == (2, columns)
     assert found.residuals.shape == (columns,)

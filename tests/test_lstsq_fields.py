@@ -33,7 +33,7 @@ def value_and_jacobian(f, a, b, hermitian, **kwargs):
     return f(a, b), jax.jacobian(f, (0, 1))(a, b)
 
 
-@pytest.mark.slow_unless("more_cut")
+@pytest.mark.slow_unless("more_truncated")
 class TestResiduals:
     """Squared norms that differentiate as what they are."""
 
@@ -99,7 +99,7 @@ class TestSingularValues:
     @pytest.mark.parametrize("shape", [(10, 64, 16), (10, 16, 64)], ids=str)
     @pytest.mark.skipif(not SHARES_BATCHES, reason="this jaxlib has no such threads")
     def test_calls_of_lapack_for_a_batch_are_left_to_one_thread(self, rng, shape):
-        # Two for whole batches at a time wait for each other for ever.
+        # Two for whole batches at a time wait for each other forever.
         a, b = gaussian(rng, shape), gaussian(rng, (*shape[:-1], 1))
 
         def values(a, b):

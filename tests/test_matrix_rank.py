@@ -128,7 +128,7 @@ def test_no_size_of_the_elements_changes_it(rng, shape, scale):
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 0), (0, 3, 3)], ids=str)
-def test_nothing_has_rank_0(shape):
+def test_an_empty_matrix_has_rank_0(shape):
     found = jaxpinv.matrix_rank(np.ones(shape))
     assert found.shape == shape[:-2]
     assert not np.any(found)

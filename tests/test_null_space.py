@@ -165,7 +165,7 @@ def test_a_matrix_that_is_not_finite_has_a_basis_of_nan(rng, shape):
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 0)], ids=str)
-def test_everything_is_in_the_null_space_of_nothing(shape):
+def test_the_null_space_of_an_empty_matrix_is_the_whole_space(shape):
     basis, nullity = jaxpinv.null_space(np.ones(shape))
     n = shape[-1]
     assert np.array_equal(np.abs(basis), np.broadcast_to(np.eye(n), (*shape[:-2], n, n)))
@@ -226,5 +226,5 @@ def test_it_is_exported_with_a_symbolic_batch(rng):
 def test_few_matrices_are_given_to_a_call_of_lapack():
     text = jax.jit(jaxpinv.null_space).lower(np.ones((50, 20, 40))).compile().as_text()
     batches = [int(x) for x in re.findall(r"f64\[(\d+),40,40\]\S* custom-call", text or "")]
-    # jaxlib before 0.12 may wait for ever if it divides a call among threads.
+    # jaxlib before 0.12 may wait forever if it divides a call among threads.
     assert batches == [] or jax.__version_info__ >= (0, 12) or max(batches) == 1

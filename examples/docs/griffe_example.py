@@ -1,20 +1,15 @@
 """Lets the reference show the example of a docstring as code.
 
-A section of Google's style that holds one example is named `Example`, and `griffe` knows
-the plural alone. It is looked for where this file is read, for the tests import every file
-of the examples and do without.
+Google's style names a section that holds one example `Example`, and `griffe` knows only the
+plural.
 """
 
-import importlib
 from typing import Any
 
-try:
-    Extension: Any = importlib.import_module("griffe").Extension
-except ImportError:
-    Extension = object
+import griffe
 
 
-class Example(Extension):
+class Example(griffe.Extension):
     """Reads `Example` as `Examples`."""
 
     def on_instance(self, *, obj: Any, **_: Any) -> None:

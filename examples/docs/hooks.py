@@ -1,34 +1,53 @@
-"""What the documentation needs besides its pages: pages from the top, and mathematics.
+"""What the documentation needs apart from its pages: files from elsewhere, and mathematics.
 
-Mathematics becomes MathML when the pages are built, so that reading them takes neither
-scripts nor a network. `latex2mathml` and `mkdocs` are imported where they are used, for
-the tests import every file of the examples and do without.
+Some pages are files outside of this folder, and pages link to such files. Mathematics
+becomes MathML when the pages are built: reading takes neither scripts nor a network.
 """
 
 import html
-import importlib
 import re
 from pathlib import Path
 from typing import Any
 
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File
+
 ROOT = Path(__file__).parents[2]
-IMAGES = "images"
-#: Pages that are files at the top of the repository.
-PAGES = {"index.md": "README.md", "changelog.md": "CHANGELOG.md"}
+FOLDER = Path(__file__).parent / "pages"
+#: Pages that are files elsewhere in the repository.
+SOURCES = {
+    "index.md": ROOT / "README.md",
+    "changelog.md": ROOT / "CHANGELOG.md",
+    "contributing.md": ROOT / ".github" / "CONTRIBUTING.md",
+    "examples.md": ROOT / "examples" / "README.md",
+    "testing.md": ROOT / "tests" / "README.md",
+}
+#: Links to files, with the part of the page that they lead to.
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the pages from the top of the repository, and their images."""
-    File = importlib.import_module("mkdocs.structure.files").File
-    for page, source in PAGES.items():
-        text = (ROOT / source).read_text(encoding="utf-8")
-        for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
-            name = f"{IMAGES}/{Path(path).name}"
-            text = text.replace(f"({path})", f"({name})")
-            if files.get_file_from_path(name) is None:
-                files.append(File.generated(config, name, abs_src_path=str(ROOT / path)))
+    """Adds the pages from elsewhere, and the files that pages link to."""
+    for page, path in SOURCES.items():
+        text = path.read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=text))
+    for page in list(files.documentation_pages()):
+        for link, _ in LINK.findall(page.content_string):
+            path = _linked(page.src_uri, link)
+            target = _target(path)
+            if target.startswith("files/") and files.get_file_from_path(target) is None:
+                file = File.generated(config, target, abs_src_path=str(path))
+                files.append(file)
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Makes links lead to where files are in the documentation."""
+
+    def changed(found: re.Match) -> str:
+        return f"]({_target(_linked(page.file.src_uri, found[1]))}{found[2] or ''})"
+
+    return LINK.sub(changed, markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:
@@ -54,10 +73,25 @@ def on_page_content(content: str, **_: Any) -> str:
     )
 
 
+def _linked(page: str, link: str) -> Path:
+    """The file that a page links to."""
+    return (SOURCES.get(page, FOLDER / page).parent / link).resolve()
+
+
+def _target(path: Path) -> str:
+    """Where a file of the repository is in the documentation."""
+    for page, source in SOURCES.items():
+        if path == source:
+            return page
+    if path.is_relative_to(FOLDER):
+        return path.relative_to(FOLDER).as_posix()
+    # Pictures of several folders may have one name.
+    return "files/" + path.relative_to(ROOT).as_posix().replace("/", "-").lstrip(".")
+
+
 def _mathml(latex: str, display: str) -> str:
     """Mathematics as MathML."""
-    convert = importlib.import_module("latex2mathml.converter").convert
-    # It does not know the environment under the name that has no numbers.
+    # The converter does not know the environment under the name that has no numbers.
     source = html.unescape(latex).strip().replace("{aligned}", "{align*}")
     math = convert(source, display=display)
     # What it does not know it leaves as it stands.

@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Singular values, what is cut of them, and what they are plotted against."""
+    """Singular values, which of them are truncated, and what they are plotted against."""
 
     sweep: str
     dtype: str
@@ -47,7 +47,7 @@ class Problem(NamedTuple):
 
 
 def problems(*, quick: bool) -> list[Problem]:
-    """Growing condition number with nothing cut, and a cut value close to a kept one."""
+    """Growing condition number at full rank, and a truncated value close to a kept one."""
     found = []
     for dtype, decades in (("float32", 6), ("float64", 12)):
         for exponent in np.linspace(0, decades, 4 if quick else 7):

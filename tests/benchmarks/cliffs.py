@@ -35,7 +35,7 @@ ROWS = (
 COLUMNS = (1, 2, 4, 8, 9, 16, 32)
 MOST_ELEMENTS = 20_000_000
 LARGEST_STEP, LARGEST_RATIO = 1.5, 1.1
-#: A step is looked at where single times show this much of it.
+#: A step is timed again if single times show this much of it.
 SUSPICIOUS = 1.3
 #: Below this an eager call's way through JAX is most of the time.
 SHORTEST = 20e-6

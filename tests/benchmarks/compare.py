@@ -2,9 +2,12 @@
 
     python -m tests.benchmarks.compare --quick     about a minute on two quiet cores
     python -m tests.benchmarks.compare             the whole grid
+    python -m tests.benchmarks.compare --against FILE
 
 prints the tables and writes them, the numbers as JSON, and the plots to a folder. Ratios
-are times over that of `jaxpinv.pinv`: above 1 the other one is slower.
+are times over that of `jaxpinv.pinv`: above 1 the other one is slower. With `--against`
+the results of an earlier run, it also prints what became slower by more than noise, and the
+exit status is 1 if something did.
 """
 
 import argparse
@@ -25,6 +28,7 @@ from tests.benchmarks import (
     least_squares,
     machine,
     plots,
+    regressions,
     report,
     timing,
 )
@@ -73,7 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results["calibration"] = (
         report.calibration(results["timings"]) if results["timings"] else None
     )
-    return _write(results, options.output)
+    status = _write(results, options.output)
+    if options.against is None:
+        return status
+    return compared(results, json.loads(options.against.read_text(encoding="utf-8")))
+
+
+def compared(results: dict[str, Any], earlier: dict[str, Any]) -> int:
+    """Prints what became slower; the exit status is 1 if something did."""
+    found = regressions.changes(results["timings"], earlier["timings"])
+    print(regressions.report(found, results["machine"], earlier["machine"]))
+    if not found:
+        print("no case is in both results: measure the same grid")
+    return 1 if not found or any(change.is_slower for change in found) else 0
 
 
 def case_timings(case: Case, peers: Iterable[Peer], seconds: float) -> dict[str, Any]:
@@ -201,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="small grid, about a minute")
     parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--output", type=Path, default=Path("benchmark-results"))
+    parser.add_argument("--against", type=Path, help="results.json of an earlier run")
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="no case begins after them"
     )

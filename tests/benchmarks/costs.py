@@ -1,4 +1,4 @@
-"""What a method costs besides time: compilation, memory, residuals, import."""
+"""What a method costs apart from time: compilation, memory, residuals, import."""
 
 import itertools
 import json

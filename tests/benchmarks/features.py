@@ -1,4 +1,4 @@
-"""The table of features in the README, cell by cell: each is what a call here returned.
+"""The table of features in the documentation: each cell is what a call here returned.
 
     python -m tests.benchmarks.features
 
@@ -22,8 +22,8 @@ YES, NO, NONE, RIGHT = "yes", "no", "-", "right"
 #: Of a derivative that is right. The errors of those that are not are 0.1 and more.
 EXACT = 1e-6
 SHAPE = (6, 4)
-#: Singular values that only differ, that are half zero, and that are to be half cut.
-SIMPLE, ZEROS, CUT = (3.0, 2.0, 1.0, 0.5), (3.0, 2.0, 0.0, 0.0), (3.0, 2.0, 0.3, 0.2)
+#: Singular values that only differ, that are half zero, and half to be truncated.
+SIMPLE, ZEROS, SMALL = (3.0, 2.0, 1.0, 0.5), (3.0, 2.0, 0.0, 0.0), (3.0, 2.0, 0.3, 0.2)
 #: These did not return from an Inf where this was measured: only another process can see.
 MAY_HANG = ("jnp", "NumPy", "lineax")
 
@@ -67,7 +67,7 @@ def repeated_values(library: Library) -> str:
     return _verdict(library, a, e, mpmath_oracle.exact_derivative(a, [e], 0.1), 1e-8)
 
 
-def zeros_cut(library: Library) -> str:
+def zeros_truncated(library: Library) -> str:
     """The same at a matrix of rank two, along a curve of that rank."""
     a, e, exact = _curve_of_rank_two(lambda a: np.linalg.pinv(a, rtol=1e-8))
     return _verdict(library, a, e, exact, 1e-8)
@@ -135,12 +135,12 @@ ROWS: dict[str, Callable[[Library], str]] = {
     "`rtol` and `atol` at once": takes_both_tolerances,
     "a tolerance for each matrix": takes_a_tolerance_for_each_matrix,
     "returns the rank": returns_the_rank,
-    "derivative, nothing cut": partial(first_derivative, SIMPLE, 1e-8),
-    "derivative, zeros cut": zeros_cut,
+    "derivative, full rank": partial(first_derivative, SIMPLE, 1e-8),
+    "derivative, zeros truncated": zeros_truncated,
     "derivative, repeated values": repeated_values,
-    "derivative, more than zeros cut": partial(first_derivative, CUT, 0.2),
+    "derivative, more than zeros truncated": partial(first_derivative, SMALL, 0.2),
     "error of the second derivative": second_derivative,
-    "least squares, derivative, zeros cut": least_squares,
+    "least squares, derivative, zeros truncated": least_squares,
     "a matrix with NaN in a batch": partial(one_not_finite, np.nan),
     "a matrix with Inf in a batch": partial(one_not_finite, np.inf),
     "a matrix on which LAPACK's gesdd gives up": no_convergence,

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.picture
 
 measures as `accuracy` does, against differences in 50 digits, and writes one picture of two
-panels: against the condition number, where nothing is cut, and against the largest value
-that is cut. PyTorch is left out where it is not installed.
+panels: against the condition number, of full rank, and against the largest truncated value.
+PyTorch is left out where it is not installed.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from tests.benchmarks.accuracy import ORDERS, Point
 #: Of one point, each with another matrix and direction.
 SEEDS = 7
 PANELS = (
-    ("condition", "float32", "condition number", "Nothing is cut, float32"),
-    ("cut", "float64", "largest cut / smallest kept value", "A value is cut, float64"),
+    ("condition", "float32", "condition number", "Full rank, float32"),
+    ("cut", "float64", "largest truncated / smallest kept value", "Truncated, float64"),
 )
 STYLES = dict(zip(ORDERS[1:], ("-", "--"), strict=True))
 NAMES = (peers.TORCH, peers.JNP, peers.REFERENCE)
@@ -80,7 +80,7 @@ def _panel(axes: Axes, points: list[Point]) -> None:
                     marker=plots.MARKERS[name],
                     linewidth=WIDTHS[name],
                     markersize=3 + 1.5 * WIDTHS[name],
-                    color=plots.COLOURS[name],
+                    color=plots.COLORS[name],
                     label=f"{name}, {order}",
                 )
     axes.axhline(1, color=plots.FADED, linewidth=0.8, linestyle=":")

@@ -15,15 +15,15 @@ from tests.benchmarks.peers import JNP, REFERENCE, SCALE, TORCH
 from tests.benchmarks.report import PINVS, Row, short
 
 INK, FADED = "#22313f", "#7f8c8d"
-COLOURS: dict[str, str] = dict(
+COLORS: dict[str, str] = dict(
     zip(
         (REFERENCE, *PINVS, *SCALE),
         "#d1495b #2a6f97 #e09f3e #6a994e #8e6c8a #444444 #777777 #999999 #222222".split(),
         strict=True,
     )
 )
-MARKERS: dict[str, str] = dict(zip(COLOURS, "osD^vPX*_", strict=True))
-COLOUR_MAP = "RdBu"
+MARKERS: dict[str, str] = dict(zip(COLORS, "osD^vPX*_", strict=True))
+COLOR_MAP = "RdBu"
 #: Widest color of the heat map: eight times as fast or as slow.
 LARGEST_LOG_RATIO = 3.0
 
@@ -55,7 +55,7 @@ def times(timings: Sequence[Row], path: Path) -> None:
             and not row["hermitian"]
             and row["shape"][-1] == row["shape"][-2]
         ]
-        for name in COLOURS:
+        for name in COLORS:
             points = sorted(
                 (row["shape"][-1], row["seconds"][name] / np.prod(row["shape"][:-2]))
                 for row in rows
@@ -94,7 +94,7 @@ def heat_map(timings: Sequence[Row], path: Path) -> None:
             at = sizes.index(row["size"]), columns.index((row["operation"], _bits(row)))
             values[at] = row["ratios"].get(name, {}).get("median", np.nan)
             values[at] = row["single"].get(name, values[at])
-        axes.imshow(np.log2(values), norm=norm, cmap=COLOUR_MAP, aspect="auto")
+        axes.imshow(np.log2(values), norm=norm, cmap=COLOR_MAP, aspect="auto")
         for (i, j), value in np.ndenumerate(values):
             if not np.isnan(value):
                 dark = abs(np.log2(value)) > 0.65 * LARGEST_LOG_RATIO
@@ -107,7 +107,7 @@ def heat_map(timings: Sequence[Row], path: Path) -> None:
         axes.set_yticks(range(len(sizes)), sizes, size=8)
         axes.set_title(f"{name} / jaxpinv.pinv", size=9, color=INK)
     bar = figure.colorbar(
-        ScalarMappable(norm, COLOUR_MAP), ax=panels, ticks=[-3, -2, -1, 0, 1, 2, 3]
+        ScalarMappable(norm, COLOR_MAP), ax=panels, ticks=[-3, -2, -1, 0, 1, 2, 3]
     )
     bar.ax.set_yticklabels(["1/8", "1/4", "1/2", "1", "2", "4", "8"])
     bar.set_label("ratio of times; blue: jaxpinv is faster", size=8)
@@ -115,13 +115,13 @@ def heat_map(timings: Sequence[Row], path: Path) -> None:
 
 
 def accuracy(points: Iterable[dict[str, Any]], path: Path) -> None:
-    """Errors against the condition number, and against the nearest value that is cut."""
+    """Errors against the condition number, and against the nearest truncated value."""
     points = list(points)
     orders = list(dict.fromkeys(point["order"] for point in points))
     sweeps = [
         ("condition", "float32", "condition number"),
         ("condition", "float64", "condition number"),
-        ("cut", "float64", "largest cut / smallest kept value"),
+        ("cut", "float64", "largest truncated / smallest kept value"),
     ]
     figure = Figure(figsize=(10, 8.4), dpi=110, layout="constrained")
     grid = figure.subplots(len(sweeps), len(orders), squeeze=False)
@@ -136,7 +136,7 @@ def accuracy(points: Iterable[dict[str, Any]], path: Path) -> None:
                 )
                 if found:
                     _line(axes, np.array(found), name)
-            kind = ", something is cut" if sweep == "cut" else ""
+            kind = ", truncated" if sweep == "cut" else ""
             _style(axes, f"{order}, {dtype}{kind}")
             axes.set(xscale="log", yscale="log", xlabel=label)
         low = 1e-9 if dtype == "float32" else 1e-18
@@ -154,7 +154,7 @@ def _line(axes: Axes, points: np.ndarray, name: str) -> None:
     axes.plot(
         *points.T,
         marker=MARKERS[name],
-        color=COLOURS[name],
+        color=COLORS[name],
         linestyle="--" if name in SCALE else "-",
         linewidth=2.2 if reference else 1.2,
         markersize=5 if reference else 4,

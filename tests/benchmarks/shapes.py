@@ -206,7 +206,7 @@ def measure(
         condition = max(x.condition for x in references)
         if condition > LARGEST_CONDITION:
             continue
-        # Where the default cutoff would cut, one that does not.
+        # If the default cutoff would truncate, one that does not.
         rtol = None if condition * shape.m * eps < 0.9 else eps
         known = [x.values() for x in references]
         if set(programs) - set(OF_VALUES):

@@ -53,7 +53,7 @@ class Paper(NamedTuple):
         row_flops: operations that grow with the rows.
         tree_flops: those on n by n matrices.
         held_bytes: the matrix, Q, U and the pseudo-inverse, and the blocks of the tree.
-        gradient_flops: operations of a gradient besides.
+        gradient_flops: additional operations of a gradient.
         gradient_bytes: sent in its sum.
     """
 

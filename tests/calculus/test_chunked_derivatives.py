@@ -107,7 +107,7 @@ def test_a_truncated_matrix_makes_only_its_chunk_take_the_longer_formula(rng):
 
 
 @pytest.mark.slow
-def test_each_device_goes_through_its_chunks_in_shard_map(rng):
+def test_each_device_processes_its_chunks_in_shard_map(rng):
     a, b, e = (jnp.concatenate([x, x[:1]]) for x in problem(rng))
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
 
@@ -138,7 +138,7 @@ def test_gradients_of_certified_and_of_other_square_matrices_are_those_of_each(r
         assert relative_error(x, y) < bound(np.float64, 10)
 
 
-def test_a_batch_that_fits_into_a_cache_goes_at_once(rng):
+def test_a_batch_that_fits_into_a_cache_is_one_chunk(rng):
     a, b, e = problem(rng)
     tuning = Tuning(chunk=TUNING.chunk, beyond_caches=a.size + 1)
     f = partial(by_pinv, tuning=tuning)
@@ -147,7 +147,7 @@ def test_a_batch_that_fits_into_a_cache_goes_at_once(rng):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 4, 3), (2, 0, 3), (2, 4, 0)], ids=str)
-def test_nothing_has_no_chunks(shape):
+def test_an_empty_batch_has_no_chunks(shape):
     a = jnp.ones(shape)
     b = jnp.ones((*shape[:-1], 1))
     assert second(by_pinv, a, b, a).shape == shape

@@ -148,7 +148,7 @@ class TestEveryShapeSpectrumAndDtype:
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("spectrum", [[3, 2, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]], ids=str)
-def test_default_cutoff_takes_exact_deficiency_as_such(pinv, rng, spectrum, order):
+def test_the_default_cutoff_recognizes_exact_deficiency(pinv, rng, spectrum, order):
     a = matrix(rng, (6, 4), spectrum, np.complex128)
     directions = [gaussian(rng, (6, 4), np.complex128) for _ in range(3)]
     exact = exact_derivative(a, directions[:order], 0.1)

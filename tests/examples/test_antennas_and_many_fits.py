@@ -1,26 +1,21 @@
 """The examples of batches in small size, and the parts that they are made of."""
 
 import contextlib
-import importlib
 import io
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from examples.beamforming import __main__ as beamforming
+from examples.beamforming import model
+from examples.sharded_batch import __main__ as sharded_batch
+from examples.sharded_batch import plans
 from tests.comparison import bound
 from tests.matrices import matrix
 
 pytestmark = pytest.mark.slow
-
-# The folder that Python itself puts there when an example is run as a script.
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-model = importlib.import_module("beamforming_model")
-beamforming = importlib.import_module("beamforming")
-sharded_batch = importlib.import_module("sharded_batch")
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: The sizes of every run of the example: they share compiled programs.
@@ -115,7 +110,7 @@ def test_a_leak_between_users_is_found_and_costs_those_who_hear_it():
 def batch_run(tmp_path_factory):
     """The example of a sharded batch: its status, output, and what it measured."""
     output, runs = tmp_path_factory.mktemp("sharded_batch"), []
-    improve = sharded_batch.improve
+    improve = plans.improve
 
     def recorded(*args):
         runs.append(improve(*args))
@@ -171,14 +166,14 @@ def test_a_step_that_sends_and_copies_is_found(monkeypatch):
     mesh = jax.make_mesh((8,), ("batch",))
 
     def divide(f):
-        batch = sharded_batch.BATCH
+        batch = plans.BATCH
         return jax.shard_map(f, mesh=mesh, in_specs=batch, out_specs=batch)
 
-    monkeypatch.setattr(sharded_batch, "step", sending)
-    monkeypatch.setattr(sharded_batch, "value", lambda a: a)
+    monkeypatch.setattr(plans, "step", sending)
+    monkeypatch.setattr(plans, "value", lambda a: a)
     start = sharded_batch._divided(np.ones((8, 7, 6), np.float32), mesh)
     with pytest.warns(UserWarning, match="donated buffers were not usable"):
-        run = sharded_batch.improve(divide, start, 1, "sending")
+        run = plans.improve(divide, start, 1, "sending")
     assert "all-reduce" in run.collectives
     assert not run.donated
 
@@ -186,8 +181,8 @@ def test_a_step_that_sends_and_copies_is_found(monkeypatch):
 def test_the_minimum_has_no_gradient(rng):
     a0 = matrix(rng, (6, 7, 6), [3.0, 2.0, 1.0, 0.1, 0.02, 0.004])
     a0[0] = matrix(rng, (7, 6), [3.0, 2.0, 1.0, 0.1, 0.02, 0.001])
-    best = sharded_batch.minimum(a0)
-    x = np.linalg.pinv(best, rcond=sharded_batch.CUTOFF)
+    best = plans.minimum(a0)
+    x = np.linalg.pinv(best, rcond=plans.CUTOFF)
     # The gradient of the variance is -2 X^T X X^T.
     xt = x.transpose(0, 2, 1)
     assert np.abs(best - a0 - 2 * xt @ x @ xt).max() <= 1e-12
@@ -198,12 +193,12 @@ def test_a_step_is_the_gradient_and_at_most_the_largest_step(rng):
     a0 = np.stack([matrix(rng, (7, 6), [2.0] * 6), matrix(rng, (7, 6), [2.0] * 5 + [0.1])])
     away = 0.01 * rng.standard_normal(a0.shape)
     now = a0 + away
-    a, losses = jax.jit(sharded_batch.step)(jnp.asarray(now), jnp.asarray(a0))
+    a, losses = jax.jit(plans.step)(jnp.asarray(now), jnp.asarray(a0))
     x = np.linalg.pinv(now)
     expected = np.sum(x**2, axis=(1, 2)) + np.sum(away**2, axis=(1, 2)) / 2
     assert np.allclose(losses, expected, rtol=1e-12)
     xt = x.transpose(0, 2, 1)
-    move = sharded_batch.STEP * (2 * xt @ x @ xt - away)
+    move = plans.STEP * (2 * xt @ x @ xt - away)
     assert np.allclose(a[0] - now[0], move[0], rtol=0, atol=1e-12)
-    short = sharded_batch.LARGEST_STEP * move[1] / np.linalg.norm(move[1])
+    short = plans.LARGEST_STEP * move[1] / np.linalg.norm(move[1])
     assert np.allclose(a[1] - now[1], short, rtol=0, atol=1e-12)

@@ -1,8 +1,5 @@
 """The examples that learn, in small size, and the parts that they are made of."""
 
-import importlib
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -11,13 +8,10 @@ import numpy as np
 import pytest
 
 import jaxpinv
+from examples.truncated_regularization import __main__ as example
+from examples.truncated_regularization import camera
 
 pytestmark = pytest.mark.slow
-
-# The folder that Python itself puts there when an example is run as a script.
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-camera = importlib.import_module("truncated_regularisation_camera")
-example = importlib.import_module("truncated_regularisation")
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -33,7 +27,7 @@ def test_a_shutter_is_learned_as_claimed(tmp_path, capsys):
     printed = capsys.readouterr()
     assert status == 0, printed.out
     assert "exact gradient" in printed.err, "progress on the standard error"
-    figure = tmp_path / "truncated_regularisation.png"
+    figure = tmp_path / "truncated_regularization.png"
     assert figure.read_bytes().startswith(PNG_SIGNATURE)
 
 

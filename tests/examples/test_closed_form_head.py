@@ -1,20 +1,17 @@
 """The example of a closed-form head in small size, and the parts that it is made of."""
 
-import importlib
-import sys
-from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.slow
+from examples.closed_form_head import __main__ as example
+from examples.closed_form_head import head
+from examples.closed_form_head import tasks as drawn
 
-# The folder that Python itself puts there when an example is run as a script.
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-drawn = importlib.import_module("closed_form_head_tasks")
-example = importlib.import_module("closed_form_head")
+pytestmark = pytest.mark.slow
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -42,7 +39,7 @@ def test_features_that_learn_nothing_give_a_failing_exit_status(
     assert "missed: 0.03 more than the others" in capsys.readouterr().out
 
 
-def test_pictures_are_turned_and_mirrored_in_all_ways_and_moved_as_a_whole():
+def test_pictures_have_all_eight_orientations_and_are_moved_whole():
     picture = jnp.arange(1.0, 65).reshape(8, 8)
     keys = jax.random.split(jax.random.key(0), 8)
     fields = np.asarray(jax.vmap(drawn.place, (0, None, 0))(keys, picture, jnp.arange(8)))
@@ -70,7 +67,7 @@ def test_a_task_has_every_picture_once_and_every_digit_in_its_row():
 
 def test_digits_held_out_are_those_from_six():
     learned, held_out = drawn.pictures()
-    data = drawn.load_digits()
+    data: Any = drawn.load_digits()
     assert learned.shape[:1] + held_out.shape[:1] == (6, 4)
     assert np.all((learned >= 0) & (learned <= 1))
     first = np.array([data.images[data.target == digit][0] for digit in range(10)]) / 16
@@ -81,7 +78,7 @@ def test_digits_held_out_are_those_from_six():
 def test_scores_are_those_of_ridge_regression(ridge):
     digits = jnp.asarray(np.random.default_rng(0).random((4, 15, 8, 8), np.float32))
     shots, queries = drawn.task(jax.random.key(2), digits, 1)
-    said = np.asarray(example.scores((), ridge, shots, queries))
+    said = np.asarray(head.scores((), ridge, shots, queries))
     z, others = (np.asarray(x, float).reshape(-1, 144) for x in (shots, queries))
     names = np.repeat(np.eye(4), 5, axis=0)
     weight = ridge**2 * np.mean(np.sum(z**2, axis=1))

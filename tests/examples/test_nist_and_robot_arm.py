@@ -1,9 +1,5 @@
 """The examples in small size, and the parts that they are made of."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,18 +7,15 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 import jaxpinv
+from examples.redundant_arm import __main__ as redundant_arm
+from examples.redundant_arm import kinematics as arm_kinematics
+from examples.redundant_arm import motion as arm_motion
+from examples.variable_projection import __main__ as variable_projection
+from examples.variable_projection import fitting, nist
+from examples.variable_projection import table as fit_table
+from examples.variable_projection.models import MODELS as models
 
 pytestmark = pytest.mark.slow
-
-# The folder that Python itself puts there when an example is run as a script.
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-nist = importlib.import_module("nist")
-models = importlib.import_module("separable_models").MODELS
-fit_table = importlib.import_module("fit_table")
-variable_projection = importlib.import_module("variable_projection")
-arm_kinematics = importlib.import_module("redundant_arm_kinematics")
-arm_motion = importlib.import_module("redundant_arm_motion")
-redundant_arm = importlib.import_module("redundant_arm")
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -55,7 +48,7 @@ def test_an_unknown_set_is_refused_by_name(capsys):
 def test_mgh17_converges_from_decays_that_are_over_at_the_second_observation():
     dataset, model = nist.read("MGH17"), models["MGH17"]
     iterations = []
-    result = variable_projection.fit(
+    result = fitting.fit(
         dataset, model, lambda iteration, losses: iterations.append(int(iteration))
     )
     assert np.all(fit_table.agreement(dataset, model, result).least > 9)
@@ -71,9 +64,8 @@ def test_certified_parameters_give_the_certified_residual(name):
     linear = np.setdiff1d(dataset.certified, nonlinear, assume_unique=True)
     merged = model.parameters(nonlinear, linear)
     np.testing.assert_array_equal(merged, dataset.certified)
-    fitted = (
-        model.fixed(dataset.x, *nonlinear) + model.matrix(dataset.x, nonlinear) @ linear
-    )
+    x, b = jnp.asarray(dataset.x), jnp.asarray(nonlinear)
+    fitted = model.fixed(x, *b) + model.matrix(x, b) @ linear
     rss = np.sum((dataset.y - fitted) ** 2)
     assert nist.digits(rss, dataset.certified_rss) > 6
 

@@ -146,7 +146,7 @@ def test_inverses_of_unitary_matrices_are_as_accurate_as_by_singular_values(rng,
 class TestOption:
     """`method` chooses."""
 
-    def test_svd_takes_singular_values_always(self, rng):
+    def test_svd_always_computes_singular_values(self, rng):
         a = random(rng, (3, 12, 12), np.float64)
         texts = [
             jax.jit(partial(jaxpinv.pinv, method=m)).lower(a).as_text()

@@ -43,7 +43,7 @@ class TestOverDevices:
 
     @pytest.mark.parametrize("shape", [(512, 3, 2), (16, 10, 10), (16, 12, 10)], ids=str)
     @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-    def test_shard_map_keeps_the_direct_way_and_others_need_no_collective(
+    def test_shard_map_keeps_the_direct_method_and_others_need_no_collective(
         self, rng, shape, kind
     ):
         mesh = jax.make_mesh((8,), ("batch",), axis_types=(kind,))

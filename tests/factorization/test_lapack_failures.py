@@ -75,7 +75,7 @@ def test_values_of_a_matrix_on_which_lapack_gives_up(rng, hard, method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["direct", "svd"])
-def test_in_a_batch_the_others_stay_what_they_are(rng, hard, method):
+def test_the_others_of_a_batch_are_unchanged(rng, hard, method):
     others = np.stack([np.eye(len(hard.a)), hard.a.T, gaussian(rng, hard.a.shape)])
     batch = np.insert(others, 2, hard.a, axis=0)
     x, rank = jaxpinv.pinv(batch, method=method, return_rank=True)
@@ -238,7 +238,7 @@ def test_nan_remains_where_all_multiples_fail_as_well(rng, count):
 @pytest.mark.slow_unless(r"1e\+300")
 @pytest.mark.parametrize("size", [3e-308, 1e300])
 def test_no_multiple_of_a_finite_matrix_is_infinite(rng, size):
-    # LAPACK may loop for ever on an Inf.
+    # LAPACK may loop forever on an Inf.
     sizes = []
     a = batch_of(rng, "svd", np.float64, [0], 1) / 3 * size
     run(failing(CALLS["svd"], 100, lambda x: sizes.extend(x.tolist())), a)
@@ -257,7 +257,7 @@ def decompositions(platform, shape, **kwargs):
 @pytest.mark.slow_unless("3.*True|3.*False")
 @pytest.mark.parametrize("hermitian", [False, True])
 @pytest.mark.parametrize("batch", [(), (3,)], ids=str)
-def test_only_what_may_fail_has_a_second_way(batch, hermitian):
+def test_only_shapes_that_may_fail_have_a_fallback(batch, hermitian):
     count = partial(decompositions, method="svd", hermitian=hermitian)
     # For a batch the second one is in a loop. That of one matrix has both attempts.
     assert count("cpu", (*batch, 26, 26)) == (2 if batch else 1, True)
@@ -266,7 +266,7 @@ def test_only_what_may_fail_has_a_second_way(batch, hermitian):
     assert count("cuda", (*batch, 26, 26)) == (1, False)
 
 
-def test_a_program_divided_over_devices_has_no_second_way():
+def test_a_program_divided_over_devices_has_no_fallback():
     mesh = jax.make_mesh((8,), ("batch",), (AxisType.Auto,))
     a = jax.device_put(np.ones((8, 26, 26)), NamedSharding(mesh, PartitionSpec("batch")))
     text = jax.jit(jaxpinv.pinv).lower(a).as_text()

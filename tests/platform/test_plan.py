@@ -226,7 +226,7 @@ def test_a_plan_is_a_value():
     assert np.all([hash(Tuning()) == hash(DEFAULT)])
 
 
-def test_nothing_is_factored_in_one_piece():
+def test_an_empty_batch_is_factored_in_one_piece():
     assert planned((0, 30, 30)) == plan.Plan()
     assert planned((5, 30, 0)) == plan.Plan()
     assert plan.form((0, 100, 100), CPU, formula="matrices", order=1).identity == "never"

@@ -1,4 +1,4 @@
-"""Many Python threads: the results are the serial ones, and nothing waits for ever."""
+"""Many Python threads: the results are the serial ones, and nothing waits forever."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests import stress
 
 pytestmark = pytest.mark.slow
 
-# Of a part that takes seconds. One that waits for ever fails, in a process of its own.
+# Of a part that takes seconds. One that waits forever fails, in a process of its own.
 TIMEOUT = 300
 
 
@@ -29,8 +29,8 @@ def test_threads_get_bit_for_bit_the_serial_results(asynchronous, shapes, names)
     assert found["calls"] == stress.THREADS * (8 + found["programs"])
 
 
-def test_decompositions_that_may_run_at_once_do_not_wait_for_each_other_for_ever():
-    # Two that do so wait for ever on jaxlib 0.10 with two cores.
+def test_concurrent_decompositions_do_not_deadlock():
+    # Two that do so wait forever on jaxlib 0.10 with two cores.
     arguments = {"kinds": ["eigh"], "calls": 25, "copies": 8, "shape": (100, 32, 32)}
     found = stress.run("decompositions", TIMEOUT, seconds=0, **arguments)
     assert found["calls"] == {"eigh": 25}

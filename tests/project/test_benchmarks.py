@@ -124,7 +124,7 @@ def test_the_table_shows_known_ratios_and_a_tilde_where_there_was_no_round():
     assert cells[1:9] == ["100 x 6x7", "1.50", "", "", "~12", "", "2.25", ""]
 
 
-def test_a_calibration_outside_its_limits_is_said_in_plain_words():
+def test_a_calibration_outside_its_limits_is_reported():
     good = [row(twin=0.95), row(Case((3, 3), "float32"), twin=1.08)]
     assert report.calibration(good)["outside"] == {}
     assert "All within 0.9 to 1.1" in report.calibration_sentence(report.calibration(good))
@@ -163,7 +163,7 @@ def test_the_methods_of_jax_agree_on_a_small_case(operation, hermitian):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", least_squares.PARTS)
 @pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5)], ids=str)
-def test_the_ways_to_a_least_squares_gradient_agree(part, shape):
+def test_all_methods_of_a_least_squares_gradient_agree(part, shape):
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal(shape).astype(np.float32) for _ in range(2)]
     b = rng.standard_normal((*shape[:-1], 1)).astype(np.float32)

@@ -1,14 +1,16 @@
-"""The README and the pages beside the examples: what they say is what happens."""
+"""The README and the pages of the documentation: what they say is what happens."""
 
 import importlib
 import inspect
 import itertools
+import json
+import os
 import pkgutil
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,100 +19,15 @@ import pytest
 
 import jaxpinv
 from tests import comparison, matrices, mpmath_oracle
-from tests.benchmarks import features, libraries, picture
+from tests.benchmarks import picture, publish
 from tests.benchmarks.accuracy import Point
+from tests.project import code_blocks
+from tests.project.pages import PAGES, PROSE, README, ROOT, page, tables
 
-ROOT = Path(__file__).parents[2]
-PAGES = ROOT / "examples" / "docs" / "pages"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-LIBRARIES = (
-    libraries.of_jaxpinv(),
-    libraries.of_jnp(),
-    libraries.of_numpy(),
-    libraries.of_scipy(),
-)
-EPS = float(np.finfo(np.float64).eps)
+ENVIRONMENT = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
 
 
-def table(title):
-    """Rows of the first table of a section, each a list of cells."""
-    section = README.split(f"\n## {title}\n")[1].split("\n## ")[0]
-    rows = re.findall(r"^\|(.*)\|$", section, re.MULTILINE)
-    cells = [[cell.strip() for cell in row.split("|")] for row in rows]
-    return [cells[0], *cells[2:]]
-
-
-def test_every_feature_has_its_row():
-    assert [row[0] for row in table("What the others do")[1:]] == list(features.ROWS)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("row", features.ROWS)
-@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
-def test_a_cell_says_what_a_call_returns(library, row):
-    head, *rows = table("What the others do")
-    cells = next(cells for cells in rows if cells[0] == row)
-    said = dict(zip(head, cells, strict=True))[library.name]
-    found = features.cell(row, library)
-    if row == "error of the second derivative" and said != features.NONE:
-        # Its digits are rounding, which no two machines share.
-        assert found is not None
-        assert abs(np.log10(float(found) / float(said))) < 0.7
-    elif row == features.NO_CONVERGENCE:
-        # On another machine, or with more threads, LAPACK may converge, or lose digits.
-        ours = library.name == "jaxpinv"
-        assert found in ((said,) if ours else (said, features.RIGHT, "wrong"))
-    else:
-        assert found == (None if said == "hangs" else said)
-
-
-# The smallest singular value, between any two of the default cutoffs 1e-15, 6 eps and 60
-# eps, and the tolerances. Neither 6e-4 alone cuts 1e-3, but both together do, and 1e-15 is
-# small enough for a default `rtol` beside it to be seen.
-LADDER = {5e-16: 6e-4, 1.2e-15: 1e-15, 5e-15: 6e-4, 1e-13: 1e-15}
-MIGRATIONS = table("Moving over")[1:]
-
-
-def namespace(smallest, unit):
-    """What the code of the table is about, with that singular value, in that unit."""
-    a = np.zeros((6, 4))
-    a[[3, 0, 5, 2], range(4)] = [1, -0.5, 1e-3, smallest]
-    # Its eigenvalues are exact as well.
-    h = np.diag([1, -0.5, 1e-3, smallest])
-    b = np.array([1.0, 2.0, -1.0, 0.5, 3.0, 1.5])
-    a, h = unit * a, unit * h
-    names = {"jax": jax, "jnp": jnp, "numpy": np, "jaxpinv": jaxpinv, "eps": EPS}
-    tolerance = LADDER[smallest]
-    names |= {"r": tolerance, "t": tolerance, "norm": np.linalg.norm}
-    return names | {"a": a, "b": b, "h": h}
-
-
-# In the second one absolute tolerances are not relative ones.
-@pytest.mark.slow
-@pytest.mark.parametrize("unit", [1, 0.75])
-@pytest.mark.parametrize("smallest", LADDER)
-@pytest.mark.parametrize(("theirs", "ours"), MIGRATIONS, ids=[row[0] for row in MIGRATIONS])
-def test_code_that_moves_over_gives_the_same_numbers(theirs, ours, smallest, unit):
-    names: dict[str, Any] = namespace(smallest, unit)
-    library = theirs.strip("`").split(".")[0]
-    if library in ("torch", "scipy"):
-        names[library] = pytest.importorskip(library)
-        importlib.import_module(f"{library}.linalg")
-    their_names = dict(names)
-    if library == "torch":
-        their_names |= {k: names["torch"].tensor(names[k]) for k in "abh"}
-    expected = eval(theirs.strip("`"), their_names)
-    found = eval(ours.strip("`"), names)
-    if not isinstance(expected, tuple):
-        expected, found = (expected,), (found,)
-    for x, y in zip(found, expected, strict=True):
-        x, y = (np.asarray(z) for z in (x, y))
-        if "null_space" in theirs:
-            x, y = (z @ z.conj().T for z in (x, y))
-        assert comparison.relative_error(x, y) <= comparison.bound(np.float64)
-
-
-def test_the_four_lines_of_mathematics_are_the_derivative(rng):
+def test_the_elements_that_the_page_derives_are_those_of_the_derivative(rng):
     spectrum, rtol = [3.0, 2.0, 0.3, 0.2, 0.0], 0.2
     a = matrices.matrix(rng, (7, 5), spectrum, np.complex128)
     e = matrices.gaussian(rng, a.shape, np.complex128)
@@ -160,7 +77,9 @@ def calls_between_modules(function, *arguments):
 
 def path_of(name):
     """The modules on one path of the drawing, each with the next one."""
-    line = re.search(rf"^    {name}  +(\w+(?: -> \w+)+)$", README, re.MULTILINE)
+    line = re.search(
+        rf"^    {name}  +(\w+(?: -> \w+)+)$", page("architecture.md"), re.MULTILINE
+    )
     assert line is not None
     return set(itertools.pairwise(line[1].split(" -> ")))
 
@@ -181,31 +100,105 @@ def path_of(name):
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )
-def test_calls_take_the_path_that_the_readme_draws(name, function, shape, rng):
+def test_calls_take_the_paths_of_the_architecture_page(name, function, shape, rng):
     a = jnp.asarray(matrices.gaussian(rng, shape))
     assert path_of(name) <= calls_between_modules(function, a)
 
 
 def test_the_citation_has_the_version_of_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert f"version = {{{project['version']}}}" in README
+    assert f"version = {{{project['version']}}}" in page("citing.md")
 
 
-def test_every_example_has_its_row():
-    scripts = {
-        path.name
-        for path in (ROOT / "examples").glob("*.py")
-        if "__main__" in path.read_text("utf-8")
-    }
-    assert {row[0].strip("`") for row in table("Examples")[1:]} == scripts
+def test_every_example_has_its_row_and_its_picture():
+    folder = ROOT / "examples"
+    text = (folder / "README.md").read_text("utf-8")
+    packages = {path.parent.name for path in folder.glob("*/__main__.py")}
+    listed = {re.sub(r"\[(\w+)\].*", r"\1", row[0]) for row in next(tables(text))[1:]}
+    assert listed == packages
+    drawn = {path.parent.name for path in folder.glob("*/figure.py")}
+    assert {path.parent.name for path in folder.glob("*/figure.png")} == drawn
+    assert all(f"]({name}/figure.png)" in text for name in drawn)
 
 
 def test_the_navigation_names_pages_that_are_there():
-    config = (PAGES.parent / "mkdocs.yml").read_text("utf-8")
+    folder = PAGES.parent
+    config = (folder / "mkdocs.yml").read_text("utf-8")
     named = set(re.findall(r"^ +- [\w ]+: (\w+\.md)$", config, re.MULTILINE))
-    # These two are made of the files at the top.
-    written = {path.name for path in PAGES.glob("*.md")}
-    assert named == written | {"index.md", "changelog.md"}
+    hooks = (folder / "hooks.py").read_text("utf-8")
+    elsewhere = set(re.findall(r'^    "(\w+\.md)": ROOT', hooks, re.MULTILINE))
+    assert len(elsewhere) >= 5
+    assert named == {path.name for path in PAGES.glob("*.md")} | elsewhere
+
+
+def test_the_readme_is_short():
+    assert len(README.split()) <= 900
+    assert README.count("\n") <= 150
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings_that_are_there(path):
+    text = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.M | re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in headings(target.read_text("utf-8")), link
+
+
+def headings(text):
+    """Anchors of the headings of a page, as Markdown names them."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", publish.FILES, ids=lambda path: path.name)
+def test_tables_of_speed_are_those_of_the_results(path):
+    results = json.loads(publish.RESULTS.read_text("utf-8"))
+    text = path.read_text("utf-8")
+    assert "<!-- generated: " in text
+    assert publish.filled(text, results) == text
+
+
+def test_a_changed_result_changes_the_table():
+    results = json.loads(publish.RESULTS.read_text("utf-8"))
+    for row in results["timings"]:
+        if row["label"] == "1000x1000 float32 full value":
+            row["ratios"]["jnp.linalg.pinv"]["median"] = 98.76
+            row["compile_seconds"]["jaxpinv.pinv"] = 54.32
+    line = next(x for x in publish.speed(results).splitlines() if "1000x1000" in x)
+    cells = [cell.strip() for cell in line.split("|")]
+    assert (cells[2], cells[6]) == ("98.76", "54.32")
+
+
+CODE = [
+    str(path.relative_to(ROOT)) for path in PROSE if "```python" in path.read_text("utf-8")
+]
+
+
+@pytest.mark.slow_unless("README")
+@pytest.mark.parametrize("name", CODE)
+def test_code_runs_and_prints_what_is_shown(name):
+    command = [sys.executable, "-W", "error", "-m", "tests.project.code_blocks", name]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT)
+    assert json.loads(run.stdout)[name] == [], run.stderr
+
+
+def test_wrong_code_and_wrong_output_are_found():
+    right = "```python\nx = 1\nprint(x)\n```\n\n```text\n1\n```\n"
+    assert code_blocks.failures(right) == []
+    assert code_blocks.failures("```python\n>>> 1 + 1\n2\n```\n") == []
+    wrong = right.replace("print(x)", "print(x + 1)")
+    assert "expected\n1\nprinted\n2\n" in code_blocks.failures(wrong, "a.md")[0]
+    assert code_blocks.failures(wrong, "a.md")[0].startswith("a.md:2: ")
+    later = right + "```python\nprint(y)\n```\n"
+    assert "NameError" in code_blocks.failures(later)[0]
+    assert "Got:" in code_blocks.failures("```python\n>>> 1 + 1\n3\n```\n")[0]
+    # Text that something stands before is not output.
+    assert code_blocks.failures(wrong.replace("```\n\n", "```\n\nNot:\n\n")) == []
 
 
 @pytest.mark.parametrize("name", jaxpinv.__all__)

@@ -1,4 +1,4 @@
-"""The package itself: what importing it does, what it depends on, and its README."""
+"""The package itself: what importing it does, and what it depends on."""
 
 import ast
 import re
@@ -7,13 +7,10 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
-
 import jaxpinv
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "jaxpinv"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def run(script):
@@ -70,15 +67,3 @@ def test_the_package_is_typed_and_exports_what_it_says():
         "pinv",
         "pinverse",
     }
-
-
-def test_the_version_is_that_of_the_project():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert jaxpinv.__version__ == project["version"]
-
-
-@pytest.mark.slow
-def test_the_code_blocks_of_the_readme_run():
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 5
-    run("\n".join(blocks))

@@ -187,7 +187,7 @@ def test_one_element_that_is_not_finite_makes_the_result_nan_on_all_devices(rng,
     solution, residuals, rank, values, *_ = found
     assert int(rank) == 0
     assert all(np.all(np.isnan(y)) for y in (solution, residuals, values))
-    # LAPACK, which may loop for ever on an Inf, was given zeros on all devices.
+    # LAPACK, which may loop forever on an Inf, was given zeros on all devices.
     u, s, _ = tsqr.decompose(put(a), mesh_of(8), "rows", triplets)
     assert np.all(np.isfinite(u))
     assert np.all(np.isnan(s))
@@ -286,7 +286,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_what_is_not_served_is_refused_in_plain_words(case):
+def test_what_is_not_supported_is_refused(case):
     a, given, message = ERRORS[case]
     kwargs = {"mesh": lambda: mesh_of(8)} | given
     kwargs["mesh"] = kwargs["mesh"]()

@@ -1,0 +1,1 @@
+"""Zero-forcing with antennas that move."""

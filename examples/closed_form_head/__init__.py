@@ -1,0 +1,1 @@
+"""Features learned through a least-squares head."""

@@ -1,0 +1,162 @@
+"""Draws the figures of the documentation.
+
+python -m examples.docs.figures
+"""
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.datasets import load_breast_cancer
+
+from examples._style import FADED, INK, style
+
+ROOT = Path(__file__).parents[2]
+FOLDER = Path(__file__).parent / "pages" / "images"
+BLUE, RED, GREEN, YELLOW = "#2a6f97", "#d1495b", "#2a9d8f", "#e9a23b"
+
+
+def cutoffs(path: Path) -> None:
+    """Singular values of a real matrix, and where each library truncates by default."""
+    data: Any = load_breast_cancer()
+    a = data.data.astype(np.float32)
+    s = np.linalg.svd(a, compute_uv=False)
+    s = s / s[0]
+    eps = float(np.finfo(np.float32).eps)
+    longer = max(a.shape)
+    defaults = {
+        f"jnp, TensorFlow: 10 max(m, n) eps = {10 * longer * eps:.0e}": 10 * longer * eps,
+        f"jaxpinv, torch, SciPy: max(m, n) eps = {longer * eps:.0e}": longer * eps,
+        "NumPy, torch.pinverse: 1e-15": 1e-15,
+    }
+    figure = Figure(figsize=(8, 4), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    style(axes)
+    axes.semilogy(np.arange(1, s.size + 1), np.maximum(s, 1e-17), "o", color=INK, ms=4)
+    for (name, value), color in zip(defaults.items(), (RED, BLUE, YELLOW), strict=True):
+        kept = int(np.sum(s > value))
+        axes.axhline(value, color=color, linewidth=1.5)
+        axes.annotate(
+            f"{name}, {kept} of {s.size} kept",
+            (1, value),
+            (0, 4),
+            textcoords="offset points",
+            color=color,
+            size=9,
+        )
+    axes.set(xlabel="index", ylabel="singular value / largest", ylim=(1e-16, 3))
+    figure.savefig(path)
+
+
+def communication(path: Path, devices: int = 4) -> None:
+    """The tree of QR factorizations over four devices."""
+    figure = Figure(figsize=(8, 4.2), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.set(xlim=(-0.6, devices - 0.4), ylim=(-0.5, 3.0))
+    places = [(x, 0.0) for x in range(devices)]
+    for device, (x, y) in enumerate(places):
+        text = f"device {device}\n$A_{device} = Q_{device} R_{device}$\nrows stay here"
+        _box(axes, x, y, text, BLUE)
+    level = 1
+    while len(places) > 1:
+        parents = []
+        for (x0, y0), (x1, y1) in zip(places[::2], places[1::2], strict=True):
+            # The first of each pair takes part in the next level.
+            _arrow(axes, (x1, y1 + 0.3), (x0 + 0.32, level + 0.05), RED, "")
+            _arrow(axes, (x0 - 0.12, y0 + 0.3), (x0 - 0.12, level - 0.3), INK, "")
+            _arrow(axes, (x0 + 0.3, level - 0.25), (x1 - 0.2, y1 + 0.3), GREEN, "")
+            is_root = len(places) == 2
+            text = "QR of two $R$" + (", then\nsingular values" if is_root else "")
+            _box(axes, x0, level, text, YELLOW if is_root else FADED)
+            parents.append((x0, float(level)))
+        places, level = parents, level + 1
+    axes.text(-0.5, 2.75, "up: triangular factors, $n^2$ numbers each", color=RED, size=10)
+    text = "down: blocks of the orthogonal factor, $n^2$ numbers each"
+    axes.text(-0.5, 2.5, text, color=GREEN, size=10)
+    figure.savefig(path)
+
+
+def layers() -> list[list[str]]:
+    """Modules of the package in the layers that `lint-imports` checks, the top first."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contract = project["tool"]["importlinter"]["contracts"][0]
+    rows = [row.replace("|", ":").split(":") for row in contract["layers"]]
+    return [[name.strip() for name in row] for row in rows]
+
+
+def imports() -> set[tuple[str, str]]:
+    """Pairs of an importer and what it imports, each a module or a sub-package."""
+    names = {name for row in layers() for name in row}
+    return {
+        (importer, imported)
+        for path in (ROOT / "jaxpinv").rglob("*.py")
+        for importer in [path.relative_to(ROOT / "jaxpinv").parts[0].removesuffix(".py")]
+        for imported in _imported(path)
+        if importer in names and imported in names and importer != imported
+    }
+
+
+def architecture(path: Path) -> None:
+    """The modules in their layers, with a line for every import."""
+    rows = layers()
+    figure = Figure(figsize=(8, 8.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.set(xlim=(-2.2, 2.2), ylim=(-len(rows) + 0.5, 0.6))
+    places = {
+        name: (1.1 * (column - (len(row) - 1) / 2), -float(depth))
+        for depth, row in enumerate(rows)
+        for column, name in enumerate(row)
+    }
+    for importer, imported in sorted(imports()):
+        (x0, y0), (x1, y1) = places[importer], places[imported]
+        bend = 0.18 * (1 if (x0 + x1) >= 0 else -1) if y0 - y1 > 1 else 0.0
+        arrow = {"arrowstyle": "-|>", "color": BLUE, "alpha": 0.45, "linewidth": 0.9}
+        arrow |= {"connectionstyle": f"arc3,rad={bend}", "shrinkA": 9, "shrinkB": 9}
+        axes.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
+    for name, (x, y) in places.items():
+        _box(axes, x, y, name, INK)
+    figure.savefig(path)
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Names of the modules of the package that a file imports, of their first part."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        first, _, rest = node.module.partition(".")
+        if first == "jaxpinv":
+            yield from [rest.split(".")[0]] if rest else [x.name for x in node.names]
+
+
+def _box(axes: Axes, x: float, y: float, text: str, color: str) -> None:
+    """A text in a box."""
+    box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": color}
+    axes.text(x, y, text, ha="center", va="center", size=8.5, color=INK, bbox=box)
+
+
+def _arrow(axes: Axes, start: tuple, end: tuple, color: str, text: str) -> None:
+    """An arrow with a text beside its middle."""
+    arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.4}
+    axes.annotate("", end, start, arrowprops=arrow)
+    middle = (0.5 * (start[0] + end[0]) + 0.05, 0.5 * (start[1] + end[1]))
+    axes.text(*middle, text, color=color, size=8.5)
+
+
+def main() -> None:
+    """Draws all of them."""
+    FOLDER.mkdir(exist_ok=True)
+    for draw in (cutoffs, communication, architecture):
+        path = FOLDER / f"{draw.__name__}.png"
+        draw(path)
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A planar arm in twenty lines."""

@@ -1,0 +1,1 @@
+"""Inverse kinematics of an arm of seven joints."""

@@ -1,0 +1,1 @@
+"""A million matrices on all devices."""

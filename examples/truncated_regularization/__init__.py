@@ -1,0 +1,1 @@
+"""A camera shutter learned through a truncated pseudo-inverse."""

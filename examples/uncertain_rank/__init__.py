@@ -1,0 +1,1 @@
+"""Least squares of uncertain rank in twenty lines."""

@@ -1,0 +1,1 @@
+"""Variable projection on the data sets of NIST."""
