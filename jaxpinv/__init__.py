@@ -1,6 +1,7 @@
 """The Moore-Penrose pseudo-inverse as a differentiable JAX primitive."""
 
 from jaxpinv import sharded as sharded
+from jaxpinv._log_pdet import log_pdet
 from jaxpinv._lstsq import LstsqResult, lstsq
 from jaxpinv._null_space import NullSpaceResult, null_projection, null_space
 from jaxpinv._pinv import pinv, pinverse
@@ -11,6 +12,7 @@ __version__ = "0.1.0"
 __all__ = [
     "LstsqResult",
     "NullSpaceResult",
+    "log_pdet",
     "lstsq",
     "matrix_rank",
     "null_projection",
