@@ -238,7 +238,7 @@ def promote(inputs: Inputs, strategy: Strategy) -> Promoted:
     computed = _tolerances.computed_in(*arrays)
     rank = max(len(batch) + 2, *(x.ndim for x in arrays))
     arrays = [prepend_axes(x.astype(computed), rank) for x in arrays]
-    a, *rest = _varying_alike(arrays, given)
+    a, *rest = varying_alike(arrays, given)
     a = hermitian_from_lower(a) if strategy.hermitian else a
     real = jnp.finfo(a.dtype)
     default = _tolerances.default_rtol(
@@ -267,25 +267,26 @@ def factorize(inputs: Inputs, strategy: Strategy) -> FactoredMatrix:
 
 
 def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
-    """`function` of `Inputs` and of these options, compiled once for every shape.
+    """`function` of a tuple of arrays and of these options, compiled once for every shape.
 
     It is inline: a program around it is what it would be without this.
     """
     program = jax.jit(function, static_argnames=options, inline=True)
 
     @functools.wraps(function)
-    def run(inputs: Inputs, **chosen):
-        if not any(isinstance(x, Tracer) for x in inputs):
+    def run(inputs, **chosen):
+        arrays = jax.tree.leaves(inputs)
+        if not any(isinstance(x, Tracer) for x in arrays):
             return program(inputs, **chosen)
         if isinstance(jnp.zeros(()), Tracer):
             # A program around this one is being traced, and compiles what is in it.
             return function(inputs, **chosen)
-        return (program if have_one_mesh(inputs) else function)(inputs, **chosen)
+        return (program if have_one_mesh(arrays) else function)(inputs, **chosen)
 
     return run
 
 
-def _varying_alike(arrays: list[Array], others: Iterable[Array]) -> list[Array]:
+def varying_alike(arrays: list[Array], others: Iterable[Array]) -> list[Array]:
     """Arrays, in `shard_map` cast to vary over all mesh axes that they or others vary over.
 
     The result varies over them. Only if an operand does too is there a place, this cast,
