@@ -106,17 +106,6 @@ def pseudo_inverse(factors: Factors) -> Array:
     return matmul(factors.v, inverse[..., :, None] * adjoint(factors.u))
 
 
-def log_volume(factors: Factors, log_det: Array) -> Array:
-    """The sum of the logarithms of the kept singular values, `(...)`, real.
-
-    As `A V = U diag(s)`, and what is truncated of `V` is orthonormal and orthogonal to the
-    rest, it is that of the kept `s`, less `log |det V|`, which is `log_det`.
-    """
-    kept = factors.kept
-    logs = jnp.where(kept, jnp.log(jnp.where(kept, factors.s, 1)), 0)
-    return jnp.sum(logs, axis=-1) - log_det
-
-
 def product_with_u(
     factors: Factors, product: Callable[[Array, Array], Array], x: Array
 ) -> Array:

@@ -21,7 +21,6 @@ from jaxpinv._factorization import (
     cholesky_qr,
     complement,
     gram_schmidt,
-    log_det,
     lu,
     ranks,
     svd,
@@ -29,7 +28,7 @@ from jaxpinv._factorization import (
 )
 from jaxpinv._factorization.full_rank import FullRank
 from jaxpinv._factors import ApplyU, Cutoff, Factors, product_with_u
-from jaxpinv._linalg import sum_of_rows, transpose, with_tangent_of
+from jaxpinv._linalg import transpose, with_tangent_of
 from jaxpinv._platform import chunking
 from jaxpinv._platform import plan as plans
 from jaxpinv._platform.plan import FormPlan, Method, Plan
@@ -115,28 +114,6 @@ def _values(a: Array, plan: Plan) -> Array:
 
 
 singular_values_p = _rules.primitive("singular_values", _singular_values_impl)
-
-
-# log_det: a (..., m, n), v of its factors (..., n, n) -> log |det v|, (...)
-
-
-def _log_det_impl(a, v, *, method, tuning, is_stored, target):
-    # Singular vectors are unitary. The plan is that of the factors, unless these may come
-    # from another program.
-    is_unitary = not is_stored and _plan(a, target, method, tuning).full_rank is None
-    if is_unitary or 0 in v.shape:
-        return _log_det_types(a, v)
-    plan = plans.determinant(v.shape, target, is_complex=jnp.iscomplexobj(v), tuning=tuning)
-    by = log_det.by_gram_schmidt if plan.by_gram_schmidt else log_det.by_lu
-    [found] = chunking.in_calls(plan.chunk, lambda v: (by(v),), v)
-    return found
-
-
-def _log_det_types(a, v, **_):
-    return jnp.where(False, jnp.sum(jnp.real(v), axis=(-2, -1)), 0)
-
-
-log_det_p = _rules.primitive("log_det", _log_det_impl, types=_log_det_types)
 
 
 # kept: a (..., m, n), rtol (...), atol (...) -> which values are kept (..., n)
@@ -306,19 +283,3 @@ def _pseudo_inverse_of_change(results, primals, e, *, tuning):
 
 
 pseudo_inverse_of_p = _rules.attached("pseudo_inverse_of", 1, 1, _pseudo_inverse_of_change)
-
-
-def log_volume_of(factors: Factors, value: Array, tuning: Tuning) -> Array:
-    """The log-volume `value` that factors have, real, which changes with their matrix."""
-    [value] = log_volume_of_p.bind(value, *factors, tuning=tuning)
-    return value
-
-
-def _log_volume_of_change(results, primals, e, *, tuning):
-    _, *factors = primals
-    x = pinv_form(factors, [None], truncates=True, tuning=tuning)
-    of_columns = sum_of_rows(jnp.real(transpose(x) * e))
-    return [jnp.sum(of_columns, axis=(-2, -1))]
-
-
-log_volume_of_p = _rules.attached("log_volume_of", 1, 1, _log_volume_of_change)

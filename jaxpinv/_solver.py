@@ -10,10 +10,10 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxpinv import _tolerances
+from jaxpinv import _tolerances, _volume
 from jaxpinv._calculus import svd_jvp
 from jaxpinv._calculus.form import Outer, Slot
-from jaxpinv._factors import Factors, Triplets, log_volume, off_corange, off_range
+from jaxpinv._factors import Factors, Triplets, off_corange, off_range
 from jaxpinv._inputs import Inputs, Method
 from jaxpinv._linalg import (
     adjoint,
@@ -28,8 +28,6 @@ from jaxpinv._platform.workarounds import have_one_mesh
 from jaxpinv._primitives import (
     attach,
     factor_p,
-    log_det_p,
-    log_volume_of,
     pinv_form,
     pseudo_inverse_of,
     singular_values_p,
@@ -189,11 +187,7 @@ class FactoredMatrix(NamedTuple):
     def log_pdet(self) -> Array:
         """Sum of the logarithms of the kept singular values, of batch shape."""
         tall, *_ = self.given.tall()
-        factors = self.factors
-        log_det = jnp.zeros((1,) * (tall.ndim - 2), factors.s.dtype)
-        if not self.strategy.takes_triplets:
-            log_det = log_det_p.bind(tall, factors.v, **self._plan)
-        value = log_volume_of(factors, log_volume(factors, log_det), self.strategy.tuning)
+        value = _volume.log_volume(tall, self.factors, **self._plan)
         return self.in_batch(value, 0).astype(jnp.finfo(self.dtype).dtype)
 
     def rank(self) -> Array:
@@ -208,10 +202,11 @@ class FactoredMatrix(NamedTuple):
     @property
     def _plan(self) -> dict[str, Any]:
         """What tells primitives how the matrices were factored."""
+        by_svd = self.strategy.takes_triplets
         return {
-            "method": self.strategy.method,
+            "method": "svd" if by_svd else self.strategy.method,
             "tuning": self.strategy.tuning,
-            "is_stored": self.is_stored and not self.strategy.takes_triplets,
+            "is_stored": self.is_stored and not by_svd,
         }
 
     def _form(self, slots: Sequence[Slot]) -> Array:

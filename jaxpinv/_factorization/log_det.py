@@ -24,7 +24,7 @@ def by_gram_schmidt(a: Array) -> Array:
         unit = columns[k] / norm.astype(a.dtype)[None]
         for j in range(k + 1, len(columns)):
             columns[j] = columns[j] - _dot(unit, columns[j])[None] * unit
-    return sum(logs)
+    return jnp.sum(jnp.stack(logs), axis=0)
 
 
 def _dot(x: Array, y: Array) -> Array:
