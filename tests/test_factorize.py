@@ -107,10 +107,10 @@ def test_derivatives_are_those_of_the_functions_wherever_it_was_made(rng, made, 
     assert relative_error(by_reverse(of_methods), hessian) <= limit
 
 
-@pytest.mark.slow_unless("svd")
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["direct", "svd"])
 def test_derivatives_pass_through_the_carry_of_a_scan(rng, method):
-    a, e, b = (gaussian(rng, s) for s in [(3, 4), (3, 4), (5, 3)])
+    a, e, b = (gaussian(rng, s) for s in [(3, 4), (3, 4), (2, 3)])
     make = partial(jaxpinv.factorize, method=method)
 
     def step(factored, b):
@@ -207,7 +207,7 @@ def test_a_matrix_that_is_not_finite_is_nan_alone(rng):
     assert bad.pop("rank").tolist() == [3, 0, 3]
     for name, x in bad.items():
         assert np.all(np.isnan(x[1])), name
-        assert np.array_equal(x[[0, 2]], good[name][np.array([0, 2])]), name
+        assert np.array_equal(x[::2], good[name][::2]), name
 
 
 def test_a_donated_carry_leaves_the_matrix_alone(rng):
