@@ -1,16 +1,22 @@
 """The Moore-Penrose pseudo-inverse as a differentiable JAX primitive."""
 
 from jaxpinv import sharded as sharded
+from jaxpinv._factorize import factorize
+from jaxpinv._log_pdet import log_pdet
 from jaxpinv._lstsq import LstsqResult, lstsq
 from jaxpinv._null_space import NullSpaceResult, null_projection, null_space
 from jaxpinv._pinv import pinv, pinverse
 from jaxpinv._rank import matrix_rank
+from jaxpinv._stored import Factorization
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Factorization",
     "LstsqResult",
     "NullSpaceResult",
+    "factorize",
+    "log_pdet",
     "lstsq",
     "matrix_rank",
     "null_projection",

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxpinv import _rules
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
-from jaxpinv._linalg import matmul, with_tangent_of
+from jaxpinv._linalg import matmul
 from jaxpinv._primitives import complement_p
 from jaxpinv._solver import FactoredMatrix, Strategy, compiled, factorize
 
@@ -96,11 +96,7 @@ def null_projection(
 def _null_projection(inputs: Inputs, *, strategy: Strategy) -> Array:
     """The projections, compiled once for every shape."""
     matrix = factorize(inputs, strategy)
-    columns = matrix.columns
-    formula = columns - matrix.solve(matmul(matrix.given.a, columns))
-    # The formula loses digits with the condition, which the singular vectors do not.
-    exact = matrix.null_projection(columns)
-    projected = with_tangent_of(exact, formula).astype(matrix.dtype)
+    projected = matrix.null_projection(matrix.columns)
     is_vector = inputs.columns is not None and inputs.columns.ndim == 1
     return projected[..., 0] if is_vector else projected
 

@@ -97,10 +97,11 @@ factor_p = _rules.primitive("factor", _factor_impl, multiple_results=True)
 # singular_values: a (..., m, n), s of its factors (..., min(m, n)) -> all, descending
 
 
-def _singular_values_impl(a, s, *, method, tuning, target):
-    # The plan is that of the factors: `a` and `method` are those that `factor` got.
+def _singular_values_impl(a, s, *, method, tuning, is_stored, target):
+    # The plan is that of the factors, unless these may come from another program: `a` and
+    # `method` are those that `factor` got.
     plan = _plan(a, target, method, tuning)
-    if plan.full_rank is not None:
+    if is_stored or plan.full_rank is not None:
         return jnp.broadcast_to(_values(a, plan), s.shape)
     # Of all matrices the factors have them, in any order.
     return jnp.sort(s, axis=-1, descending=True)

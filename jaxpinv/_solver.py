@@ -2,8 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,9 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxpinv import _tolerances
+from jaxpinv import _tolerances, _volume
 from jaxpinv._calculus import svd_jvp
-from jaxpinv._calculus.form import Outer
+from jaxpinv._calculus.form import Outer, Slot
 from jaxpinv._factors import Factors, Triplets, off_corange, off_range
 from jaxpinv._inputs import Inputs, Method
 from jaxpinv._linalg import (
@@ -22,6 +21,7 @@ from jaxpinv._linalg import (
     hermitian_from_lower,
     matmul,
     squared_norms,
+    with_tangent_of,
 )
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 from jaxpinv._platform.workarounds import have_one_mesh
@@ -56,6 +56,11 @@ class Strategy(NamedTuple):
     factor: Factor | None = None
     caps_default: bool = False
     tuning: Tuning = DEFAULT
+
+    @property
+    def takes_triplets(self) -> bool:
+        """Whether all factors are singular triplets, whatever the plan is."""
+        return self.method == "svd" or self.factor is not None
 
     def factors(self, tall: Array, rtol: Array, atol: Array) -> Sequence[Array]:
         """Factors of tall matrices, without derivatives, and `pinv(a)` if wanted."""
@@ -119,12 +124,14 @@ class FactoredMatrix(NamedTuple):
         factors: those of `given.tall()`.
         x: the pseudo-inverse, `(..., n, m)`, if it was asked for.
         strategy: how they were factored.
+        is_stored: whether that may have been in another program, of another plan.
     """
 
     given: Promoted
     factors: Factors
     x: Array | None
     strategy: Strategy
+    is_stored: bool = False
 
     @property
     def dtype(self) -> np.dtype:
@@ -139,21 +146,18 @@ class FactoredMatrix(NamedTuple):
 
     def pinv(self) -> Array:
         """The pseudo-inverse in the dtype of the results."""
-        assert self.x is not None
-        return self.x.astype(self.dtype)
+        x = self.x
+        if x is None:
+            x = self._form([None])
+            x = adjoint(x) if self.given.is_wide else x
+        return x.astype(self.dtype)
 
     def solve(self, b: Array) -> Array:
         """The pseudo-inverse times `b`, `(..., m, k)`."""
-        apply = partial(
-            pinv_form,
-            self.factors,
-            truncates=self.given.truncates,
-            tuning=self.strategy.tuning,
-        )
         if not self.given.is_wide:
-            return apply([Outer(b, None)])
+            return self._form([Outer(b, None)])
         # pinv(A) b is the conjugate of the transpose of pinv(A^H) times that of b.
-        return jnp.conj(apply([Outer(None, jnp.conj(b))]))
+        return jnp.conj(self._form([Outer(None, jnp.conj(b))]))
 
     def residuals(self, b: Array, x: Array) -> Array:
         """Squared 2-norms of the columns of `b - A x`, `(..., k)`, real."""
@@ -164,20 +168,27 @@ class FactoredMatrix(NamedTuple):
         """The projection of `x`, `(..., n, k)`, on the null space."""
         project = off_range if self.given.is_wide else off_corange
         undefined = jnp.any(jnp.isnan(self.factors.s), axis=-1)[..., None, None]
-        return jnp.where(undefined, jnp.nan, project(self.factors, x))
+        exact = jnp.where(undefined, jnp.nan, project(self.factors, x))
+        # The formula loses digits with the condition, which the singular vectors do not.
+        formula = x - self.solve(matmul(self.given.a, x))
+        return with_tangent_of(exact, formula).astype(self.dtype)
 
     def singular_values(self) -> Array:
         """All singular values, descending, of batch shape but for the last axis."""
         tall, *_ = self.given.tall()
         s = self.factors.s
         finite, _ = finite_or_zero(tall)
-        found = singular_values_p.bind(
-            finite, s, method=self.strategy.method, tuning=self.strategy.tuning
-        )
+        found = singular_values_p.bind(finite, s, **self._plan)
         undefined = jnp.any(jnp.isnan(s), axis=-1, keepdims=True)
         s = jnp.where(undefined, jnp.nan, found)
         s = svd_jvp.values_of(self.strategy.triplets, tall, s)
         return self.in_batch(s, 1).astype(jnp.finfo(self.dtype).dtype)
+
+    def log_pdet(self) -> Array:
+        """Sum of the logarithms of the kept singular values, of batch shape."""
+        tall, *_ = self.given.tall()
+        value = _volume.log_volume(tall, self.factors, **self._plan)
+        return self.in_batch(value, 0).astype(jnp.finfo(self.dtype).dtype)
 
     def rank(self) -> Array:
         """Number of kept singular values, in the default integer dtype, of batch shape."""
@@ -187,6 +198,25 @@ class FactoredMatrix(NamedTuple):
     def in_batch(self, x: Array, rank: int) -> Array:
         """`x`, of that rank but for its batch, without needless axes in front."""
         return jax.lax.squeeze(x, range(x.ndim - rank - len(self.given.batch)))
+
+    @property
+    def _plan(self) -> dict[str, Any]:
+        """What tells primitives how the matrices were factored."""
+        by_svd = self.strategy.takes_triplets
+        return {
+            "method": "svd" if by_svd else self.strategy.method,
+            "tuning": self.strategy.tuning,
+            "is_stored": self.is_stored and not by_svd,
+        }
+
+    def _form(self, slots: Sequence[Slot]) -> Array:
+        """The form of the tall matrices."""
+        return pinv_form(
+            self.factors,
+            slots,
+            truncates=self.given.truncates,
+            tuning=self.strategy.tuning,
+        )
 
 
 def promote(inputs: Inputs, strategy: Strategy) -> Promoted:
@@ -203,7 +233,7 @@ def promote(inputs: Inputs, strategy: Strategy) -> Promoted:
     computed = _tolerances.computed_in(*arrays)
     rank = max(len(batch) + 2, *(x.ndim for x in arrays))
     arrays = [prepend_axes(x.astype(computed), rank) for x in arrays]
-    a, *rest = _varying_alike(arrays, given)
+    a, *rest = varying_alike(arrays, given)
     a = hermitian_from_lower(a) if strategy.hermitian else a
     real = jnp.finfo(a.dtype)
     default = _tolerances.default_rtol(
@@ -232,25 +262,26 @@ def factorize(inputs: Inputs, strategy: Strategy) -> FactoredMatrix:
 
 
 def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
-    """`function` of `Inputs` and of these options, compiled once for every shape.
+    """`function` of a tuple of arrays and of these options, compiled once for every shape.
 
     It is inline: a program around it is what it would be without this.
     """
     program = jax.jit(function, static_argnames=options, inline=True)
 
     @functools.wraps(function)
-    def run(inputs: Inputs, **chosen):
-        if not any(isinstance(x, Tracer) for x in inputs):
+    def run(inputs, **chosen):
+        arrays = jax.tree.leaves(inputs)
+        if not any(isinstance(x, Tracer) for x in arrays):
             return program(inputs, **chosen)
         if isinstance(jnp.zeros(()), Tracer):
             # A program around this one is being traced, and compiles what is in it.
             return function(inputs, **chosen)
-        return (program if have_one_mesh(inputs) else function)(inputs, **chosen)
+        return (program if have_one_mesh(arrays) else function)(inputs, **chosen)
 
     return run
 
 
-def _varying_alike(arrays: list[Array], others: Iterable[Array]) -> list[Array]:
+def varying_alike(arrays: list[Array], others: Iterable[Array]) -> list[Array]:
     """Arrays, in `shard_map` cast to vary over all mesh axes that they or others vary over.
 
     The result varies over them. Only if an operand does too is there a place, this cast,

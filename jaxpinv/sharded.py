@@ -1,6 +1,7 @@
 """The pseudo-inverse and least squares of one tall matrix, its rows on many devices.
 
-These are `jaxpinv.pinv` and `jaxpinv.lstsq` for a matrix that no single device can hold.
+These are `jaxpinv.pinv`, `jaxpinv.lstsq` and `jaxpinv.log_pdet` for a matrix that no single
+device can hold.
 The factorization is a tree of small ones, and no device ever sees the rows of another.
 """
 
@@ -16,12 +17,14 @@ from jax.typing import ArrayLike
 
 from jaxpinv import _inputs, _mesh, _row_sharded
 from jaxpinv._factorization.tsqr import Axis
-from jaxpinv._inputs import Inputs, Tolerances, named_tolerances
+from jaxpinv._inputs import Inputs, named_tolerances
 from jaxpinv._lstsq import LstsqResult
 from jaxpinv._mesh import Placement
-from jaxpinv._solver import Strategy, factorize
+from jaxpinv._sharded_calls import numbers, strategy
+from jaxpinv._sharded_log_pdet import log_pdet
+from jaxpinv._solver import factorize
 
-__all__ = ["lstsq", "pinv"]
+__all__ = ["log_pdet", "lstsq", "pinv"]
 
 
 @overload
@@ -131,7 +134,7 @@ def pinv(
         the factorization; as `jaxpinv.pinv` for the rest.
     """
     name = "sharded.pinv"
-    tolerances = _numbers(name, named_tolerances(name, rtol, rcond, atol))
+    tolerances = numbers(name, named_tolerances(name, rtol, rcond, atol))
     a = _inputs.as_matrices(name, a, hermitian=False)
     place = _mesh.find(name, a, mesh, axis)
     x, rank = _pinv(place, place.bring(a), *tolerances)
@@ -201,7 +204,7 @@ def lstsq(
         As `sharded.pinv` and `jaxpinv.lstsq`.
     """
     name = "sharded.lstsq"
-    tolerances = _numbers(name, named_tolerances(name, rtol, rcond, atol))
+    tolerances = numbers(name, named_tolerances(name, rtol, rcond, atol))
     a = _inputs.as_matrices(name, a, hermitian=False)
     place = _mesh.find(name, a, mesh, axis)
     columns = _inputs.as_columns(name, "b", b, a.shape[0], ())
@@ -228,7 +231,7 @@ def _pinv(
 
     def run(place: Placement, a: Array, rtol: Array | None, atol: Array | None):
         inputs = Inputs(a, rtol, atol, None)
-        matrix = factorize(inputs, _strategy(place, with_pinv=True))
+        matrix = factorize(inputs, strategy(place, with_pinv=True))
         return place.put(matrix.pinv(), None, place.axis), matrix.rank()
 
     a = place.put(a, place.axis, None)
@@ -248,7 +251,7 @@ def _lstsq(
 
     def run(place: Placement, a: Array, b: Array, rtol: Array | None, atol: Array | None):
         inputs = Inputs(a, rtol, atol, b)
-        matrix = factorize(inputs, _strategy(place, with_pinv=False))
+        matrix = factorize(inputs, strategy(place, with_pinv=False))
         b = matrix.columns
         x = matrix.solve(b)
         solution = place.put(x.astype(matrix.dtype))
@@ -261,22 +264,3 @@ def _lstsq(
     a, b = (place.put(x, place.axis, None) for x in (a, b))
     specs = (*(P(),) * 3, P() if with_values else None)
     return place.run(run, specs, a, b, rtol, atol)
-
-
-def _strategy(place: Placement, *, with_pinv: bool) -> Strategy:
-    """Every matrix is factored where its rows lie."""
-    factor = partial(_row_sharded.factor, place, with_pinv=with_pinv)
-    return Strategy(with_pinv=with_pinv, factor=factor, caps_default=True)
-
-
-def _numbers(function: str, tolerances: Tolerances) -> list[Array | None]:
-    """Both tolerances, checked before they are traced."""
-    found = []
-    for name, value in tolerances.items():
-        tolerance = None if value is None else _inputs.as_tolerance(function, name, value)
-        if tolerance is not None and tolerance.ndim:
-            raise ValueError(
-                f"{function}: expected {name} to be a number, got shape {tolerance.shape}"
-            )
-        found.append(tolerance)
-    return found

@@ -35,6 +35,8 @@ WITH_TOLERANCES = {
     "null_projection": null_projection,
     "null_space": jaxpinv.null_space,
     "matrix_rank": jaxpinv.matrix_rank,
+    "log_pdet": jaxpinv.log_pdet,
+    "factorize": jaxpinv.factorize,
 }
 FUNCTIONS = WITH_TOLERANCES | {"pinverse": pinverse}
 A = np.ones((3, 2, 2))
@@ -70,7 +72,10 @@ def test_what_is_not_numeric_is_refused(name, a):
         FUNCTIONS[name](a)
 
 
-@pytest.mark.parametrize("name", ["pinv", "null_projection", "null_space", "matrix_rank"])
+@pytest.mark.parametrize(
+    "name",
+    ["pinv", "null_projection", "null_space", "matrix_rank", "log_pdet", "factorize"],
+)
 def test_rtol_and_rcond_together_are_refused(name):
     with pytest.raises(
         ValueError, match=rf"^{name}: expected rtol or rcond.* rtol=0.1 and rcond=0.2"

@@ -94,8 +94,8 @@ def evaluate(
 
     Args:
         factors: those of a matrix `(..., m, n)`, `m >= n`.
-        slots: all slots: two at least, unless the open one holds a vector. Batch axes
-            broadcast; one rank for all.
+        slots: all slots. Batch axes broadcast; one rank for all. The open one alone makes
+            the pseudo-inverse.
         truncates: whether more than what rounding makes of zeros may be truncated.
         may_branch: whether the program may branch on that. If not, it takes the formula
             that is right in both cases.

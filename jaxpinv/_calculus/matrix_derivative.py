@@ -41,10 +41,13 @@ def derivative(factors: Factors, directions: Sequence[Array], apply_u: ApplyU) -
 
     Args:
         factors: those of a matrix `(..., m, n)`, `m >= n`.
-        directions: k >= 1 arrays `(..., m, n)`. Batch axes broadcast; one rank for all.
+        directions: k arrays `(..., m, n)`. Batch axes broadcast; one rank for all.
         apply_u: a product with `U`, left out where that is the identity.
     """
     u, _, v, *_ = factors
+    if not directions:
+        scaled = v * inverse_values(factors)[..., None, :]
+        return apply_u(factors, lambda u, x: matmul(x, adjoint(u)), scaled)
     # E V and its part in the columns of U.
     image = {1 << i: matmul(e, v) for i, e in enumerate(directions)}
     w = {

@@ -178,6 +178,43 @@ def form(
     return FormPlan(may_branch, None, identity, max(1, tuning.chunk // (m * n)))
 
 
+@dataclass(frozen=True)
+class DeterminantPlan:
+    """How determinants of a batch are taken.
+
+    Attributes:
+        by_gram_schmidt: whether by Gram-Schmidt, or else by LU.
+        chunk: matrices that go through at a time, if not all do.
+    """
+
+    by_gram_schmidt: bool = False
+    chunk: int | None = None
+
+
+def determinant(
+    shape: tuple, target: Target, *, is_complex: bool, tuning: Tuning = DEFAULT
+) -> DeterminantPlan:
+    """The plan for the determinants of matrices `(..., n, n)`.
+
+    Args:
+        shape: that of the batch.
+        target: where the program runs.
+        is_complex: whether the matrices are complex.
+        tuning: constants of speed.
+    """
+    if not is_static_shape(shape) or not target.is_local:
+        return DeterminantPlan()
+    *batch, n, _ = shape
+    count = math.prod(batch)
+    by_gram_schmidt = n <= tuning.tiny and count >= tuning.many
+    if not target.is_cpu:
+        return DeterminantPlan(by_gram_schmidt)
+    if by_gram_schmidt:
+        return DeterminantPlan(by_gram_schmidt, max(1, tuning.chunk // (n * n)))
+    flops = n**3 * (3 if is_complex else 1)
+    return DeterminantPlan(chunk=workarounds.matrices_of_one_call(count, flops))
+
+
 def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -> Product:
     """How the product `X^T Y` of batches `(..., m, k)` and `(..., m, j)` is done.
 

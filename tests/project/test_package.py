@@ -58,8 +58,11 @@ def test_the_package_imports_only_what_it_declares():
 def test_the_package_is_typed_and_exports_what_it_says():
     assert (PACKAGE / "py.typed").exists()
     assert set(jaxpinv.__all__) == {
+        "Factorization",
         "LstsqResult",
         "NullSpaceResult",
+        "factorize",
+        "log_pdet",
         "lstsq",
         "matrix_rank",
         "null_projection",

@@ -1,0 +1,71 @@
+"""The logarithm of the volume of factored matrices, and how it changes with these.
+
+What is truncated of `V` is orthonormal and orthogonal to the rest, and `A V = U diag(s)`:
+so the sum of the logarithms of the kept singular values is that of the kept `s`, whatever
+made the factors, less `log |det V|`.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxpinv import _rules
+from jaxpinv._factorization import log_det
+from jaxpinv._factors import Factors
+from jaxpinv._linalg import sum_of_rows, transpose
+from jaxpinv._platform import chunking
+from jaxpinv._platform import plan as plans
+from jaxpinv._platform.plan import Method
+from jaxpinv._platform.tuning import Tuning
+from jaxpinv._primitives import pinv_form
+
+
+def log_volume(
+    a: Array, factors: Factors, *, method: Method, tuning: Tuning, is_stored: bool
+) -> Array:
+    """The log-volume, `(...)`, real, of matrices `(..., m, n)`, `m >= n`, and factors.
+
+    `method` and `tuning` are those of the factorization, and `is_stored` says that another
+    program may have made it.
+    """
+    logs = jnp.log(jnp.where(factors.kept, factors.s, 1))
+    less = log_det_p.bind(a, factors.v, method=method, tuning=tuning, is_stored=is_stored)
+    value = jnp.sum(logs, axis=-1) - less
+    [value] = log_volume_of_p.bind(value, *factors, tuning=tuning)
+    return value
+
+
+# log_det: a (..., m, n), v of its factors (..., n, n) -> log |det v|, (...)
+
+
+def _log_det_impl(a, v, *, method, tuning, is_stored, target):
+    # Singular vectors are unitary. The plan is that of the factors, unless these may come
+    # from another program.
+    is_complex = jnp.iscomplexobj(v)
+    plan = plans.factorization(
+        a.shape, target, is_complex=is_complex, method=method, tuning=tuning
+    )
+    if (not is_stored and plan.full_rank is None) or 0 in v.shape:
+        return _log_det_types(a, v)
+    plan = plans.determinant(v.shape, target, is_complex=is_complex, tuning=tuning)
+    by = log_det.by_gram_schmidt if plan.by_gram_schmidt else log_det.by_lu
+    [found] = chunking.in_calls(plan.chunk, lambda v: (by(v),), v)
+    return found
+
+
+def _log_det_types(a, v, **_):
+    return jnp.where(False, jnp.sum(jnp.real(v), axis=(-2, -1)), 0)
+
+
+log_det_p = _rules.primitive("log_det", _log_det_impl, types=_log_det_types)
+
+
+# What changes with a matrix: its log-volume, by Re trace(pinv(A) E)
+
+
+def _log_volume_of_change(results, primals, e, *, tuning):
+    _, *factors = primals
+    x = pinv_form(factors, [None], truncates=True, tuning=tuning)
+    return [jnp.sum(sum_of_rows(jnp.real(transpose(x) * e)), axis=(-2, -1))]
+
+
+log_volume_of_p = _rules.attached("log_volume_of", 1, 1, _log_volume_of_change)

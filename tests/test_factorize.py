@@ -1,0 +1,295 @@
+"""`factorize`: what is factored once has the results of the functions, everywhere."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian, hermitian_matrix, matrix
+
+DTYPES = {"real": np.float64, "complex": np.complex128}
+SPECTRA = {"full": [3, 2, 1, 0.5], "truncated": [3, 2, 0.3, 0.2], "deficient": [3, 2, 0, 0]}
+RTOL = 0.12
+
+
+def by_functions(a, b, x, **kwargs):
+    """All results, of the functions."""
+    found = jaxpinv.lstsq(a, b, **kwargs)
+    return {
+        "pinv": jaxpinv.pinv(a, **kwargs),
+        "solve": found.solution,
+        "null_projection": jaxpinv.null_projection(a, x, **kwargs),
+        "singular_values": found.singular_values,
+        "log_pdet": jaxpinv.log_pdet(a, **kwargs),
+        "rank": found.rank,
+    }
+
+
+def by_methods(factored, b, x):
+    """All results, of a factorization."""
+    return {
+        "pinv": factored.pinv(),
+        "solve": factored.solve(b),
+        "null_projection": factored.null_projection(x),
+        "singular_values": factored.singular_values(),
+        "log_pdet": factored.log_pdet(),
+        "rank": factored.rank,
+    }
+
+
+def total(results):
+    """One number that all results change."""
+    return sum(jnp.sum(jnp.abs(x) ** 2) for k, x in results.items() if k != "rank")
+
+
+def assert_alike(found, expected, limit):
+    """All results have the shapes, dtypes and values of others."""
+    for name, y in expected.items():
+        x = found[name]
+        assert (x.shape, x.dtype) == (y.shape, y.dtype), name
+        assert relative_error(x, y) <= limit, name
+
+
+@pytest.mark.slow_unless("direct-.(40, 6|4, 6).*complex-truncated")
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (4, 4), (40, 6, 4)], ids=str)
+@pytest.mark.parametrize("method", ["direct", "svd"])
+def test_methods_return_what_the_functions_return(rng, shape, dtype, spectrum, method):
+    a = matrix(rng, shape, SPECTRA[spectrum], dtype)
+    *batch, m, n = shape
+    b, x = gaussian(rng, (*batch, m, 2), dtype), gaussian(rng, (*batch, n, 3), dtype)
+    options = {"rtol": RTOL, "method": method}
+    factored = jaxpinv.factorize(a, **options)
+    expected = by_functions(a, b, x, **options)
+    assert_alike(by_methods(factored, b, x), expected, bound(dtype, 100))
+    # Independently of the package.
+    kept = np.linalg.pinv(a, rcond=RTOL)
+    assert relative_error(factored.solve(b), kept @ b) <= bound(dtype, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", ["here", "jit", "vmap", "checkpoint"])
+@pytest.mark.parametrize("method", ["direct", "svd"])
+def test_derivatives_are_those_of_the_functions_wherever_it_was_made(rng, made, method):
+    spectrum = SPECTRA["truncated"]
+    a = matrix(rng, (3, 5, 4), spectrum)
+    e, b, x = (gaussian(rng, s) for s in [(3, 5, 4), (3, 5, 1), (3, 4, 2)])
+    options = {"rtol": RTOL, "method": method}
+    make = {
+        "here": lambda f: f,
+        "jit": jax.jit,
+        "vmap": jax.vmap,
+        "checkpoint": jax.checkpoint,
+    }[made](partial(jaxpinv.factorize, **options))
+
+    def of_functions(a):
+        return total(by_functions(a, b, x, **options))
+
+    def of_methods(a):
+        return total(by_methods(make(a), b, x))
+
+    def second(f):
+        return jax.jvp(jax.grad(f), (a,), (e,))[1]
+
+    def by_reverse(f):
+        return jax.grad(lambda a: jnp.vdot(jax.grad(f)(a), e))(a)
+
+    limit = bound(np.float64, 1e4)
+    gradient, expected = jax.grad(of_methods)(a), jax.jit(jax.grad(of_functions))(a)
+    assert relative_error(gradient, expected) <= limit
+    hessian = jax.jit(second, static_argnums=0)(of_functions)
+    assert relative_error(second(of_methods), hessian) <= limit
+    assert relative_error(by_reverse(of_methods), hessian) <= limit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["direct", "svd"])
+def test_derivatives_pass_through_the_carry_of_a_scan(rng, method):
+    a, e, b = (gaussian(rng, s) for s in [(3, 4), (3, 4), (2, 3)])
+    make = partial(jaxpinv.factorize, method=method)
+
+    def step(factored, b):
+        x = factored.solve(b)
+        a = jnp.outer(b, x) + factored.pinv().T
+        return make(a), factored.log_pdet() + jnp.sum(factored.null_projection(x * x))
+
+    def by_scan(a):
+        last, found = jax.lax.scan(step, make(a), b)
+        return jnp.sum(jnp.sin(found)) + jnp.sum(last.solve(b[0]))
+
+    def by_loop(a):
+        found = 0.0
+        for row in b:
+            x = jaxpinv.lstsq(a, row).solution
+            projected = jaxpinv.null_projection(a, x * x)
+            found += jnp.sin(jaxpinv.log_pdet(a) + jnp.sum(projected))
+            a = jnp.outer(row, x) + jaxpinv.pinv(a).T
+        return found + jnp.sum(jaxpinv.lstsq(a, b[0]).solution)
+
+    def second(a):
+        return jax.grad(lambda a: jnp.vdot(jax.grad(by_scan)(a), e))(a)
+
+    limit = bound(np.float64, 1e4)
+    assert relative_error(jax.jit(by_scan)(a), by_loop(a)) <= limit
+    expected, hessian = jax.jit(lambda a: jax.jvp(jax.grad(by_loop), (a,), (e,)))(a)
+    assert relative_error(jax.jit(jax.grad(by_scan))(a), expected) <= limit
+    assert relative_error(jax.jit(second)(a), hessian) <= limit
+
+
+def test_it_may_be_made_and_used_inside_and_outside_of_vmap(rng):
+    # Together they are factored by Gram-Schmidt, and alone by singular values.
+    a, b = gaussian(rng, (300, 6, 7)), gaussian(rng, (300, 6))
+    limit = bound(np.float64, np.max(np.linalg.cond(a)) ** 2)
+    values = np.linalg.svd(a, compute_uv=False)
+    solutions = (np.linalg.pinv(a) @ b[..., None])[..., 0]
+
+    def check(values_found, solved, logs):
+        assert relative_error(values_found, values[: len(values_found)]) <= limit
+        assert relative_error(solved, solutions[: len(solved)]) <= limit
+        exact = np.sum(np.log(values[: len(logs)]), axis=-1)
+        assert relative_error(logs, exact) <= limit
+
+    def use(factored, b):
+        return factored.singular_values(), factored.solve(b), factored.log_pdet()
+
+    whole = jaxpinv.factorize(a)
+    mapped = jax.vmap(jaxpinv.factorize)(a)
+    for factored in (whole, mapped):
+        check(*jax.vmap(use)(factored, b))
+        found = factored.solve(b[..., None])[..., 0]
+        check(factored.singular_values(), found, factored.log_pdet())
+    first = jax.tree.map(lambda x: x[:1], whole)
+    check(*jax.vmap(use)(first, b[:1]))
+    one = jax.tree.map(lambda x: x[0], whole)
+    check(*(x[None] for x in use(one, b[0])))
+    # A plain matrix and many vectors.
+    many = jax.vmap(one.solve)(b)
+    expected = np.linalg.pinv(a[0]) @ b[..., None]
+    assert relative_error(many, expected[..., 0]) <= limit
+
+
+def test_batch_shapes_broadcast_and_tolerances_enlarge_them(rng):
+    a = matrix(rng, (6, 4), [1.0, 0.1, 0.01, 0.001])
+    rtols = np.array([0.5, 0.05, 0.005])
+    factored = jaxpinv.factorize(a, rtols)
+    assert factored.rank.tolist() == [1, 2, 3]
+    b, x = gaussian(rng, (2, 1, 6, 5)), gaussian(rng, (4,))
+    expected = jaxpinv.lstsq(a, b, rtols).solution
+    assert expected.shape == (2, 3, 4, 5)
+    assert relative_error(factored.solve(b), expected) <= bound(np.float64, 1e3)
+    found = factored.null_projection(x)
+    assert found.shape == (3, 4)
+    expected = jaxpinv.null_projection(a, x, rtols)
+    assert relative_error(found, expected) <= bound(np.float64, 1e3)
+    mapped = jax.vmap(lambda factored: factored.pinv())(factored)
+    assert relative_error(mapped, jaxpinv.pinv(a, rtols)) <= bound(np.float64, 1e3)
+    assert factored.log_pdet().shape == (3,)
+    assert factored.singular_values().shape == (3, 4)
+
+
+def test_lower_triangles_alone_are_read(rng):
+    a = hermitian_matrix(rng, [3.0, -2.0, 0.5, 0.0], np.complex128)
+    factored = jaxpinv.factorize(np.where(np.tri(4, dtype=bool), a, 9.0), hermitian=True)
+    assert relative_error(factored.pinv(), np.linalg.pinv(a)) <= bound(np.float64, 100)
+    assert int(factored.rank) == 3
+
+
+def test_a_matrix_that_is_not_finite_is_nan_alone(rng):
+    a, b = gaussian(rng, (3, 4, 3)), gaussian(rng, (3, 4, 1))
+    good = by_methods(jaxpinv.factorize(a), b, b[:, :3])
+    a[1, 0, 0] = np.nan
+    bad = by_methods(jaxpinv.factorize(a), b, b[:, :3])
+    assert bad.pop("rank").tolist() == [3, 0, 3]
+    for name, x in bad.items():
+        assert np.all(np.isnan(x[1])), name
+        assert np.array_equal(x[::2], good[name][::2]), name
+
+
+def test_a_donated_carry_leaves_the_matrix_alone(rng):
+    a, b = jnp.asarray(gaussian(rng, (3, 4))), gaussian(rng, (3,))
+    rtol = jnp.asarray(1e-3)
+    factored = jaxpinv.factorize(a, rtol)
+    expected = np.asarray(factored.solve(b))
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(factored):
+        return factored, factored.solve(b)
+
+    for _ in range(2):
+        factored, x = step(factored)
+        assert np.array_equal(x, expected)
+    assert not a.is_deleted()
+    assert not rtol.is_deleted()
+
+
+def test_one_factorization_serves_all_uses(rng):
+    a, b, x = gaussian(rng, (6, 4)), gaussian(rng, (6,)), gaussian(rng, (4,))
+
+    def step(a, b, x):
+        factored = jaxpinv.factorize(a)
+        moved = factored.solve(b) + factored.null_projection(x)
+        return moved, factored.log_pdet(), factored.rank
+
+    compiled = jax.jit(step).lower(a, b, x).compile().as_text()
+    assert compiled.count('custom_call_target="lapack_dgesdd_ffi"') == 1
+
+
+def test_a_second_call_compiles_nothing(rng, caplog):
+    def use(a, b):
+        factored = jaxpinv.factorize(a)
+        return jax.block_until_ready(
+            (factored.solve(b), factored.rank, factored.log_pdet())
+        )
+
+    a, b = (jnp.asarray(gaussian(rng, s)) for s in [(11, 3), (11,)])
+    use(a, b)
+    other = a + 1
+    with jax.log_compiles():
+        use(other, b)
+    assert not caplog.records
+
+
+DTYPES_OF_RESULTS = [
+    (jnp.bfloat16, jnp.bfloat16, jnp.bfloat16),
+    (jnp.bfloat16, jnp.float32, jnp.float32),
+    (jnp.float32, jnp.complex64, jnp.complex64),
+    (jnp.complex128, jnp.complex128, jnp.complex128),
+    (jnp.int32, jnp.float64, jnp.float64),
+]
+
+
+@pytest.mark.parametrize(("of_a", "of_b", "expected"), DTYPES_OF_RESULTS, ids=str)
+def test_dtypes_are_those_of_lstsq(of_a, of_b, expected):
+    a, b = jnp.asarray([[2, 0], [0, 4], [0, 0]], of_a), jnp.asarray([2, 4, 1], of_b)
+    with jax.numpy_dtype_promotion("standard"):
+        factored = jaxpinv.factorize(a)
+        found, theirs = factored.solve(b), jaxpinv.lstsq(a, b).solution
+        projected = factored.null_projection(b[:2])
+    assert found.dtype == theirs.dtype == projected.dtype == expected
+    assert np.allclose(found.astype(complex), [1, 1])
+
+
+@pytest.mark.parametrize("method", ["solve", "null_projection"])
+def test_what_does_not_fit_is_refused(method):
+    name = {"solve": "b", "null_projection": "x"}[method]
+    apply = getattr(jaxpinv.factorize(np.ones((5, 3, 3), np.float32)), method)
+    start = rf"^Factorization\.{method}: expected {name} "
+    with pytest.raises(ValueError, match=start + "to be a vector of length 3"):
+        apply(np.ones(4, np.float32))
+    with pytest.raises(ValueError, match=r"broadcasts against the batch shape \(5,\)"):
+        apply(np.ones((2, 3, 1), np.float32))
+    with pytest.raises(TypeError, match=start + "to be a numeric array"):
+        apply(None)
+    with pytest.raises(TypeError, match=start + "of no higher precision than float32"):
+        jax.numpy_dtype_promotion("standard")(apply)(np.ones(3))
+
+
+def test_the_text_of_it_names_shape_and_dtype(rng):
+    factored = jaxpinv.factorize(gaussian(rng, (2, 4, 3)))
+    assert repr(factored) == "Factorization(shape=(2, 4, 3), dtype=float64)"
+    assert "shape=None" in repr(jax.tree.map(lambda x: None, factored))
