@@ -7,6 +7,8 @@ from typing import Literal, overload
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxpinv import _damped
+from jaxpinv._damping import is_everywhere
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
 from jaxpinv._solver import Strategy, compiled, factorize
 
@@ -21,6 +23,8 @@ def pinv(
     rcond: ArrayLike | None = None,
     method: Method = "auto",
     return_rank: Literal[False] = False,
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> Array: ...
 @overload
 def pinv(
@@ -32,6 +36,8 @@ def pinv(
     rcond: ArrayLike | None = None,
     method: Method = "auto",
     return_rank: Literal[True],
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> tuple[Array, Array]: ...
 @overload
 def pinv(
@@ -43,6 +49,8 @@ def pinv(
     rcond: ArrayLike | None = None,
     method: Method = "auto",
     return_rank: bool = False,
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> Array | tuple[Array, Array]: ...
 def pinv(
     a: ArrayLike,
@@ -53,6 +61,8 @@ def pinv(
     rcond: ArrayLike | None = None,
     method: Method = "auto",
     return_rank: bool = False,
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> Array | tuple[Array, Array]:
     r"""Moore-Penrose pseudo-inverse of a matrix or of a batch of matrices.
 
@@ -143,8 +153,13 @@ def pinv(
         the derivative.
     """
     tolerances = named_tolerances("pinv", rtol, rcond, atol)
-    inputs = prepare("pinv", a, tolerances, hermitian=hermitian, method=method)
-    strategy = Strategy(bool(hermitian), method, with_pinv=True)
+    damping = (damp, damp_scale)
+    inputs = prepare(
+        "pinv", a, tolerances, hermitian=hermitian, method=method, damping=damping
+    )
+    strategy = Strategy(
+        bool(hermitian), method, with_pinv=True, is_damped=is_everywhere(damping)
+    )
     x, rank = _pinv(inputs, strategy=strategy, with_rank=bool(return_rank))
     return (x, rank) if return_rank else x
 
@@ -200,5 +215,5 @@ def _pinv(
     inputs: Inputs, *, strategy: Strategy, with_rank: bool
 ) -> tuple[Array, Array | None]:
     """The pseudo-inverse, and the rank if wanted, compiled once for every shape."""
-    matrix = factorize(inputs, strategy)
+    matrix = (factorize if inputs.damp is None else _damped.factorize)(inputs, strategy)
     return matrix.pinv(), matrix.rank() if with_rank else None

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxpinv import _tolerances
+from jaxpinv import _damping, _tolerances
 from jaxpinv._calculus import svd_jvp
 from jaxpinv._calculus.form import Outer
 from jaxpinv._factors import Factors, Triplets, off_corange, off_range
@@ -48,6 +48,7 @@ class Strategy(NamedTuple):
         factor: what makes the factors, if it is not the primitive `factor`.
         caps_default: whether the default of the relative tolerance is `sqrt(eps)` at most.
         tuning: constants of speed of plans for batches. Single products take the default.
+        is_damped: whether it is known that every unknown is damped.
     """
 
     hermitian: bool = False
@@ -56,6 +57,7 @@ class Strategy(NamedTuple):
     factor: Factor | None = None
     caps_default: bool = False
     tuning: Tuning = DEFAULT
+    is_damped: bool = False
 
     def factors(self, tall: Array, rtol: Array, atol: Array) -> Sequence[Array]:
         """Factors of tall matrices, without derivatives, and `pinv(a)` if wanted."""
@@ -88,6 +90,7 @@ class Promoted(NamedTuple):
         batch: the batch shape of `a` and the tolerances, without axes in front.
         truncates: whether the tolerances may truncate more than zeros.
         dtype: that of the results.
+        damping: of the unknowns, `(..., n)` or `(..., 1)`, real, if there is any.
     """
 
     a: Array
@@ -97,6 +100,7 @@ class Promoted(NamedTuple):
     batch: tuple
     truncates: bool
     dtype: np.dtype
+    damping: Array | None = None
 
     @property
     def is_wide(self) -> bool:
@@ -195,6 +199,7 @@ def promote(inputs: Inputs, strategy: Strategy) -> Promoted:
     given = [x for x in (rtol, atol) if x is not None]
     m, n = inputs.a.shape[-2:]
     batch = jnp.broadcast_shapes(inputs.a.shape[:-2], *(x.shape for x in given))
+    batch = _damping.batch_shape(batch, inputs.damp, inputs.damp_scale)
     arrays = [inputs.a]
     if inputs.columns is not None:
         x = inputs.columns
@@ -203,7 +208,11 @@ def promote(inputs: Inputs, strategy: Strategy) -> Promoted:
     computed = _tolerances.computed_in(*arrays)
     rank = max(len(batch) + 2, *(x.ndim for x in arrays))
     arrays = [prepend_axes(x.astype(computed), rank) for x in arrays]
+    if inputs.damp is not None:
+        real = jnp.finfo(computed).dtype
+        arrays.append(_damping.of_unknowns(inputs.damp, inputs.damp_scale, real, rank - 1))
     a, *rest = _varying_alike(arrays, given)
+    damping = None if inputs.damp is None else rest.pop()
     a = hermitian_from_lower(a) if strategy.hermitian else a
     real = jnp.finfo(a.dtype)
     default = _tolerances.default_rtol(
@@ -215,7 +224,7 @@ def promote(inputs: Inputs, strategy: Strategy) -> Promoted:
     )
     truncates = bool(given) or bool(_tolerances.eps_of_input(inputs.a.dtype) > real.eps)
     columns = rest[0] if rest else None
-    return Promoted(a, rtol, atol, columns, batch, truncates, dtype)
+    return Promoted(a, rtol, atol, columns, batch, truncates, dtype, damping)
 
 
 def factorize(inputs: Inputs, strategy: Strategy) -> FactoredMatrix:

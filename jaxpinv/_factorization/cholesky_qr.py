@@ -33,7 +33,7 @@ def factor(a: Array, cutoff: Cutoff, *, width: int, sharply: bool) -> Attempt:
 
     def orthonormalize(first: Array) -> tuple[Array, Array, Array, Array]:
         q = matmul(a, first)
-        second, converged = _inverse_square_root(matmul(adjoint(q), q))
+        second, converged = inverse_square_root(matmul(adjoint(q), q))
         w = matmul(first, second)
         # Of the first Q, so that the second one need not be there for a value alone.
         x = matmul(matmul(w, second), adjoint(q))
@@ -48,7 +48,7 @@ def factor(a: Array, cutoff: Cutoff, *, width: int, sharply: bool) -> Attempt:
     return Attempt(*jax.lax.cond(jnp.any(possible), orthonormalize, give_up, first))
 
 
-def _inverse_square_root(gram: Array) -> tuple[Array, Array]:
+def inverse_square_root(gram: Array) -> tuple[Array, Array]:
     """`(I + E)^(-1/2)` by its power series, and whether that has converged."""
     one = identity(gram)
     e = gram - one
