@@ -146,8 +146,11 @@ def factorize(inputs: Inputs, strategy: Strategy) -> DampedMatrix:
         is_damped = jnp.all(jax.lax.stop_gradient(d) > 0, axis=-1)
         rtol = jnp.zeros_like(rtol) if strategy.is_damped else jnp.where(is_damped, 0, rtol)
     unit = jnp.ones_like(d[..., :1])
-    if not strategy.is_damped and inputs.damp_scale is not None:
+    if inputs.damp_scale is not None and not (strategy.is_damped and given.truncates):
         unit = _unit_of(*map(jax.lax.stop_gradient, (a, d, atol)))
+        if given.truncates:
+            is_damped = jnp.all(jax.lax.stop_gradient(d) > 0, axis=-1, keepdims=True)
+            unit = jnp.where(is_damped, 1, unit)
     b = adjoint(a) if _by_adjoint(given) else a * unit[..., None, :].astype(a.dtype)
     d = d * unit
     *found, x = damped_factor_p.bind(
@@ -168,15 +171,14 @@ def _by_adjoint(given: Promoted) -> bool:
 
 
 def _unit_of(a: Array, d: Array, atol: Array) -> Array:
-    """The diagonal of T, which makes large dampings of some unknowns as large as `A`.
+    """The diagonal of T, which makes large dampings as large as `A`.
 
-    So they neither raise the cutoff of the others nor drown their rounding. Where it is not
-    1 the unknown is damped, so that null space and solution remain what they are.
+    So they neither raise the cutoff of other unknowns nor drown their rounding. Where it is
+    not 1 the unknown is damped, so that null space and solution remain what they are.
     """
     largest = jnp.sqrt(jnp.max(squared_norms(a), axis=-1, initial=0))
     size = power_of_two(jnp.maximum(largest, 2 * atol))[..., None]
-    is_large = jnp.any(d == 0, axis=-1, keepdims=True) & (d > 2 * size)
-    is_large &= (largest > 0)[..., None] & jnp.isfinite(d)
+    is_large = (d > 2 * size) & (largest > 0)[..., None] & jnp.isfinite(d)
     return jnp.where(is_large, size / power_of_two(jnp.where(is_large, d, 1)), 1)
 
 

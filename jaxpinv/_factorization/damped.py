@@ -28,7 +28,6 @@ from jaxpinv._factors import (
 from jaxpinv._linalg import (
     adjoint,
     finite_or_zero,
-    frobenius_norm,
     matmul,
     power_of_two,
 )
@@ -66,9 +65,7 @@ def factor(
         triplets, decompose=decompose if d.shape[-1] == 1 else None, augmented=of_augmented
     )
     if trial is None or attempt is None:
-        found, certified = by_svd(a, d), None
-        factors = truncate(found, cutoff, _is_finite(a, d))
-        x = top_inverse(factors, a.shape[-2])
+        factors, x = _refined(a, d, by_svd(a, d), cutoff)
     else:
         (u, s, v, x), certified = _solve(
             a, d, cutoff, by_svd, attempt, trial, None if undamped is None else is_zero
@@ -113,13 +110,7 @@ def triplets(
         above = jnp.where(both == 0, 1, s / divisor)[..., None, :].astype(u.dtype)
         below = (d / divisor)[..., None, :].astype(u.dtype)
         return stacked(u * above, v * below), both, v
-    u, s, v = augmented(augment(a, d))
-    # The upper part of a large damping is tiny, and its digits are lost beside the lower.
-    divisor = jnp.where(s == 0, 1, s)[..., None, :].astype(u.dtype)
-    large = jnp.min(d, axis=-1) > frobenius_norm(a)
-    again = matmul(finite_or_zero(a)[0], v) / divisor
-    top, bottom = jnp.split(u, [a.shape[-2]], axis=-2)
-    return stacked(jnp.where(large[..., None, None], again, top), bottom), s, v
+    return augmented(augment(a, d))
 
 
 def top_inverse(factors: Factors, m: int) -> Array:
@@ -149,14 +140,24 @@ def by_gram(a: Array, d: Array, cutoff: Cutoff, *, width: int) -> Attempt:
     gram = matmul(adjoint(a), a) + squares * jnp.eye(a.shape[-1], dtype=a.dtype)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
     first = orthonormalizer(gram, width=width)
+    q, w, x, converged = orthonormalized(a, d, first)
+    return Attempt(q, w, x, _certified(a, norm, w, cutoff, converged))
+
+
+def orthonormalized(a: Array, d: Array, first: Array) -> tuple[Array, ...]:
+    """Of `W` such that the columns of `[A; D] W` are nearly orthonormal, a better one.
+
+    Returns:
+        These columns, `(..., m + n, n)`, `W`, the first m columns of the pseudo-inverse,
+        and whether `W` was good enough, of batch shape.
+    """
     top, bottom = matmul(a, first), d[..., :, None].astype(a.dtype) * first
     second, converged = inverse_square_root(
         matmul(adjoint(top), top) + matmul(adjoint(bottom), bottom)
     )
     w = matmul(first, second)
     x = matmul(matmul(w, second), adjoint(top))
-    q = stacked(matmul(top, second), matmul(bottom, second))
-    return Attempt(q, w, x, _certified(a, norm, w, cutoff, converged))
+    return stacked(matmul(top, second), matmul(bottom, second)), w, x, converged
 
 
 def by_rows(a: Array, d: Array, cutoff: Cutoff) -> Attempt:
@@ -164,6 +165,31 @@ def by_rows(a: Array, d: Array, cutoff: Cutoff) -> Attempt:
     q, w, _, certified = gram_schmidt.factor(augment(a, d), cutoff)
     x = matmul(w, adjoint(q[..., : a.shape[-2], :]))
     return Attempt(q, w, x, certified)
+
+
+def _refined(
+    a: Array, d: Array, found: Triplets, cutoff: Cutoff
+) -> tuple[Factors, Array]:
+    """Factors and inverse from singular triplets, with the errors of these taken away.
+
+    Those of large dampings are relative to the damping, and not to the matrix. What is not
+    damped stays as it is.
+    """
+    u, s, v = found
+    finite = _is_finite(a, d)
+    plain = truncate(found, cutoff, finite)
+    x = top_inverse(plain, a.shape[-2])
+    scale = power_of_two(jnp.max(jnp.where(jnp.isfinite(s), s, 1), axis=-1, initial=0))
+    unit = scale[..., None, None].astype(a.dtype)
+    first = v * (inverse_values(plain) * scale[..., None].astype(a.dtype))[..., None, :]
+    scaled = finite_or_zero(a)[0] / unit, d / scale[..., None]
+    q, w, y, converged = orthonormalized(*scaled, first)
+    is_better = converged & jnp.all(d > 0, axis=-1) & jnp.all(plain.kept, axis=-1)
+    here = is_better[..., None, None]
+    u, v = jnp.where(here, q, u), jnp.where(here, w, v)
+    s = jnp.where(is_better[..., None], scale[..., None], s)
+    factors = truncate((u, s, v), cutoff, finite, is_better)
+    return factors, jnp.where(here, y / unit, x)
 
 
 def _certified(
