@@ -11,14 +11,13 @@ from jax import Array
 from jaxpinv._calculus.form import Outer
 from jaxpinv._calculus import svd_jvp
 from jaxpinv._damped_primitives import damped_factor_p, damped_inverse_of, values_p
-from jaxpinv._factorization.damped import augment
+from jaxpinv._factorization.damped import augment, unit_of
 from jaxpinv._factors import Factors, off_corange, off_range
 from jaxpinv._inputs import Inputs
 from jaxpinv._linalg import (
     adjoint,
     finite_or_zero,
     matmul,
-    power_of_two,
     squared_norms,
     with_tangent_of,
 )
@@ -147,9 +146,11 @@ def factorize(inputs: Inputs, strategy: Strategy) -> DampedMatrix:
         rtol = jnp.zeros_like(rtol) if strategy.is_damped else jnp.where(is_damped, 0, rtol)
     unit = jnp.ones_like(d[..., :1])
     if inputs.damp_scale is not None and not (strategy.is_damped and given.truncates):
-        unit = _unit_of(*map(jax.lax.stop_gradient, (a, d, atol)))
+        plain, damping = map(jax.lax.stop_gradient, (a, d))
+        largest = jnp.max(jnp.abs(plain), axis=(-2, -1), initial=0)
+        unit = unit_of(damping, largest, 2 * atol)
         if given.truncates:
-            is_damped = jnp.all(jax.lax.stop_gradient(d) > 0, axis=-1, keepdims=True)
+            is_damped = jnp.all(damping > 0, axis=-1, keepdims=True)
             unit = jnp.where(is_damped, 1, unit)
     b = adjoint(a) if _by_adjoint(given) else a * unit[..., None, :].astype(a.dtype)
     d = d * unit
@@ -168,18 +169,6 @@ def _by_adjoint(given: Promoted) -> bool:
     """Whether the adjoints of matrices are factored: with one damping, wide ones."""
     assert given.damping is not None
     return given.is_wide and given.damping.shape[-1] == 1
-
-
-def _unit_of(a: Array, d: Array, atol: Array) -> Array:
-    """The diagonal of T, which makes large dampings as large as `A`.
-
-    So they neither raise the cutoff of other unknowns nor drown their rounding. Where it is
-    not 1 the unknown is damped, so that null space and solution remain what they are.
-    """
-    largest = jnp.sqrt(jnp.max(squared_norms(a), axis=-1, initial=0))
-    size = power_of_two(jnp.maximum(largest, 2 * atol))[..., None]
-    is_large = (d > 2 * size) & (largest > 0)[..., None] & jnp.isfinite(d)
-    return jnp.where(is_large, size / power_of_two(jnp.where(is_large, d, 1)), 1)
 
 
 def _padded(x: Array, below: int, above: int) -> Array:

@@ -14,12 +14,13 @@ from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from jaxpinv import _inputs, _mesh, _row_sharded
+from jaxpinv import _damping, _inputs, _mesh, _row_sharded
 from jaxpinv._factorization.tsqr import Axis
 from jaxpinv._inputs import Inputs, Tolerances, named_tolerances
 from jaxpinv._lstsq import LstsqResult
 from jaxpinv._mesh import Placement
-from jaxpinv._solver import Strategy, factorize
+from jaxpinv._row_sharded import DampedRows
+from jaxpinv._solver import FactoredMatrix, Strategy, factorize, promote
 
 __all__ = ["lstsq", "pinv"]
 
@@ -34,6 +35,8 @@ def pinv(
     mesh: Mesh | AbstractMesh | None = None,
     axis: Axis | None = None,
     return_rank: Literal[False] = False,
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> Array: ...
 @overload
 def pinv(
@@ -45,6 +48,8 @@ def pinv(
     mesh: Mesh | AbstractMesh | None = None,
     axis: Axis | None = None,
     return_rank: Literal[True],
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> tuple[Array, Array]: ...
 def pinv(
     a: ArrayLike,
@@ -55,6 +60,8 @@ def pinv(
     mesh: Mesh | AbstractMesh | None = None,
     axis: Axis | None = None,
     return_rank: bool = False,
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> Array | tuple[Array, Array]:
     r"""Moore-Penrose pseudo-inverse of a tall matrix whose rows lie on many devices.
 
@@ -134,7 +141,8 @@ def pinv(
     tolerances = _numbers(name, named_tolerances(name, rtol, rcond, atol))
     a = _inputs.as_matrices(name, a, hermitian=False)
     place = _mesh.find(name, a, mesh, axis)
-    x, rank = _pinv(place, place.bring(a), *tolerances)
+    damping = _damping_of(name, a, damp, damp_scale)
+    x, rank = _pinv(place, place.bring(a), *tolerances, *damping)
     return (x, rank) if return_rank else x
 
 
@@ -148,6 +156,8 @@ def lstsq(
     mesh: Mesh | AbstractMesh | None = None,
     axis: Axis | None = None,
     return_singular_values: bool = True,
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> LstsqResult:
     r"""Least-squares solution of minimum norm for a matrix of rows on many devices.
 
@@ -210,7 +220,9 @@ def lstsq(
             f"{name}: expected b to be a vector or a matrix, got shape {columns.shape}"
         )
     arrays = (place.bring(x) for x in (a, columns))
-    found = _lstsq(place, bool(return_singular_values), *arrays, *tolerances)
+    damping = _damping_of(name, a, damp, damp_scale)
+    with_values = bool(return_singular_values)
+    found = _lstsq(place, with_values, *arrays, *tolerances, *damping)
     if jnp.ndim(b) == 1:
         solution, residuals, *others = found
         return LstsqResult(solution[:, 0], residuals[0], *others)
@@ -221,46 +233,73 @@ def lstsq(
 # not the devices, and only in a program may its shards then meet arrays that lie elsewhere,
 # such as cotangents.
 @partial(jax.jit, static_argnums=0)
-def _pinv(
-    place: Placement, a: Array, rtol: Array | None, atol: Array | None
-) -> tuple[Array, Array]:
-    """The pseudo-inverse, `(n, m)`, and the rank."""
+def _pinv(place: Placement, a: Array, *options: Array | None) -> tuple[Array, Array]:
+    """The pseudo-inverse, `(n, m)`, and the rank: see `_factorize` for the options."""
 
-    def run(place: Placement, a: Array, rtol: Array | None, atol: Array | None):
-        inputs = Inputs(a, rtol, atol, None)
-        matrix = factorize(inputs, _strategy(place, with_pinv=True))
+    def run(place: Placement, a: Array, *options: Array | None):
+        matrix = _factorize(place, a, None, *options, with_pinv=True)
         return place.put(matrix.pinv(), None, place.axis), matrix.rank()
 
     a = place.put(a, place.axis, None)
-    return place.run(run, (P(None, place.axis), P()), a, rtol, atol)
+    return place.run(run, (P(None, place.axis), P()), a, *options)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _lstsq(
-    place: Placement,
-    with_values: bool,
-    a: Array,
-    b: Array,
-    rtol: Array | None,
-    atol: Array | None,
+    place: Placement, with_values: bool, a: Array, b: Array, *options: Array | None
 ) -> tuple[Array, Array, Array, Array | None]:
     """Solution, `(n, k)`, residuals, `(k,)`, rank, and singular values, `(n,)`, or None."""
 
-    def run(place: Placement, a: Array, b: Array, rtol: Array | None, atol: Array | None):
-        inputs = Inputs(a, rtol, atol, b)
-        matrix = factorize(inputs, _strategy(place, with_pinv=False))
+    def run(place: Placement, a: Array, b: Array, *options: Array | None):
+        matrix = _factorize(place, a, b, *options, with_pinv=False)
         b = matrix.columns
         x = matrix.solve(b)
         solution = place.put(x.astype(matrix.dtype))
         found = solution, matrix.residuals(b, x), matrix.rank()
         if not with_values:
             return *found, None
-        values = _row_sharded.singular_values(matrix.given.a, matrix.factors)
+        if isinstance(matrix, DampedRows):
+            values = matrix.singular_values()
+        else:
+            values = _row_sharded.singular_values(matrix.given.a, matrix.factors)
         return *found, values.astype(jnp.finfo(matrix.dtype).dtype)
 
     a, b = (place.put(x, place.axis, None) for x in (a, b))
     specs = (*(P(),) * 3, P() if with_values else None)
-    return place.run(run, specs, a, b, rtol, atol)
+    return place.run(run, specs, a, b, *options)
+
+
+def _factorize(
+    place: Placement,
+    a: Array,
+    b: Array | None,
+    rtol: Array | None,
+    atol: Array | None,
+    damp: Array | None,
+    damp_scale: Array | None,
+    *,
+    with_pinv: bool,
+) -> FactoredMatrix | DampedRows:
+    """The matrix, factored where its rows lie, and what it is applied to."""
+    inputs = Inputs(a, rtol, atol, b, damp, damp_scale)
+    strategy = _strategy(place, with_pinv=with_pinv)
+    if damp is None:
+        return factorize(inputs, strategy)
+    given = promote(inputs, strategy)
+    return _row_sharded.factor_damped(place, given, is_default=rtol is None)
+
+
+def _damping_of(
+    function: str, a: Array, damp: ArrayLike | None, damp_scale: ArrayLike | None
+) -> tuple[Array | None, Array | None]:
+    """The damping, checked before it is traced: of one matrix."""
+    damped, scale = _damping.check(
+        function, (damp, damp_scale), a.shape[1], (), _inputs.as_tolerance
+    )
+    if _damping.batch_shape((), damped, scale):
+        expected = f"{function}: expected damp to be a number, and damp_scale of shape"
+        raise ValueError(f"{expected} ({a.shape[1]},), got more axes")
+    return damped, scale
 
 
 def _strategy(place: Placement, *, with_pinv: bool) -> Strategy:

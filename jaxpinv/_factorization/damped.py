@@ -124,6 +124,23 @@ def augment(a: Array, d: Array) -> Array:
     return stacked(a, d[..., None, :].astype(a.dtype) * jnp.eye(a.shape[-1], dtype=a.dtype))
 
 
+def unit_of(d: Array, largest: Array, begin: Array) -> Array:
+    """Powers of two that make large dampings about as large as the matrix, as `d`.
+
+    In `[A T; D T]` they neither raise the cutoff of other unknowns nor drown their
+    rounding. Where T is not 1 the unknown is damped, so that null space and solution remain
+    what they are.
+
+    Args:
+        d: the dampings, `(..., n)`.
+        largest: the largest element of the matrix, of batch shape.
+        begin: from where on dampings are large, of batch shape, if that is more.
+    """
+    size = power_of_two(jnp.maximum(largest, begin))[..., None]
+    is_large = (d > 2 * size) & (largest > 0)[..., None] & jnp.isfinite(d)
+    return jnp.where(is_large, size / power_of_two(jnp.where(is_large, d, 1)), 1)
+
+
 def stacked(x: Array, y: Array) -> Array:
     """Matrices on top of others, their batches broadcast."""
     batch = jnp.broadcast_shapes(x.shape[:-2], y.shape[:-2])
