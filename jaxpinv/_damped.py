@@ -1,6 +1,5 @@
 """Damped matrices: `[A; D]`, factored once for all uses, under the names of `A`."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -8,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxpinv._calculus.form import Outer
 from jaxpinv._calculus import svd_jvp
+from jaxpinv._calculus.form import Outer
 from jaxpinv._damped_primitives import damped_factor_p, damped_inverse_of, values_p
 from jaxpinv._factorization.damped import augment, unit_of
 from jaxpinv._factors import Factors, off_corange, off_range

@@ -32,12 +32,12 @@ def _damped_factor_impl(
     augmented = plan_of((*batch, m + n, n), a, target, "svd", tuning)
     decompose = _decompose(own, hermitian=hermitian)
     trial = trial_of(plan)
-    undamped = None
-    if not everywhere and m >= n and (trial is not None or d.shape[-1] > 1):
 
-        def undamped(a: Array, cutoff: Cutoff) -> tuple[Factors, Array]:
-            return auto.factor(a, *cutoff, decompose=decompose, trial=trial_of(own))
+    def undamped(a: Array, cutoff: Cutoff) -> tuple[Factors, Array]:
+        return auto.factor(a, *cutoff, decompose=decompose, trial=trial_of(own))
 
+    # Of singular triplets the filter makes the same without a damping.
+    needs_own = not everywhere and m >= n and (trial is not None or d.shape[-1] > 1)
     factors, x = damped.factor(
         a,
         d,
@@ -46,7 +46,7 @@ def _damped_factor_impl(
         of_augmented=_decompose(augmented, hermitian=False),
         attempt=_attempt(plan, tuning),
         trial=trial,
-        undamped=undamped,
+        undamped=undamped if needs_own else None,
     )
     return (*factors, x)
 

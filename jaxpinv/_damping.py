@@ -53,10 +53,30 @@ def check(
     return damped, scaled
 
 
+def of_one_matrix(
+    function: str, damping: Damping, a: Array, as_number: Check
+) -> tuple[Array | None, Array | None]:
+    """The damping of one matrix.
+
+    Raises:
+        TypeError: as `check` does.
+        ValueError: as `check` does, and if it has a batch shape.
+    """
+    damp, scale = check(function, damping, a.shape[-1], (), as_number)
+    if batch_shape((), damp, scale):
+        raise ValueError(
+            f"{function}: expected damp to be a number and damp_scale a vector, got "
+            f"shapes {[x.shape for x in (damp, scale) if x is not None]}"
+        )
+    return damp, scale
+
+
 def is_everywhere(damping: Damping) -> bool:
     """Whether it is known that every unknown is damped."""
     given = [x for x in damping if x is not None]
-    return bool(given) and all(is_known(x) and bool(np.all(np.asarray(x) > 0)) for x in given)
+    return bool(given) and all(
+        is_known(x) and bool(np.all(np.asarray(x) > 0)) for x in given
+    )
 
 
 def batch_shape(batch: tuple, damp: Array | None, scale: Array | None) -> tuple:

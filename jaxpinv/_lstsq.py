@@ -66,6 +66,9 @@ def lstsq(
         rcond: as in `pinv`.
         method: as in `pinv`.
         return_singular_values: whether to compute the singular values.
+        damp: as in `pinv`. The solution then minimizes $\|b - A x\|^2 + \|D x\|^2$: ridge
+            regression, Tikhonov regularization, or a step of Levenberg and Marquardt.
+        damp_scale: as in `pinv`, for instance 0 for an intercept.
 
     Returns:
         The solution, residuals, rank and singular values, in the order of PyTorch. With
@@ -73,7 +76,9 @@ def lstsq(
         depend on those of the arguments alone: unlike in NumPy and PyTorch the residuals
         are there for every rank and shape. A matrix that is not finite gives NaN and rank
         0, and a column of `b` that is not finite one of NaN; all others stay as they are.
-        So does a finite matrix on which LAPACK gives up, as in `pinv`.
+        So does a finite matrix on which LAPACK gives up, as in `pinv`. With a damping
+        residuals, rank and singular values are still those of `a` alone, and the rank is
+        found as by `matrix_rank`.
 
     Raises:
         TypeError: if an argument is not numeric or a tolerance is not real.

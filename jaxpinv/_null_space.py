@@ -55,6 +55,9 @@ def null_projection(
         atol: as in `pinv`.
         rcond: as in `pinv`.
         method: as in `pinv`.
+        damp: as in `pinv`. The result is then $x - A_D^+ A x$ with the damped inverse: no
+            projection, but it does not jump where the rank changes.
+        damp_scale: as in `pinv`.
 
     Returns:
         The projections, in the shape of `x` but for the batch, which broadcasts, and in the

@@ -92,6 +92,15 @@ def pinv(
             none is truncated. "auto" does as "direct" where that repays its compilation in
             about a thousand calls, and else as "svd".
         return_rank: whether to return the rank as well.
+        damp: with a damping the result is $(A^H A + D^2)^{-1} A^H$, with
+            $D = \mathrm{damp} \cdot \mathrm{diag}(\mathrm{damp\_scale})$: the first m columns
+            of `pinv` of A with the rows of D below. Each singular value counts as
+            $s_i / (s_i^2 + d^2)$ instead of $1 / s_i$ if all unknowns have the damping d. A
+            number or an array that broadcasts against the batch shape, in the unit of `a`,
+            traced or not, not negative. With 0 a matrix has its pseudo-inverse, as without
+            `damp`.
+        damp_scale: a factor of the damping of each unknown, `(..., n)`, traced or not, not
+            negative, 0 for an unknown that is not damped. Ones by default.
 
     Returns:
         The pseudo-inverses, `(..., n, m)`, in the floating dtype of `a`; the tolerances
@@ -109,11 +118,18 @@ def pinv(
             tolerance is negative and not traced, shapes do not broadcast, `hermitian`
             matrices are not square, or `method` is not one of the three.
 
+    **Damping.** Where every unknown is damped no singular value is truncated by default;
+    tolerances that are given refer to `[A; D]`. Where some unknowns are not damped the
+    default is the usual one, and a damping larger than the largest element of the matrix
+    does not raise it. The rank is that of `a`. A damping that is tiny beside a matrix of
+    deficient rank amplifies the rounding of its zeros, `eps * s_1 / d^2`.
+
     **Differentiability.** In `a`, to every order and in both modes, wherever no singular
     value sits on the cutoff. The derivative is that of the function above, also where
     values that are not zero are truncated; repeated singular values and zero matrices are
     no exceptions. Where the rank changes the pseudo-inverse jumps, and the derivative is
-    that of the rank that was found. With `hermitian=True` tangents and gradients are
+    that of the rank that was found. Damped, it does not jump: value and derivatives, in
+    `damp` and `damp_scale` too, exist at every matrix, as long as every unknown is damped. With `hermitian=True` tangents and gradients are
     Hermitian, to rounding. Tolerances have derivative zero.
 
     **Cost.** With `method="direct"` a matrix is first factored without singular values, and
@@ -136,7 +152,10 @@ def pinv(
     program is compiled once for every shape, dtype and set of options. A first derivative
     of tall matrices takes four products of `2 m n^2` flops, or two if the matrices are
     square and all proven, and keeps `m n + n^2 + 2 n + 1` numbers. A second one takes the
-    flops of some twenty such products, a third of some ninety.
+    flops of some twenty such products, a third of some ninety. With a damping a Cholesky
+    factorization of `A^H A + D^2` is tried, with one correction of its error, where
+    "direct" tries one, and singular values of `a` are the other way, or of `[A; D]` with
+    `damp_scale`. Derivatives take the products of `m + n` rows.
 
     Example:
         >>> import jax.numpy as jnp

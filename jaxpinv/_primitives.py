@@ -127,7 +127,9 @@ singular_values_p = _rules.primitive("singular_values", _singular_values_impl)
 
 def _kept_impl(a, rtol, atol, *, method, tuning, target):
     plan = _plan(a, target, method, tuning)
-    kept = partial(ranks.kept_values, a, rtol, atol, values=partial(values_of_plan, plan=plan))
+    kept = partial(
+        ranks.kept_values, a, rtol, atol, values=partial(values_of_plan, plan=plan)
+    )
     if plan.rank_chunk is None:
         return kept()
 

@@ -9,10 +9,12 @@ import numpy as np
 from jax import Array
 from jax.sharding import AbstractMesh, Mesh
 
+from jaxpinv import _solver
 from jaxpinv._calculus import svd_jvp
 from jaxpinv._calculus.form import Outer
 from jaxpinv._factorization import damped_tsqr, svd, tsqr
 from jaxpinv._factors import Cutoff, Factors, Triplets, pseudo_inverse, truncate
+from jaxpinv._inputs import Inputs
 from jaxpinv._linalg import matmul, squared_norms
 from jaxpinv._mesh import Placement
 from jaxpinv._platform import chunking
@@ -20,7 +22,7 @@ from jaxpinv._platform import plan as plans
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT
 from jaxpinv._primitives import attach, pinv_form, pseudo_inverse_of
-from jaxpinv._solver import Promoted
+from jaxpinv._solver import FactoredMatrix, Promoted, Strategy
 
 
 def factor(
@@ -34,11 +36,6 @@ def factor(
     # Where the matrix is not finite, neither are the values.
     factors = truncate(found, Cutoff(rtol, atol), finite=jnp.ones_like(rtol, bool))
     return (*factors, pseudo_inverse(factors)) if with_pinv else factors
-
-
-def singular_values(a: Array, factors: Factors) -> Array:
-    """All singular values, descending, of a matrix that has these factors."""
-    return svd_jvp.triplets_of(a, *jax.lax.stop_gradient(factors[:3]))[1]
 
 
 class DampedRows(NamedTuple):
@@ -104,7 +101,27 @@ class DampedRows(NamedTuple):
         return self.unit[:, None].astype(self.factors.u.dtype)
 
 
-def factor_damped(place: Placement, given: Promoted, *, is_default: bool) -> DampedRows:
+def factorize(
+    place: Placement, inputs: Inputs, *, with_pinv: bool
+) -> FactoredMatrix | DampedRows:
+    """The matrix, factored where its rows lie, and what it is applied to."""
+    made = partial(factor, place, with_pinv=with_pinv)
+    strategy = Strategy(with_pinv=with_pinv, factor=made, caps_default=True)
+    if inputs.damp is None:
+        return _solver.factorize(inputs, strategy)
+    given = _solver.promote(inputs, strategy)
+    return _factor_damped(place, given, is_default=inputs.rtol is None)
+
+
+def singular_values(matrix: FactoredMatrix | DampedRows) -> Array:
+    """All singular values, descending, which change with the matrix."""
+    if isinstance(matrix, DampedRows):
+        return matrix.singular_values()
+    triplets = jax.lax.stop_gradient(matrix.factors[:3])
+    return svd_jvp.triplets_of(matrix.given.a, *triplets)[1]
+
+
+def _factor_damped(place: Placement, given: Promoted, *, is_default: bool) -> DampedRows:
     """A matrix with a damping, factored; `is_default` if there is no relative tolerance."""
     a, d, rtol = given.a, given.damping, given.rtol
     assert d is not None

@@ -19,8 +19,6 @@ from jaxpinv._factorization.tsqr import Axis
 from jaxpinv._inputs import Inputs, Tolerances, named_tolerances
 from jaxpinv._lstsq import LstsqResult
 from jaxpinv._mesh import Placement
-from jaxpinv._row_sharded import DampedRows
-from jaxpinv._solver import FactoredMatrix, Strategy, factorize, promote
 
 __all__ = ["lstsq", "pinv"]
 
@@ -93,6 +91,8 @@ def pinv(
             given it is that of the sharding of `a`, or the only axis. In `jit`, `grad` and
             other transformations the type of `a` has no axis unless that is explicit.
         return_rank: whether to return the rank as well.
+        damp: a damping, as in `jaxpinv.pinv`: one number, traced or not.
+        damp_scale: as in `jaxpinv.pinv`, a vector, `(n,)`.
 
     Returns:
         The pseudo-inverse, `(n, m)`, its columns divided over devices as the rows of `a`
@@ -117,7 +117,8 @@ def pinv(
     by n, and one sum of `n^2 + n` numbers over all devices. The singular values of an n by
     n matrix are taken on one of them while the others wait. A first derivative takes the
     products of `jaxpinv.pinv` with `m / p` rows and a sum of `n^2` numbers. No device
-    holds or sends an array of `m` rows. Several devices of one process that are threads of
+    holds or sends an array of `m` rows. With a damping each device takes n rows more in
+    these products, and sends what it sends without one. Several devices of one process that are threads of
     a CPU share the threads of its LAPACK: set `OPENBLAS_NUM_THREADS=1` there.
 
     Example:
@@ -141,8 +142,8 @@ def pinv(
     tolerances = _numbers(name, named_tolerances(name, rtol, rcond, atol))
     a = _inputs.as_matrices(name, a, hermitian=False)
     place = _mesh.find(name, a, mesh, axis)
-    damping = _damping_of(name, a, damp, damp_scale)
-    x, rank = _pinv(place, place.bring(a), *tolerances, *damping)
+    damping = _damping.of_one_matrix(name, (damp, damp_scale), a, _inputs.as_tolerance)
+    x, rank = _pinv(place, Inputs._make((place.bring(a), *tolerances, None, *damping)))
     return (x, rank) if return_rank else x
 
 
@@ -177,6 +178,8 @@ def lstsq(
         axis: as in `sharded.pinv`.
         return_singular_values: whether to return the singular values: if not, nothing is
             computed for them.
+        damp: a damping, as in `jaxpinv.lstsq`: one number, traced or not.
+        damp_scale: as in `jaxpinv.lstsq`, a vector, `(n,)`.
 
     Returns:
         Solution, `(n,)` or `(n, k)`, residuals, `()` or `(k,)`, rank and singular values,
@@ -219,10 +222,9 @@ def lstsq(
         raise ValueError(
             f"{name}: expected b to be a vector or a matrix, got shape {columns.shape}"
         )
-    arrays = (place.bring(x) for x in (a, columns))
-    damping = _damping_of(name, a, damp, damp_scale)
-    with_values = bool(return_singular_values)
-    found = _lstsq(place, with_values, *arrays, *tolerances, *damping)
+    damping = _damping.of_one_matrix(name, (damp, damp_scale), a, _inputs.as_tolerance)
+    inputs = Inputs._make((place.bring(a), *tolerances, place.bring(columns), *damping))
+    found = _lstsq(place, bool(return_singular_values), inputs)
     if jnp.ndim(b) == 1:
         solution, residuals, *others = found
         return LstsqResult(solution[:, 0], residuals[0], *others)
@@ -233,79 +235,40 @@ def lstsq(
 # not the devices, and only in a program may its shards then meet arrays that lie elsewhere,
 # such as cotangents.
 @partial(jax.jit, static_argnums=0)
-def _pinv(place: Placement, a: Array, *options: Array | None) -> tuple[Array, Array]:
-    """The pseudo-inverse, `(n, m)`, and the rank: see `_factorize` for the options."""
+def _pinv(place: Placement, inputs: Inputs) -> tuple[Array, Array]:
+    """The pseudo-inverse, `(n, m)`, and the rank."""
 
     def run(place: Placement, a: Array, *options: Array | None):
-        matrix = _factorize(place, a, None, *options, with_pinv=True)
+        matrix = _row_sharded.factorize(place, Inputs(a, *options), with_pinv=True)
         return place.put(matrix.pinv(), None, place.axis), matrix.rank()
 
+    a, *options = inputs
     a = place.put(a, place.axis, None)
     return place.run(run, (P(None, place.axis), P()), a, *options)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _lstsq(
-    place: Placement, with_values: bool, a: Array, b: Array, *options: Array | None
+    place: Placement, with_values: bool, inputs: Inputs
 ) -> tuple[Array, Array, Array, Array | None]:
     """Solution, `(n, k)`, residuals, `(k,)`, rank, and singular values, `(n,)`, or None."""
 
-    def run(place: Placement, a: Array, b: Array, *options: Array | None):
-        matrix = _factorize(place, a, b, *options, with_pinv=False)
+    def run(place: Placement, a: Array, *options: Array | None):
+        matrix = _row_sharded.factorize(place, Inputs(a, *options), with_pinv=False)
         b = matrix.columns
         x = matrix.solve(b)
         solution = place.put(x.astype(matrix.dtype))
         found = solution, matrix.residuals(b, x), matrix.rank()
         if not with_values:
             return *found, None
-        if isinstance(matrix, DampedRows):
-            values = matrix.singular_values()
-        else:
-            values = _row_sharded.singular_values(matrix.given.a, matrix.factors)
+        values = _row_sharded.singular_values(matrix)
         return *found, values.astype(jnp.finfo(matrix.dtype).dtype)
 
+    a, rtol, atol, b, *damping = inputs
+    assert b is not None
     a, b = (place.put(x, place.axis, None) for x in (a, b))
     specs = (*(P(),) * 3, P() if with_values else None)
-    return place.run(run, specs, a, b, *options)
-
-
-def _factorize(
-    place: Placement,
-    a: Array,
-    b: Array | None,
-    rtol: Array | None,
-    atol: Array | None,
-    damp: Array | None,
-    damp_scale: Array | None,
-    *,
-    with_pinv: bool,
-) -> FactoredMatrix | DampedRows:
-    """The matrix, factored where its rows lie, and what it is applied to."""
-    inputs = Inputs(a, rtol, atol, b, damp, damp_scale)
-    strategy = _strategy(place, with_pinv=with_pinv)
-    if damp is None:
-        return factorize(inputs, strategy)
-    given = promote(inputs, strategy)
-    return _row_sharded.factor_damped(place, given, is_default=rtol is None)
-
-
-def _damping_of(
-    function: str, a: Array, damp: ArrayLike | None, damp_scale: ArrayLike | None
-) -> tuple[Array | None, Array | None]:
-    """The damping, checked before it is traced: of one matrix."""
-    damped, scale = _damping.check(
-        function, (damp, damp_scale), a.shape[1], (), _inputs.as_tolerance
-    )
-    if _damping.batch_shape((), damped, scale):
-        expected = f"{function}: expected damp to be a number, and damp_scale of shape"
-        raise ValueError(f"{expected} ({a.shape[1]},), got more axes")
-    return damped, scale
-
-
-def _strategy(place: Placement, *, with_pinv: bool) -> Strategy:
-    """Every matrix is factored where its rows lie."""
-    factor = partial(_row_sharded.factor, place, with_pinv=with_pinv)
-    return Strategy(with_pinv=with_pinv, factor=factor, caps_default=True)
+    return place.run(run, specs, a, rtol, atol, b, *damping)
 
 
 def _numbers(function: str, tolerances: Tolerances) -> list[Array | None]:

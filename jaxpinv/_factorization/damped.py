@@ -93,7 +93,9 @@ def factor(
         return Factors(*map(select, factors, others)), select(x, y)
 
     shapes = jax.eval_shape(replaced, factors, x)
-    factors, x = jax.tree.map(lambda x, y: jnp.broadcast_to(x, y.shape), (factors, x), shapes)
+    factors, x = jax.tree.map(
+        lambda x, y: jnp.broadcast_to(x, y.shape), (factors, x), shapes
+    )
     return jax.lax.cond(jnp.any(is_zero), replaced, lambda *same: same, factors, x)
 
 
@@ -184,9 +186,7 @@ def by_rows(a: Array, d: Array, cutoff: Cutoff) -> Attempt:
     return Attempt(q, w, x, certified)
 
 
-def _refined(
-    a: Array, d: Array, found: Triplets, cutoff: Cutoff
-) -> tuple[Factors, Array]:
+def _refined(a: Array, d: Array, found: Triplets, cutoff: Cutoff) -> tuple[Factors, Array]:
     """Factors and inverse from singular triplets, with the errors of these taken away.
 
     Those of large dampings are relative to the damping, and not to the matrix. What is not
@@ -209,9 +209,7 @@ def _refined(
     return factors, jnp.where(here, y / unit, x)
 
 
-def _certified(
-    a: Array, norm: Array, w: Array, cutoff: Cutoff, converged: Array
-) -> Array:
+def _certified(a: Array, norm: Array, w: Array, cutoff: Cutoff, converged: Array) -> Array:
     """Whether nothing is truncated, of batch shape: without a cutoff nothing is."""
     is_above = certificate.certify_full_rank(a, norm, w, cutoff, converged)
     return converged & ((cutoff.above(norm) == 0) | is_above)
@@ -235,7 +233,7 @@ def _solve(
 
     Nothing is done for what `is_zero` chooses.
     """
-    m, n = a.shape[-2:]
+    m = a.shape[-2]
     batch = jnp.broadcast_shapes(a.shape[:-2], d.shape[:-1])
     shape = () if math.prod(batch) == 1 else (math.prod(batch),)
 
@@ -243,7 +241,11 @@ def _solve(
         own = x.shape[x.ndim - rank :]
         return jnp.reshape(jnp.broadcast_to(x, (*batch, *own)), (*shape, *own))
 
-    operands = (flat(a, 2), flat(d, 1), *(flat(largest_met(x, batch), 0) for x in cutoff))
+    operands = (
+        flat(a, 2),
+        flat(d, 1),
+        *(flat(largest_met(x, [*batch]), 0) for x in cutoff),
+    )
 
     def try_one(a: Array, d: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
         return _attempt(attempt, a, d, Cutoff(rtol, atol))

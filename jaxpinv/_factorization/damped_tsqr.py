@@ -9,7 +9,6 @@ others zeros.
 import functools
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,43 +21,27 @@ from jaxpinv._factorization.tsqr import Axis, Decompose, go_down, go_up, qr
 from jaxpinv._linalg import matmul, power_of_two
 
 
-class Damped(NamedTuple):
-    """Singular triplets of `[A T; D T]`, of which `U` has `m + p n` rows for p devices.
-
-    Attributes:
-        u: its rows divided over the devices.
-        s: `(n,)`.
-        v: `(n, n)`.
-        own: the singular values of `A`, descending, `(n,)`.
-        unit: the diagonal of `T`, `(n,)` or `(1,)`.
-    """
-
-    u: Array
-    s: Array
-    v: Array
-    own: Array
-    unit: Array
-
-
 @functools.cache
 def on(mesh: Mesh | AbstractMesh, axis: Axis, of_triangular: Decompose) -> Callable:
-    """Makes `Damped` of a matrix, its damping, `(n,)` or `(1,)`, and where `T` begins.
+    """Makes singular triplets of `[A T; D T]`, the values of `A`, and the diagonal of `T`.
 
-    `T` makes dampings that are larger than that, and than the matrix, about as large.
+    Of a matrix, its damping, `(n,)` or `(1,)`, and where `T` begins: it makes dampings that
+    are larger than that, and than the matrix, about as large. `U` has `m + p n` rows for p
+    devices.
     """
     by_rows = P(axis, None)
     mapped = jax.shard_map(
         partial(_decompose, axis=axis, of_triangular=of_triangular),
         mesh=mesh,
         in_specs=(by_rows, P(), P()),
-        out_specs=Damped(by_rows, P(), P(), P(), P()),
+        out_specs=(by_rows, P(), P(), P(), P()),
     )
     return jax.jit(mapped)
 
 
 @functools.cache
 def stack_on(mesh: Mesh | AbstractMesh, axis: Axis) -> Callable:
-    """Puts n rows, which all devices have, below those of the first one, zeros elsewhere."""
+    """Puts n rows, which all devices have, below those of the first, zeros elsewhere."""
     by_rows = P(axis, None)
     return jax.shard_map(
         partial(_stacked, axis=axis), mesh=mesh, in_specs=(by_rows, P()), out_specs=by_rows
@@ -85,7 +68,7 @@ def _stacked(rows: Array, below: Array, *, axis: Axis) -> Array:
 
 def _decompose(
     rows: Array, d: Array, begin: Array, *, axis: Axis, of_triangular: Decompose
-) -> Damped:
+) -> tuple[Array, ...]:
     """The same on one device, for its rows of the matrix."""
     # As in `tsqr`: LAPACK must not see an Inf.
     broken = jax.lax.psum(jnp.sum(~jnp.isfinite(rows), dtype=jnp.int32), axis) > 0
@@ -109,7 +92,7 @@ def _decompose(
     top = jnp.where(2 * jnp.min(below) > jnp.max(s), again, top)
     undefined = jnp.where(broken, jnp.nan, scale)
     u = jnp.concatenate([top, lower])
-    return Damped(u, s * undefined, v, own * undefined, unit)
+    return u, s * undefined, v, own * undefined, unit
 
 
 def _of_triangular(
