@@ -36,8 +36,10 @@ def _damped_factor_impl(
     def undamped(a: Array, cutoff: Cutoff) -> tuple[Factors, Array]:
         return auto.factor(a, *cutoff, decompose=decompose, trial=trial_of(own))
 
-    # Of singular triplets the filter makes the same without a damping.
-    needs_own = not everywhere and m >= n and (trial is not None or d.shape[-1] > 1)
+    # Of singular triplets the filter makes the same without a damping. Where the
+    # partitioner divides the batch, all devices would wait for the answer.
+    needs_own = trial is not None or d.shape[-1] > 1
+    needs_own = needs_own and not everywhere and m >= n and target.is_whole
     factors, x = damped.factor(
         a,
         d,

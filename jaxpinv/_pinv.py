@@ -92,13 +92,11 @@ def pinv(
             none is truncated. "auto" does as "direct" where that repays its compilation in
             about a thousand calls, and else as "svd".
         return_rank: whether to return the rank as well.
-        damp: with a damping the result is $(A^H A + D^2)^{-1} A^H$, with
-            $D = \mathrm{damp} \cdot \mathrm{diag}(\mathrm{damp\_scale})$: the first m columns
-            of `pinv` of A with the rows of D below. Each singular value counts as
-            $s_i / (s_i^2 + d^2)$ instead of $1 / s_i$ if all unknowns have the damping d. A
-            number or an array that broadcasts against the batch shape, in the unit of `a`,
-            traced or not, not negative. With 0 a matrix has its pseudo-inverse, as without
-            `damp`.
+        damp: with a damping the result is $(A^H A + D^2)^{-1} A^H$, with $D$ the diagonal
+            matrix of `damp * damp_scale`: the first m columns of `pinv` of $[A; D]$. If all
+            unknowns have the damping d, $1 / s_i$ becomes $s_i / (s_i^2 + d^2)$. A number
+            or an array that broadcasts against the batch shape, in the unit of `a`, traced
+            or not, not negative. With 0 a matrix has its pseudo-inverse, as without it.
         damp_scale: a factor of the damping of each unknown, `(..., n)`, traced or not, not
             negative, 0 for an unknown that is not damped. Ones by default.
 
@@ -129,7 +127,8 @@ def pinv(
     values that are not zero are truncated; repeated singular values and zero matrices are
     no exceptions. Where the rank changes the pseudo-inverse jumps, and the derivative is
     that of the rank that was found. Damped, it does not jump: value and derivatives, in
-    `damp` and `damp_scale` too, exist at every matrix, as long as every unknown is damped. With `hermitian=True` tangents and gradients are
+    `damp` and `damp_scale` too, exist at every matrix, as long as
+    every unknown is damped. With `hermitian=True` tangents and gradients are
     Hermitian, to rounding. Tolerances have derivative zero.
 
     **Cost.** With `method="direct"` a matrix is first factored without singular values, and

@@ -118,8 +118,9 @@ def pinv(
     n matrix are taken on one of them while the others wait. A first derivative takes the
     products of `jaxpinv.pinv` with `m / p` rows and a sum of `n^2` numbers. No device
     holds or sends an array of `m` rows. With a damping each device takes n rows more in
-    these products, and sends what it sends without one. Several devices of one process that are threads of
-    a CPU share the threads of its LAPACK: set `OPENBLAS_NUM_THREADS=1` there.
+    these products, and sends what it sends without one. Several devices of one process that
+    are threads of a CPU share the threads of its LAPACK: set `OPENBLAS_NUM_THREADS=1`
+    there.
 
     Example:
         >>> import jax

@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxpinv._factorization import auto, certificate, gram_schmidt
 from jaxpinv._factorization.auto import Decompose, Trial
-from jaxpinv._factorization.cholesky_qr import inverse_square_root
+from jaxpinv._factorization.cholesky_qr import SMALLEST_PIVOT, inverse_square_root
 from jaxpinv._factorization.full_rank import Attempt
 from jaxpinv._factorization.triangular import orthonormalizer
 from jaxpinv._factors import (
@@ -30,7 +30,9 @@ from jaxpinv._linalg import (
     finite_or_zero,
     matmul,
     power_of_two,
+    transpose,
 )
+from jaxpinv._shapes import prepend_axes
 
 #: Makes an attempt of scaled matrices, their dampings and tolerances.
 Factor = Callable[[Array, Array, Cutoff], Attempt]
@@ -123,7 +125,13 @@ def top_inverse(factors: Factors, m: int) -> Array:
 
 def augment(a: Array, d: Array) -> Array:
     """The matrices `[A; D]`, `(..., m + n, n)`."""
-    return stacked(a, d[..., None, :].astype(a.dtype) * jnp.eye(a.shape[-1], dtype=a.dtype))
+    return stacked(a, _diagonal(d, a))
+
+
+def _diagonal(d: Array, a: Array) -> Array:
+    """Diagonal matrices of as many columns as `a` has, in its dtype."""
+    one = jnp.eye(a.shape[-1], dtype=a.dtype)
+    return d[..., None, :].astype(a.dtype) * prepend_axes(one, d.ndim + 1)
 
 
 def unit_of(d: Array, largest: Array, begin: Array) -> Array:
@@ -155,12 +163,21 @@ def by_gram(a: Array, d: Array, cutoff: Cutoff, *, width: int) -> Attempt:
 
     As `cholesky_qr.factor`, without the products of the rows of `D`.
     """
-    squares = jnp.square(d)[..., None, :].astype(a.dtype)
-    gram = matmul(adjoint(a), a) + squares * jnp.eye(a.shape[-1], dtype=a.dtype)
+    gram = matmul(adjoint(a), a) + _diagonal(jnp.square(d), a)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
     first = orthonormalizer(gram, width=width)
-    q, w, x, converged = orthonormalized(a, d, first)
-    return Attempt(q, w, x, _certified(a, norm, w, cutoff, converged))
+    pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
+    least = SMALLEST_PIVOT * float(jnp.finfo(a.dtype).eps) ** 0.5
+    possible = ~certificate.rules_out_full_rank(a, norm, pivots, cutoff, least)
+
+    def orthonormalize(first: Array) -> tuple[Array, ...]:
+        q, w, x, converged = orthonormalized(a, d, first)
+        return q, w, x, possible & _certified(a, norm, w, cutoff, converged)
+
+    def give_up(first: Array) -> tuple[Array, ...]:
+        return augment(a, d), first, transpose(a), possible
+
+    return Attempt(*jax.lax.cond(jnp.any(possible), orthonormalize, give_up, first))
 
 
 def orthonormalized(a: Array, d: Array, first: Array) -> tuple[Array, ...]:
