@@ -155,7 +155,7 @@ def factorize(inputs: Inputs, strategy: Strategy) -> DampedMatrix:
     d = d * unit
     *found, x = damped_factor_p.bind(
         *map(jax.lax.stop_gradient, (b, d, rtol, atol)),
-        everywhere=strategy.is_damped,
+        everywhere=strategy.is_damped and not given.truncates,
         hermitian=strategy.hermitian,
         method=strategy.method,
         tuning=strategy.tuning,

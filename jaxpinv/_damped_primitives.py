@@ -46,7 +46,7 @@ def _damped_factor_impl(
         Cutoff(rtol, atol),
         decompose=decompose,
         of_augmented=_decompose(augmented, hermitian=False),
-        attempt=_attempt(plan, tuning),
+        attempt=_attempt(plan, truncates=not everywhere),
         trial=trial,
         undamped=undamped if needs_own else None,
     )
@@ -63,13 +63,13 @@ def _decompose(plan: Plan, *, hermitian: bool):
     )
 
 
-def _attempt(plan: Plan, tuning: Tuning) -> Factor | None:
+def _attempt(plan: Plan, *, truncates: bool) -> Factor | None:
     """The factorization without singular values that is tried, if any."""
     if plan.full_rank is None:
         return None
     if plan.full_rank == "gram_schmidt":
         return damped.by_rows
-    return partial(damped.by_gram, width=tuning.columns)
+    return partial(damped.by_gram, truncates=truncates)
 
 
 damped_factor_p = _rules.primitive(

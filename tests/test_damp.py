@@ -214,12 +214,12 @@ class TestWithoutDamping:
 
     def test_a_known_zero_is_no_other_program(self, rng):
         a = gaussian(rng, (4, 3))
-        plain, zero = (
-            str(jax.make_jaxpr(partial(jaxpinv.pinv, damp=d))(a)) for d in (None, 0)
+        plain, zero, damped = (
+            str(jax.make_jaxpr(partial(jaxpinv.pinv, damp=d))(a)) for d in (None, 0, 1)
         )
         assert zero == plain
         assert "damped" not in plain
-        assert "damped" in str(jax.make_jaxpr(partial(jaxpinv.pinv, damp=1))(a))
+        assert "damped" in damped
 
 
 class TestCutoff:
@@ -343,7 +343,7 @@ class TestTransformations:
         (
             {"damp": 1.0, "damp_scale": 1.0},
             ValueError,
-            "pinv: expected damp_scale of shape (..., 3), one for each unknown, got shape ()",
+            "pinv: expected damp_scale of shape (..., 3), one for each unknown, got",
         ),
         (
             {"damp": 1.0, "damp_scale": -np.ones(3)},

@@ -28,6 +28,7 @@ from jaxpinv._factors import (
 from jaxpinv._linalg import (
     adjoint,
     finite_or_zero,
+    identity,
     matmul,
     power_of_two,
     transpose,
@@ -158,21 +159,24 @@ def stacked(x: Array, y: Array) -> Array:
     return jnp.concatenate([x, y], axis=-2)
 
 
-def by_gram(a: Array, d: Array, cutoff: Cutoff, *, width: int) -> Attempt:
+def by_gram(a: Array, d: Array, cutoff: Cutoff, *, truncates: bool) -> Attempt:
     """By a Cholesky factor of `A^H A + D^2`, made orthonormal.
 
-    As `cholesky_qr.factor`, without the products of the rows of `D`.
+    As `cholesky_qr.factor`, without the products of the rows of `D`. If the cutoff is zero
+    and `truncates` False no norm is looked at.
     """
     gram = matmul(adjoint(a), a) + _diagonal(jnp.square(d), a)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
-    first = orthonormalizer(gram, width=width)
+    first = orthonormalizer(gram, width=gram.shape[-1])
     pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
     least = SMALLEST_PIVOT * float(jnp.finfo(a.dtype).eps) ** 0.5
     possible = ~certificate.rules_out_full_rank(a, norm, pivots, cutoff, least)
 
     def orthonormalize(first: Array) -> tuple[Array, ...]:
         q, w, x, converged = orthonormalized(a, d, first)
-        return q, w, x, possible & _certified(a, norm, w, cutoff, converged)
+        if truncates:
+            converged = _certified(a, norm, w, cutoff, converged)
+        return q, w, x, possible & converged
 
     def give_up(first: Array) -> tuple[Array, ...]:
         return augment(a, d), first, transpose(a), possible
@@ -188,11 +192,15 @@ def orthonormalized(a: Array, d: Array, first: Array) -> tuple[Array, ...]:
         and whether `W` was good enough, of batch shape.
     """
     top, bottom = matmul(a, first), d[..., :, None].astype(a.dtype) * first
-    second, converged = inverse_square_root(
-        matmul(adjoint(top), top) + matmul(adjoint(bottom), bottom)
-    )
+    gram = matmul(adjoint(top), top) + matmul(adjoint(bottom), bottom)
+    second, converged = inverse_square_root(gram)
     w = matmul(first, second)
-    x = matmul(matmul(w, second), adjoint(top))
+    # The power series of the inverse, as far as that of the root: of two products, where
+    # `W second` would take one more. The compiler has the square already.
+    e = gram - identity(gram)
+    square = matmul(e, e)
+    inverse = identity(gram) - e + matmul(square, identity(gram) - e + square)
+    x = matmul(matmul(first, inverse), adjoint(top))
     return stacked(matmul(top, second), matmul(bottom, second)), w, x, converged
 
 

@@ -72,8 +72,8 @@ def _decompose(
     """The same on one device, for its rows of the matrix."""
     # As in `tsqr`: LAPACK must not see an Inf.
     broken = jax.lax.psum(jnp.sum(~jnp.isfinite(rows), dtype=jnp.int32), axis) > 0
-    broken |= ~jnp.all(jnp.isfinite(d))
-    rows, d = jnp.where(broken, 0, rows), jnp.where(broken, 0, d)
+    rows, defined = jnp.where(broken, 0, rows), jnp.all(jnp.isfinite(d))
+    d = jnp.where(defined, d, 0)
     largest = jax.lax.pmax(jnp.max(jnp.abs(rows), initial=0), axis)
     unit = damped.unit_of(d, largest, begin)
     scale = power_of_two(jnp.maximum(largest, jnp.max(d * unit)))
@@ -90,9 +90,9 @@ def _decompose(
     divisor = jnp.where(s == 0, 1, s)[None, :].astype(rows.dtype)
     again = matmul(rows * unit[None, :].astype(rows.dtype), v) / divisor
     top = jnp.where(2 * jnp.min(below) > jnp.max(s), again, top)
-    undefined = jnp.where(broken, jnp.nan, scale)
-    u = jnp.concatenate([top, lower])
-    return u, s * undefined, v, own * undefined, unit
+    own = own * jnp.where(broken, jnp.nan, scale)
+    s = s * jnp.where(broken | ~defined, jnp.nan, scale)
+    return jnp.concatenate([top, lower]), s, v, own, unit
 
 
 def _of_triangular(
