@@ -175,7 +175,10 @@ def by_gram(a: Array, d: Array, cutoff: Cutoff, *, truncates: bool) -> Attempt:
     def orthonormalize(first: Array) -> tuple[Array, ...]:
         q, w, x, converged = orthonormalized(a, d, first)
         if truncates:
-            converged = _certified(a, norm, w, cutoff, converged)
+            # Where it has converged `W` is no longer than this, and `W` itself need not be
+            # there for a value.
+            longer = 1.05 * first
+            converged = _certified(a, norm, longer, cutoff, converged)
         return q, w, x, possible & converged
 
     def give_up(first: Array) -> tuple[Array, ...]:
