@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxpinv._calculus import svd_jvp
+from jaxpinv._calculus import damped, svd_jvp
 from jaxpinv._calculus.form import Outer
-from jaxpinv._damped_primitives import damped_factor_p, damped_inverse_of, values_p
+from jaxpinv._damped_primitives import damped_factor_p, top_inverse_of, values_p
 from jaxpinv._factorization.damped import augment, unit_of
 from jaxpinv._factors import Factors, off_corange, off_range
 from jaxpinv._inputs import Inputs
@@ -34,6 +34,7 @@ class DampedMatrix(NamedTuple):
         factors: those of `[B; D]`, where B is `A T`, or `A^H` if that is what was factored.
         unit: the diagonal of T, `(..., n)`, or `(..., 1)`.
         x: the first columns of the pseudo-inverse of `[B; D]`.
+        changing: B and the diagonal of D.
         strategy: how they were factored.
     """
 
@@ -41,6 +42,7 @@ class DampedMatrix(NamedTuple):
     factors: Factors
     unit: Array
     x: Array
+    changing: tuple[Array, Array]
     strategy: Strategy
 
     @property
@@ -56,7 +58,7 @@ class DampedMatrix(NamedTuple):
 
     def pinv(self) -> Array:
         """The damped inverse, `(..., n, m)`, in the dtype of the results."""
-        x = damped_inverse_of(self.factors, self.x, self.strategy.tuning)
+        x = self._inverse()
         x = adjoint(x) if _by_adjoint(self.given) else x * self._unit()
         return x.astype(self.dtype)
 
@@ -86,11 +88,11 @@ class DampedMatrix(NamedTuple):
         # What is damped, without the difference of two numbers that are nearly equal.
         assert self.given.damping is not None
         d = self.given.damping[..., :, None].astype(x.dtype)
-        damped = self._solve(_padded(d * x, 0, m))
-        if self.strategy.is_damped:
-            return damped
+        lower = self._solve(_padded(d * x, 0, m))
+        if self.strategy.is_damped and not self.given.truncates:
+            return lower
         unit = self._unit()
-        exact = unit * off_corange(self.factors, x / unit) + damped
+        exact = unit * off_corange(self.factors, x / unit) + lower
         return with_tangent_of(jnp.where(undefined, jnp.nan, exact), formula)
 
     def singular_values(self) -> Array:
@@ -108,6 +110,16 @@ class DampedMatrix(NamedTuple):
         method, tuning = self.strategy.method, self.strategy.tuning
         kept = kept_p.bind(*self.given.tall(), method=method, tuning=tuning)
         return self._in_batch(jnp.sum(kept, axis=-1, dtype=int), 0)
+
+    def _inverse(self) -> Array:
+        """The damped inverse of what was factored."""
+        if self.given.truncates or not self.strategy.is_damped:
+            return top_inverse_of(self.factors, self.x, self.strategy.tuning)
+        # `[A; D]` has full rank, so that a derivative need not look at its rows.
+        _, s, v, *_ = map(jax.lax.stop_gradient, self.factors)
+        half = v / s[..., None, :].astype(v.dtype)
+        p = matmul(half, adjoint(half))
+        return damped.inverse_of(self.x, p, *self.changing)
 
     def _unit(self) -> Array:
         """`T` as a factor of rows, `(..., n, 1)`."""
@@ -161,7 +173,7 @@ def factorize(inputs: Inputs, strategy: Strategy) -> DampedMatrix:
         tuning=strategy.tuning,
     )
     factors = attach(Factors(*found), augment(b, d))
-    return DampedMatrix(given, factors, unit, x, strategy)
+    return DampedMatrix(given, factors, unit, x, (b, d), strategy)
 
 
 def _by_adjoint(given: Promoted) -> bool:

@@ -87,19 +87,19 @@ def _values_impl(a, *, method: Method, tuning, target):
 values_p = _rules.primitive("values", _values_impl)
 
 
-# damped_inverse_of: the first columns of a pseudo-inverse that factors have
+# top_inverse_of: the first columns of a pseudo-inverse that factors have
 
 
-def damped_inverse_of(factors: Factors, x: Array, tuning: Tuning) -> Array:
+def top_inverse_of(factors: Factors, x: Array, tuning: Tuning) -> Array:
     """The first m columns `x` of a pseudo-inverse, which change with its matrix."""
-    [x] = damped_inverse_of_p.bind(x, *factors, tuning=tuning)
+    [x] = top_inverse_of_p.bind(x, *factors, tuning=tuning)
     return x
 
 
-def _damped_inverse_of_change(results, primals, e, *, tuning):
+def _top_inverse_of_change(results, primals, e, *, tuning):
     _, *factors = primals
     change = pinv_form(factors, [None, e], truncates=True, tuning=tuning)
     return [jax.lax.slice_in_dim(change, 0, results[0].shape[-1], axis=-1)]
 
 
-damped_inverse_of_p = _rules.attached("damped_inverse_of", 1, 1, _damped_inverse_of_change)
+top_inverse_of_p = _rules.attached("top_inverse_of", 1, 1, _top_inverse_of_change)

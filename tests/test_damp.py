@@ -153,6 +153,42 @@ def test_derivatives_exist_where_the_rank_changes(
         assert abs(along - pair(ct, known)) <= 1e-9 * np.sum(np.abs(ct * known))
 
 
+@pytest.mark.slow_unless("svd-tall-deficient-complex-scaled")
+@pytest.mark.parametrize("is_scaled", [False, True], ids=["one", "scaled"])
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("method", ["svd", "direct"])
+def test_derivatives_with_a_known_damping(rng, method, shape, spectrum, dtype, is_scaled):
+    # That no unknown is without damping is then known, and the rule is another one.
+    a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
+    scale = np.linspace(0.5, 2, shape[1]) if is_scaled else None
+    d = 0.7 * (np.ones(shape[1]) if scale is None else scale)
+    ct = gaussian(rng, shape[::-1], dtype)
+
+    def f(a):
+        return jaxpinv.pinv(a, damp=0.7, damp_scale=scale, method=method)
+
+    def first(a):
+        return jax.jvp(f, (a,), (e,))[1]
+
+    def gradient(a):
+        return jax.vjp(f, a)[1](ct)[0]
+
+    @jax.jit
+    def derivatives(a):
+        second = jax.jvp(first, (a,), (e,))[1]
+        return first(a), second, *jax.jvp(gradient, (a,), (e,))
+
+    assert "pinv_form" not in str(jax.make_jaxpr(derivatives)(a))
+    *found, slope, curvature = derivatives(a)
+    for order, y in enumerate(found, 1):
+        exact = damping_oracle.derivative(a, d, e, 0 * d, order)
+        assert relative_error(y, exact) <= 1e-9
+        size = 1e-9 * np.sum(np.abs(ct * exact))
+        assert abs(pair([slope, curvature][order - 1], e) - pair(ct, exact)) <= size
+
+
 @pytest.mark.slow_unless("float32-svd-20x6-6-|float64-direct-9x9-4-")
 @pytest.mark.parametrize("is_scaled", [False, True], ids=["one", "scaled"])
 @pytest.mark.parametrize(("m", "n", "rank"), [(20, 6, 6), (9, 9, 9), (6, 9, 6), (9, 9, 4)],

@@ -113,14 +113,14 @@ def test_devices_send_no_more_than_without_it(kind, scale):
     plain = collectives(jax.jit(f).lower(*arrays).compile())
     damped = jax.jit(partial(f, damp_scale=scale)).lower(*arrays, damp=0.3).compile()
     assert sorted(collectives(damped)) == sorted(plain)
-    assert "f64[48,3]" not in damped.as_text()
+    assert "f64[48,3]" not in str(damped.as_text())
 
 
 def test_a_batch_of_dampings_is_refused():
     a = put(np.zeros((M, N)))
-    for damping in ({"damp": np.ones(1)}, {"damp": 1.0, "damp_scale": np.ones((1, N))}):
+    for damp, scale in ((np.ones(1), None), (1.0, np.ones((1, N)))):
         with pytest.raises(ValueError, match=r"sharded.pinv: expected damp to be a number"):
-            sharded.pinv(a, **damping)
+            sharded.pinv(a, damp=damp, damp_scale=scale)
 
 
 def test_nan_anywhere_gives_nan(rng):
