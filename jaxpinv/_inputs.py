@@ -8,7 +8,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv import _tolerances
+from jaxpinv import _damping, _tolerances
+from jaxpinv._damping import Damping
 from jaxpinv._platform.plan import Method as Method
 from jaxpinv._tolerances import is_known
 
@@ -34,12 +35,16 @@ class Inputs(NamedTuple):
         rtol: of any shape that broadcasts against the batch, or None for the default.
         atol: the same, or None for zero.
         columns: a vector or `(..., length, k)`, if there is one.
+        damp: of any shape that broadcasts against the batch, or None.
+        damp_scale: `(..., n)`, or None for ones.
     """
 
     a: Array
     rtol: Array | None
     atol: Array | None
     columns: Array | None
+    damp: Array | None = None
+    damp_scale: Array | None = None
 
 
 def named_tolerances(
@@ -69,6 +74,7 @@ def prepare(
     hermitian: bool,
     method: Method = "auto",
     columns: Columns | None = None,
+    damping: Damping = (None, None),
     stacklevel: int = 3,
 ) -> Inputs:
     """The arguments of a public function, checked. Nothing is computed.
@@ -83,6 +89,7 @@ def prepare(
         method: "auto", "direct" or "svd".
         columns: name and value of what is multiplied, a vector or `(..., length, k)`, and
             what of the matrix its length is the number of.
+        damping: `damp` and `damp_scale`.
         stacklevel: that of the caller of the public function, counted from here.
     """
     check_method(function, method)
@@ -93,14 +100,16 @@ def prepare(
         if value is not None
     }
     batch = batch_shape(function, a, given)
+    damp, scale = _damping.check(function, damping, a.shape[-1], batch, as_tolerance)
+    batch = _damping.batch_shape(batch, damp, scale)
     rtol, atol = (given.get(name) for name in tolerances)
     x = None
     if columns is not None:
         name, value, along = columns
         length = a.shape[{"rows": -2, "columns": -1}[along]]
         x = as_vector_or_columns(function, name, value, length, batch)
-    inputs = Inputs(a, rtol, atol, x)
-    if rtol is None:
+    inputs = Inputs(a, rtol, atol, x, damp, scale)
+    if rtol is None and damp is None:
         *_, atol = tolerances.values()
         _tolerances.warn_if_large(function, a, x, atol, stacklevel)
     return inputs

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxpinv import _damped
+from jaxpinv._damping import is_everywhere
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
 from jaxpinv._solver import Strategy, compiled, factorize
 
@@ -40,6 +42,8 @@ def lstsq(
     rcond: ArrayLike | None = None,
     method: Method = "auto",
     return_singular_values: bool = True,
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> LstsqResult:
     r"""Least-squares solution of minimum norm, `pinv(a) @ b`, without forming `pinv(a)`.
 
@@ -62,6 +66,9 @@ def lstsq(
         rcond: as in `pinv`.
         method: as in `pinv`.
         return_singular_values: whether to compute the singular values.
+        damp: as in `pinv`. The solution then minimizes $\|b - A x\|^2 + \|D x\|^2$: ridge
+            regression, Tikhonov regularization, or a step of Levenberg and Marquardt.
+        damp_scale: as in `pinv`, for instance 0 for an intercept.
 
     Returns:
         The solution, residuals, rank and singular values, in the order of PyTorch. With
@@ -69,7 +76,9 @@ def lstsq(
         depend on those of the arguments alone: unlike in NumPy and PyTorch the residuals
         are there for every rank and shape. A matrix that is not finite gives NaN and rank
         0, and a column of `b` that is not finite one of NaN; all others stay as they are.
-        So does a finite matrix on which LAPACK gives up, as in `pinv`.
+        So does a finite matrix on which LAPACK gives up, as in `pinv`. With a damping
+        residuals, rank and singular values are still those of `a` alone, and the rank is
+        found as by `matrix_rank`.
 
     Raises:
         TypeError: if an argument is not numeric or a tolerance is not real.
@@ -109,18 +118,24 @@ def lstsq(
         SIAM J. Numer. Anal. 10 (1973) 413-432, eq. 4.12, for the derivative.
     """
     tolerances = named_tolerances("lstsq", rtol, rcond, atol)
-    columns = ("b", b, "rows")
+    damping = (damp, damp_scale)
     inputs = prepare(
-        "lstsq", a, tolerances, hermitian=hermitian, method=method, columns=columns
+        "lstsq",
+        a,
+        tolerances,
+        hermitian=hermitian,
+        method=method,
+        columns=("b", b, "rows"),
+        damping=damping,
     )
-    strategy = Strategy(bool(hermitian), method)
+    strategy = Strategy(bool(hermitian), method, is_damped=is_everywhere(damping))
     return _lstsq(inputs, strategy=strategy, with_values=bool(return_singular_values))
 
 
 @partial(compiled, options=("strategy", "with_values"))
 def _lstsq(inputs: Inputs, *, strategy: Strategy, with_values: bool) -> LstsqResult:
     """The result, compiled once for every shape, its singular values if wanted."""
-    matrix = factorize(inputs, strategy)
+    matrix = (factorize if inputs.damp is None else _damped.factorize)(inputs, strategy)
     b = matrix.columns
     x = matrix.solve(b)
     residuals = matrix.residuals(b, x)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv import _rules
+from jaxpinv import _damped, _rules
+from jaxpinv._damping import is_everywhere
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
 from jaxpinv._linalg import matmul
 from jaxpinv._primitives import complement_p
@@ -36,6 +37,8 @@ def null_projection(
     atol: ArrayLike | None = None,
     rcond: ArrayLike | None = None,
     method: Method = "auto",
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> Array:
     r"""Orthogonal projection of vectors onto the null space, `(I - pinv(a) @ a) @ x`.
 
@@ -52,6 +55,9 @@ def null_projection(
         atol: as in `pinv`.
         rcond: as in `pinv`.
         method: as in `pinv`.
+        damp: as in `pinv`. The result is then $x - A_D^+ A x$ with the damped inverse: no
+            projection, but it does not jump where the rank changes.
+        damp_scale: as in `pinv`.
 
     Returns:
         The projections, in the shape of `x` but for the batch, which broadcasts, and in the
@@ -80,23 +86,25 @@ def null_projection(
         multibody mechanisms", IEEE Trans. Syst. Man Cybern. 7 (1977) 868-871.
     """
     tolerances = named_tolerances("null_projection", rtol, rcond, atol)
-    columns = ("x", x, "columns")
+    damping = (damp, damp_scale)
     inputs = prepare(
         "null_projection",
         a,
         tolerances,
         hermitian=hermitian,
         method=method,
-        columns=columns,
+        columns=("x", x, "columns"),
+        damping=damping,
     )
-    return _null_projection(inputs, strategy=Strategy(bool(hermitian), method))
+    strategy = Strategy(bool(hermitian), method, is_damped=is_everywhere(damping))
+    return _null_projection(inputs, strategy=strategy)
 
 
 @partial(compiled, options=("strategy",))
 def _null_projection(inputs: Inputs, *, strategy: Strategy) -> Array:
     """The projections, compiled once for every shape."""
-    matrix = factorize(inputs, strategy)
-    projected = matrix.null_projection(matrix.columns)
+    matrix = (factorize if inputs.damp is None else _damped.factorize)(inputs, strategy)
+    projected = matrix.null_projection(matrix.columns).astype(matrix.dtype)
     is_vector = inputs.columns is not None and inputs.columns.ndim == 1
     return projected[..., 0] if is_vector else projected
 

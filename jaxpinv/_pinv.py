@@ -7,6 +7,8 @@ from typing import Literal, overload
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxpinv import _damped
+from jaxpinv._damping import is_everywhere
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
 from jaxpinv._solver import Strategy, compiled, factorize
 
@@ -21,6 +23,8 @@ def pinv(
     rcond: ArrayLike | None = None,
     method: Method = "auto",
     return_rank: Literal[False] = False,
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> Array: ...
 @overload
 def pinv(
@@ -32,6 +36,8 @@ def pinv(
     rcond: ArrayLike | None = None,
     method: Method = "auto",
     return_rank: Literal[True],
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> tuple[Array, Array]: ...
 @overload
 def pinv(
@@ -43,6 +49,8 @@ def pinv(
     rcond: ArrayLike | None = None,
     method: Method = "auto",
     return_rank: bool = False,
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> Array | tuple[Array, Array]: ...
 def pinv(
     a: ArrayLike,
@@ -53,6 +61,8 @@ def pinv(
     rcond: ArrayLike | None = None,
     method: Method = "auto",
     return_rank: bool = False,
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> Array | tuple[Array, Array]:
     r"""Moore-Penrose pseudo-inverse of a matrix or of a batch of matrices.
 
@@ -82,6 +92,13 @@ def pinv(
             none is truncated. "auto" does as "direct" where that repays its compilation in
             about a thousand calls, and else as "svd".
         return_rank: whether to return the rank as well.
+        damp: with a damping the result is $(A^H A + D^2)^{-1} A^H$, with $D$ the diagonal
+            matrix of `damp * damp_scale`: the first m columns of `pinv` of $[A; D]$. If all
+            unknowns have the damping d, $1 / s_i$ becomes $s_i / (s_i^2 + d^2)$. A number
+            or an array that broadcasts against the batch shape, in the unit of `a`, traced
+            or not, not negative. With 0 a matrix has its pseudo-inverse, as without it.
+        damp_scale: a factor of the damping of each unknown, `(..., n)`, traced or not, not
+            negative, 0 for an unknown that is not damped. Ones by default.
 
     Returns:
         The pseudo-inverses, `(..., n, m)`, in the floating dtype of `a`; the tolerances
@@ -99,11 +116,19 @@ def pinv(
             tolerance is negative and not traced, shapes do not broadcast, `hermitian`
             matrices are not square, or `method` is not one of the three.
 
+    **Damping.** Where every unknown is damped no singular value is truncated by default;
+    tolerances that are given refer to `[A; D]`. Where some unknowns are not damped the
+    default is the usual one, and a damping larger than the largest element of the matrix
+    does not raise it. The rank is that of `a`. A damping that is tiny beside a matrix of
+    deficient rank amplifies the rounding of its zeros, `eps * s_1 / d^2`.
+
     **Differentiability.** In `a`, to every order and in both modes, wherever no singular
     value sits on the cutoff. The derivative is that of the function above, also where
     values that are not zero are truncated; repeated singular values and zero matrices are
     no exceptions. Where the rank changes the pseudo-inverse jumps, and the derivative is
-    that of the rank that was found. With `hermitian=True` tangents and gradients are
+    that of the rank that was found. Damped, it does not jump: value and derivatives, in
+    `damp` and `damp_scale` too, exist at every matrix, as long as
+    every unknown is damped. With `hermitian=True` tangents and gradients are
     Hermitian, to rounding. Tolerances have derivative zero.
 
     **Cost.** With `method="direct"` a matrix is first factored without singular values, and
@@ -126,7 +151,10 @@ def pinv(
     program is compiled once for every shape, dtype and set of options. A first derivative
     of tall matrices takes four products of `2 m n^2` flops, or two if the matrices are
     square and all proven, and keeps `m n + n^2 + 2 n + 1` numbers. A second one takes the
-    flops of some twenty such products, a third of some ninety.
+    flops of some twenty such products, a third of some ninety. With a damping a Cholesky
+    factorization of `A^H A + D^2` is tried, with one correction of its error, where
+    "direct" tries one, and singular values of `a` are the other way, or of `[A; D]` with
+    `damp_scale`. Derivatives take the products of `m + n` rows.
 
     Example:
         >>> import jax.numpy as jnp
@@ -143,8 +171,13 @@ def pinv(
         the derivative.
     """
     tolerances = named_tolerances("pinv", rtol, rcond, atol)
-    inputs = prepare("pinv", a, tolerances, hermitian=hermitian, method=method)
-    strategy = Strategy(bool(hermitian), method, with_pinv=True)
+    damping = (damp, damp_scale)
+    inputs = prepare(
+        "pinv", a, tolerances, hermitian=hermitian, method=method, damping=damping
+    )
+    strategy = Strategy(
+        bool(hermitian), method, with_pinv=True, is_damped=is_everywhere(damping)
+    )
     x, rank = _pinv(inputs, strategy=strategy, with_rank=bool(return_rank))
     return (x, rank) if return_rank else x
 
@@ -200,5 +233,5 @@ def _pinv(
     inputs: Inputs, *, strategy: Strategy, with_rank: bool
 ) -> tuple[Array, Array | None]:
     """The pseudo-inverse, and the rank if wanted, compiled once for every shape."""
-    matrix = factorize(inputs, strategy)
+    matrix = (factorize if inputs.damp is None else _damped.factorize)(inputs, strategy)
     return matrix.pinv(), matrix.rank() if with_rank else None

@@ -41,8 +41,15 @@ _FACTORS = len(Factors._fields)
 
 def _plan(a: Array, target: Target, method: Method, tuning: Tuning = DEFAULT) -> Plan:
     """The plan for a batch of matrices."""
+    return plan_of(a.shape, a, target, method, tuning)
+
+
+def plan_of(
+    shape: tuple, a: Array, target: Target, method: Method, tuning: Tuning = DEFAULT
+) -> Plan:
+    """The plan for a batch of that shape, of the dtype of `a`."""
     return plans.factorization(
-        a.shape, target, is_complex=jnp.iscomplexobj(a), method=method, tuning=tuning
+        shape, target, is_complex=jnp.iscomplexobj(a), method=method, tuning=tuning
     )
 
 
@@ -57,11 +64,11 @@ def _factor_impl(a, rtol, atol, *, hermitian, method, with_pinv, tuning, target)
         calls=partial(chunking.in_calls, plan.svd_call),
         retries=plan.retries,
     )
-    factors, x = auto.factor(a, rtol, atol, decompose=decompose, trial=_trial(plan))
+    factors, x = auto.factor(a, rtol, atol, decompose=decompose, trial=trial_of(plan))
     return (*factors, x) if with_pinv else tuple(factors)
 
 
-def _trial(plan: Plan) -> auto.Trial | None:
+def trial_of(plan: Plan) -> auto.Trial | None:
     """How a factorization for full rank is tried, if the plan has one."""
     if plan.full_rank is None:
         return None
@@ -102,12 +109,12 @@ def _singular_values_impl(a, s, *, method, tuning, is_stored, target):
     # `method` are those that `factor` got.
     plan = _plan(a, target, method, tuning)
     if is_stored or plan.full_rank is not None:
-        return jnp.broadcast_to(_values(a, plan), s.shape)
+        return jnp.broadcast_to(values_of_plan(a, plan), s.shape)
     # Of all matrices the factors have them, in any order.
     return jnp.sort(s, axis=-1, descending=True)
 
 
-def _values(a: Array, plan: Plan) -> Array:
+def values_of_plan(a: Array, plan: Plan) -> Array:
     """Singular values without vectors."""
     calls = partial(chunking.in_calls, plan.values_call)
     return svd.values(a, calls=calls, of_triangular=plan.of_triangular)
@@ -121,7 +128,9 @@ singular_values_p = _rules.primitive("singular_values", _singular_values_impl)
 
 def _kept_impl(a, rtol, atol, *, method, tuning, target):
     plan = _plan(a, target, method, tuning)
-    kept = partial(ranks.kept_values, a, rtol, atol, values=partial(_values, plan=plan))
+    kept = partial(
+        ranks.kept_values, a, rtol, atol, values=partial(values_of_plan, plan=plan)
+    )
     if plan.rank_chunk is None:
         return kept()
 

@@ -41,7 +41,9 @@ def primitive(
     return p
 
 
-def attached(name: str, count: int, source: int, change: Callable) -> Primitive:
+def attached(
+    name: str, count: int, source: int | tuple[int, ...], change: Callable
+) -> Primitive:
     """A primitive that returns its first operands, so many, with a change of their own.
 
     Not by `jax.custom_jvp`: where JAX evaluates the known part of a loop in advance, as in
@@ -51,8 +53,9 @@ def attached(name: str, count: int, source: int, change: Callable) -> Primitive:
     Args:
         name: its name in a jaxpr.
         count: how many operands are results.
-        source: the operand whose tangent they follow.
-        change: makes their tangents, of results, operands and that tangent.
+        source: the operand whose tangent they follow, or several.
+        change: makes their tangents, of results, operands and that tangent, or a list of
+            them, with None where there is none.
     """
     p = Primitive(name)
     p.multiple_results = True
@@ -74,10 +77,13 @@ def _constant_jvp(p, primals, tangents, **params):
 
 
 def _attached_jvp(p, source, change, primals, tangents, **params):
-    results, tangent = p.bind(*primals, **params), tangents[source]
-    if type(tangent) is ad.Zero:
+    results = p.bind(*primals, **params)
+    sources = (source,) if isinstance(source, int) else source
+    followed = [None if type(tangents[i]) is ad.Zero else tangents[i] for i in sources]
+    if all(tangent is None for tangent in followed):
         return results, [ad.Zero(jax.typeof(x).to_tangent_aval()) for x in results]
-    return results, change(results, primals, tangent, **params)
+    followed = followed[0] if isinstance(source, int) else followed
+    return results, change(results, primals, followed, **params)
 
 
 def _attached_batching(p, count, args, axes, **params):

@@ -13,7 +13,8 @@ from jaxpinv import _inputs, _mesh
 from jaxpinv._factorization.tsqr import Axis
 from jaxpinv._inputs import Inputs, named_tolerances
 from jaxpinv._mesh import Placement
-from jaxpinv._sharded_calls import numbers, strategy
+from jaxpinv._row_sharded import strategy
+from jaxpinv._sharded_calls import numbers
 from jaxpinv._solver import factorize
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxpinv import _tolerances, _volume
+from jaxpinv import _damping, _tolerances, _volume
 from jaxpinv._calculus import svd_jvp
 from jaxpinv._calculus.form import Outer, Slot
 from jaxpinv._factors import Factors, Triplets, off_corange, off_range
@@ -48,6 +48,7 @@ class Strategy(NamedTuple):
         factor: what makes the factors, if it is not the primitive `factor`.
         caps_default: whether the default of the relative tolerance is `sqrt(eps)` at most.
         tuning: constants of speed of plans for batches. Single products take the default.
+        is_damped: whether it is known that every unknown is damped.
     """
 
     hermitian: bool = False
@@ -56,6 +57,7 @@ class Strategy(NamedTuple):
     factor: Factor | None = None
     caps_default: bool = False
     tuning: Tuning = DEFAULT
+    is_damped: bool = False
 
     @property
     def takes_triplets(self) -> bool:
@@ -93,6 +95,7 @@ class Promoted(NamedTuple):
         batch: the batch shape of `a` and the tolerances, without axes in front.
         truncates: whether the tolerances may truncate more than zeros.
         dtype: that of the results.
+        damping: of the unknowns, `(..., n)` or `(..., 1)`, real, if there is any.
     """
 
     a: Array
@@ -102,6 +105,7 @@ class Promoted(NamedTuple):
     batch: tuple
     truncates: bool
     dtype: np.dtype
+    damping: Array | None = None
 
     @property
     def is_wide(self) -> bool:
@@ -225,6 +229,7 @@ def promote(inputs: Inputs, strategy: Strategy) -> Promoted:
     given = [x for x in (rtol, atol) if x is not None]
     m, n = inputs.a.shape[-2:]
     batch = jnp.broadcast_shapes(inputs.a.shape[:-2], *(x.shape for x in given))
+    batch = _damping.batch_shape(batch, inputs.damp, inputs.damp_scale)
     arrays = [inputs.a]
     if inputs.columns is not None:
         x = inputs.columns
@@ -233,7 +238,11 @@ def promote(inputs: Inputs, strategy: Strategy) -> Promoted:
     computed = _tolerances.computed_in(*arrays)
     rank = max(len(batch) + 2, *(x.ndim for x in arrays))
     arrays = [prepend_axes(x.astype(computed), rank) for x in arrays]
+    if inputs.damp is not None:
+        real = jnp.finfo(computed).dtype
+        arrays.append(_damping.of_unknowns(inputs.damp, inputs.damp_scale, real, rank - 1))
     a, *rest = varying_alike(arrays, given)
+    damping = None if inputs.damp is None else rest.pop()
     a = hermitian_from_lower(a) if strategy.hermitian else a
     real = jnp.finfo(a.dtype)
     default = _tolerances.default_rtol(
@@ -245,7 +254,7 @@ def promote(inputs: Inputs, strategy: Strategy) -> Promoted:
     )
     truncates = bool(given) or bool(_tolerances.eps_of_input(inputs.a.dtype) > real.eps)
     columns = rest[0] if rest else None
-    return Promoted(a, rtol, atol, columns, batch, truncates, dtype)
+    return Promoted(a, rtol, atol, columns, batch, truncates, dtype, damping)
 
 
 def factorize(inputs: Inputs, strategy: Strategy) -> FactoredMatrix:

@@ -15,14 +15,13 @@ from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from jaxpinv import _inputs, _mesh, _row_sharded
+from jaxpinv import _damping, _inputs, _mesh, _row_sharded
 from jaxpinv._factorization.tsqr import Axis
 from jaxpinv._inputs import Inputs, named_tolerances
 from jaxpinv._lstsq import LstsqResult
 from jaxpinv._mesh import Placement
-from jaxpinv._sharded_calls import numbers, strategy
+from jaxpinv._sharded_calls import numbers
 from jaxpinv._sharded_log_pdet import log_pdet
-from jaxpinv._solver import factorize
 
 __all__ = ["log_pdet", "lstsq", "pinv"]
 
@@ -37,6 +36,8 @@ def pinv(
     mesh: Mesh | AbstractMesh | None = None,
     axis: Axis | None = None,
     return_rank: Literal[False] = False,
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> Array: ...
 @overload
 def pinv(
@@ -48,6 +49,8 @@ def pinv(
     mesh: Mesh | AbstractMesh | None = None,
     axis: Axis | None = None,
     return_rank: Literal[True],
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> tuple[Array, Array]: ...
 def pinv(
     a: ArrayLike,
@@ -58,6 +61,8 @@ def pinv(
     mesh: Mesh | AbstractMesh | None = None,
     axis: Axis | None = None,
     return_rank: bool = False,
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> Array | tuple[Array, Array]:
     r"""Moore-Penrose pseudo-inverse of a tall matrix whose rows lie on many devices.
 
@@ -89,6 +94,8 @@ def pinv(
             given it is that of the sharding of `a`, or the only axis. In `jit`, `grad` and
             other transformations the type of `a` has no axis unless that is explicit.
         return_rank: whether to return the rank as well.
+        damp: a damping, as in `jaxpinv.pinv`: one number, traced or not.
+        damp_scale: as in `jaxpinv.pinv`, a vector, `(n,)`.
 
     Returns:
         The pseudo-inverse, `(n, m)`, its columns divided over devices as the rows of `a`
@@ -113,8 +120,10 @@ def pinv(
     by n, and one sum of `n^2 + n` numbers over all devices. The singular values of an n by
     n matrix are taken on one of them while the others wait. A first derivative takes the
     products of `jaxpinv.pinv` with `m / p` rows and a sum of `n^2` numbers. No device
-    holds or sends an array of `m` rows. Several devices of one process that are threads of
-    a CPU share the threads of its LAPACK: set `OPENBLAS_NUM_THREADS=1` there.
+    holds or sends an array of `m` rows. With a damping each device takes n rows more in
+    these products, and sends what it sends without one. Several devices of one process that
+    are threads of a CPU share the threads of its LAPACK: set `OPENBLAS_NUM_THREADS=1`
+    there.
 
     Example:
         >>> import jax
@@ -137,7 +146,8 @@ def pinv(
     tolerances = numbers(name, named_tolerances(name, rtol, rcond, atol))
     a = _inputs.as_matrices(name, a, hermitian=False)
     place = _mesh.find(name, a, mesh, axis)
-    x, rank = _pinv(place, place.bring(a), *tolerances)
+    damping = _damping.of_one_matrix(name, (damp, damp_scale), a, _inputs.as_tolerance)
+    x, rank = _pinv(place, Inputs._make((place.bring(a), *tolerances, None, *damping)))
     return (x, rank) if return_rank else x
 
 
@@ -151,6 +161,8 @@ def lstsq(
     mesh: Mesh | AbstractMesh | None = None,
     axis: Axis | None = None,
     return_singular_values: bool = True,
+    damp: ArrayLike | None = None,
+    damp_scale: ArrayLike | None = None,
 ) -> LstsqResult:
     r"""Least-squares solution of minimum norm for a matrix of rows on many devices.
 
@@ -170,6 +182,8 @@ def lstsq(
         axis: as in `sharded.pinv`.
         return_singular_values: whether to return the singular values: if not, nothing is
             computed for them.
+        damp: a damping, as in `jaxpinv.lstsq`: one number, traced or not.
+        damp_scale: as in `jaxpinv.lstsq`, a vector, `(n,)`.
 
     Returns:
         Solution, `(n,)` or `(n, k)`, residuals, `()` or `(k,)`, rank and singular values,
@@ -212,8 +226,9 @@ def lstsq(
         raise ValueError(
             f"{name}: expected b to be a vector or a matrix, got shape {columns.shape}"
         )
-    arrays = (place.bring(x) for x in (a, columns))
-    found = _lstsq(place, bool(return_singular_values), *arrays, *tolerances)
+    damping = _damping.of_one_matrix(name, (damp, damp_scale), a, _inputs.as_tolerance)
+    inputs = Inputs._make((place.bring(a), *tolerances, place.bring(columns), *damping))
+    found = _lstsq(place, bool(return_singular_values), inputs)
     if jnp.ndim(b) == 1:
         solution, residuals, *others = found
         return LstsqResult(solution[:, 0], residuals[0], *others)
@@ -224,43 +239,37 @@ def lstsq(
 # not the devices, and only in a program may its shards then meet arrays that lie elsewhere,
 # such as cotangents.
 @partial(jax.jit, static_argnums=0)
-def _pinv(
-    place: Placement, a: Array, rtol: Array | None, atol: Array | None
-) -> tuple[Array, Array]:
+def _pinv(place: Placement, inputs: Inputs) -> tuple[Array, Array]:
     """The pseudo-inverse, `(n, m)`, and the rank."""
 
-    def run(place: Placement, a: Array, rtol: Array | None, atol: Array | None):
-        inputs = Inputs(a, rtol, atol, None)
-        matrix = factorize(inputs, strategy(place, with_pinv=True))
+    def run(place: Placement, a: Array, *options: Array | None):
+        matrix = _row_sharded.factorize(place, Inputs(a, *options), with_pinv=True)
         return place.put(matrix.pinv(), None, place.axis), matrix.rank()
 
+    a, *options = inputs
     a = place.put(a, place.axis, None)
-    return place.run(run, (P(None, place.axis), P()), a, rtol, atol)
+    return place.run(run, (P(None, place.axis), P()), a, *options)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _lstsq(
-    place: Placement,
-    with_values: bool,
-    a: Array,
-    b: Array,
-    rtol: Array | None,
-    atol: Array | None,
+    place: Placement, with_values: bool, inputs: Inputs
 ) -> tuple[Array, Array, Array, Array | None]:
     """Solution, `(n, k)`, residuals, `(k,)`, rank, and singular values, `(n,)`, or None."""
 
-    def run(place: Placement, a: Array, b: Array, rtol: Array | None, atol: Array | None):
-        inputs = Inputs(a, rtol, atol, b)
-        matrix = factorize(inputs, strategy(place, with_pinv=False))
+    def run(place: Placement, a: Array, *options: Array | None):
+        matrix = _row_sharded.factorize(place, Inputs(a, *options), with_pinv=False)
         b = matrix.columns
         x = matrix.solve(b)
         solution = place.put(x.astype(matrix.dtype))
         found = solution, matrix.residuals(b, x), matrix.rank()
         if not with_values:
             return *found, None
-        values = _row_sharded.singular_values(matrix.given.a, matrix.factors)
+        values = _row_sharded.singular_values(matrix)
         return *found, values.astype(jnp.finfo(matrix.dtype).dtype)
 
+    a, rtol, atol, b, *damping = inputs
+    assert b is not None
     a, b = (place.put(x, place.axis, None) for x in (a, b))
     specs = (*(P(),) * 3, P() if with_values else None)
-    return place.run(run, specs, a, b, rtol, atol)
+    return place.run(run, specs, a, rtol, atol, b, *damping)

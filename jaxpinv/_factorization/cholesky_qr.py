@@ -14,7 +14,7 @@ from jaxpinv._linalg import adjoint, identity, matmul, transpose
 # the mean singular value to matrices without full rank, 64 by 16, 200 by 8 and 200 by 40. A
 # condition of 1000 leaves 9 of them or more, and with one of 8000 the square root below
 # converges in 1 of 2200 cases.
-_SMALLEST_PIVOT = 2
+SMALLEST_PIVOT = 2
 
 
 def factor(a: Array, cutoff: Cutoff, *, width: int, sharply: bool) -> Attempt:
@@ -28,12 +28,12 @@ def factor(a: Array, cutoff: Cutoff, *, width: int, sharply: bool) -> Attempt:
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
     first = orthonormalizer(gram, width=width)
     pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
-    least = _SMALLEST_PIVOT * float(jnp.finfo(a.dtype).eps) ** 0.5
+    least = SMALLEST_PIVOT * float(jnp.finfo(a.dtype).eps) ** 0.5
     possible = ~certificate.rules_out_full_rank(a, norm, pivots, cutoff, least)
 
     def orthonormalize(first: Array) -> tuple[Array, Array, Array, Array]:
         q = matmul(a, first)
-        second, converged = _inverse_square_root(matmul(adjoint(q), q))
+        second, converged = inverse_square_root(matmul(adjoint(q), q))
         w = matmul(first, second)
         # Of the first Q, so that the second one need not be there for a value alone.
         x = matmul(matmul(w, second), adjoint(q))
@@ -48,7 +48,7 @@ def factor(a: Array, cutoff: Cutoff, *, width: int, sharply: bool) -> Attempt:
     return Attempt(*jax.lax.cond(jnp.any(possible), orthonormalize, give_up, first))
 
 
-def _inverse_square_root(gram: Array) -> tuple[Array, Array]:
+def inverse_square_root(gram: Array) -> tuple[Array, Array]:
     """`(I + E)^(-1/2)` by its power series, and whether that has converged."""
     one = identity(gram)
     e = gram - one

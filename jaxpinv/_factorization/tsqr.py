@@ -24,6 +24,8 @@ from jaxpinv._linalg import matmul, power_of_two
 #: A name of an axis of a mesh, or several of them.
 Axis = str | tuple[str, ...]
 Decompose = Callable[[Array], Triplets]
+#: Steps of the way up: how far, between which devices, and the orthogonal factors.
+Tree = list[tuple[int, list[tuple[int, int]], Array]]
 
 
 def decompose(
@@ -57,9 +59,18 @@ def _decompose(rows: Array, *, axis: Axis, of_triangular: Decompose) -> Triplets
     broken = jax.lax.psum(jnp.sum(~jnp.isfinite(rows), dtype=jnp.int32), axis) > 0
     rows = jnp.where(broken, 0, rows)
     scale = power_of_two(jax.lax.pmax(jnp.max(jnp.abs(rows), initial=0), axis))
-    q, r = _qr(rows / scale.astype(rows.dtype))
-    index, count = jax.lax.axis_index(axis), jax.lax.axis_size(axis)
+    q, r = qr(rows / scale.astype(rows.dtype))
+    r, tree = go_up(r, axis)
+    is_first = jax.lax.axis_index(axis) == 0
+    w, s, v = jax.lax.cond(is_first, of_triangular, _zeros_like_svd, r)
+    s, v = jax.lax.psum((s, v), axis)
+    w = go_down(w, tree, axis)
+    return matmul(q, w), jnp.where(broken, jnp.nan, s * scale), v
 
+
+def go_up(r: Array, axis: Axis) -> tuple[Array, Tree]:
+    """On the first device the triangular factor of all, and what is needed to go back."""
+    count = jax.lax.axis_size(axis)
     # At step k device i takes on what device i + k has gathered, if there is such a one:
     # else it takes zeros. Those are below all rows that are there, and never their pivots.
     tree = []
@@ -67,21 +78,23 @@ def _decompose(rows: Array, *, axis: Axis, of_triangular: Decompose) -> Triplets
     while step < count:
         down = [(i, i + step) for i in range(0, count - step, 2 * step)]
         other = jax.lax.ppermute(r, axis, [(j, i) for i, j in down])
-        blocks, r = _qr(jnp.concatenate([r, other]))
+        blocks, r = qr(jnp.concatenate([r, other]))
         tree.append((step, down, blocks))
         step *= 2
+    return r, tree
 
-    w, s, v = jax.lax.cond(index == 0, of_triangular, _zeros_like_svd, r)
-    s, v = jax.lax.psum((s, v), axis)
 
+def go_down(w: Array, tree: Tree, axis: Axis) -> Array:
+    """The rows of `W`, which the first device has, that belong to each device."""
+    index = jax.lax.axis_index(axis)
     for step, down, blocks in reversed(tree):
         own, others = jnp.split(blocks, 2)
         received = jax.lax.ppermute(matmul(others, w), axis, down)
         w = jnp.where(index % (2 * step) == 0, matmul(own, w), received)
-    return matmul(q, w), jnp.where(broken, jnp.nan, s * scale), v
+    return w
 
 
-def _qr(a: Array) -> tuple[Array, Array]:
+def qr(a: Array) -> tuple[Array, Array]:
     """Thin QR factorization."""
     q, r = jax.lax.linalg.qr(a, full_matrices=False)
     return q, r

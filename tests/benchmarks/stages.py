@@ -80,7 +80,7 @@ def parts(a: Array) -> dict[str, Call]:
     return {
         "product": product,
         "orthonormalizer": (orthonormalizer, (gram,)),
-        "inverse square root": (cholesky_qr._inverse_square_root, (matmul(adjoint(q), q),)),
+        "inverse square root": (cholesky_qr.inverse_square_root, (matmul(adjoint(q), q),)),
         "proof": (proof, (a, w)),
     }
 

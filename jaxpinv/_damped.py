@@ -1,0 +1,187 @@
+"""Damped matrices: `[A; D]`, factored once for all uses, under the names of `A`."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxpinv._calculus import damped, svd_jvp
+from jaxpinv._calculus.form import Outer
+from jaxpinv._damped_primitives import damped_factor_p, top_inverse_of, values_p
+from jaxpinv._factorization.damped import augment, unit_of
+from jaxpinv._factors import Factors, off_corange, off_range
+from jaxpinv._inputs import Inputs
+from jaxpinv._linalg import (
+    adjoint,
+    finite_or_zero,
+    matmul,
+    squared_norms,
+    with_tangent_of,
+)
+from jaxpinv._primitives import attach, kept_p, pinv_form
+from jaxpinv._solver import Promoted, Strategy, promote
+
+
+class DampedMatrix(NamedTuple):
+    """Matrices with a damping, factored.
+
+    The methods are those of `FactoredMatrix`.
+
+    Attributes:
+        given: the matrices, their damping, and what they are applied to.
+        factors: those of `[B; D]`, where B is `A T`, or `A^H` if that is what was factored.
+        unit: the diagonal of T, `(..., n)`, or `(..., 1)`.
+        x: the first columns of the pseudo-inverse of `[B; D]`.
+        changing: B and the diagonal of D.
+        strategy: how they were factored.
+    """
+
+    given: Promoted
+    factors: Factors
+    unit: Array
+    x: Array
+    changing: tuple[Array, Array]
+    strategy: Strategy
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of the results."""
+        return self.given.dtype
+
+    @property
+    def columns(self) -> Array:
+        """What it is applied to, `(..., length, k)`."""
+        assert self.given.columns is not None
+        return self.given.columns
+
+    def pinv(self) -> Array:
+        """The damped inverse, `(..., n, m)`, in the dtype of the results."""
+        x = self._inverse()
+        x = adjoint(x) if _by_adjoint(self.given) else x * self._unit()
+        return x.astype(self.dtype)
+
+    def solve(self, b: Array) -> Array:
+        """The damped inverse times `b`, `(..., m, k)`."""
+        if not _by_adjoint(self.given):
+            return self._solve(_padded(b, self.given.a.shape[-1], 0))
+        found = self._form(Outer(None, jnp.conj(b)))
+        n = self.given.a.shape[-1]
+        return jnp.conj(jax.lax.slice_in_dim(found, 0, n, axis=-2))
+
+    def residuals(self, b: Array, x: Array) -> Array:
+        """Squared 2-norms of the columns of `b - A x`, `(..., k)`, real."""
+        real = jnp.finfo(self.dtype).dtype
+        return squared_norms(b - matmul(self.given.a, x)).astype(real)
+
+    def null_projection(self, x: Array) -> Array:
+        """`x - A_D^+ A x` of `x`, `(..., n, k)`."""
+        formula = x - self.solve(matmul(self.given.a, x))
+        m, n = self.given.a.shape[-2:]
+        undefined = jnp.any(jnp.isnan(self.factors.s), axis=-1)[..., None, None]
+        if _by_adjoint(self.given):
+            # Of the null space of [A, D], at the unknowns of A.
+            exact = off_range(self.factors, _padded(x, m, 0))
+            exact = jax.lax.slice_in_dim(exact, 0, n, axis=-2)
+            return with_tangent_of(jnp.where(undefined, jnp.nan, exact), formula)
+        # What is damped, without the difference of two numbers that are nearly equal.
+        assert self.given.damping is not None
+        d = self.given.damping[..., :, None].astype(x.dtype)
+        lower = self._solve(_padded(d * x, 0, m))
+        if self.strategy.is_damped and not self.given.truncates:
+            return lower
+        unit = self._unit()
+        exact = unit * off_corange(self.factors, x / unit) + lower
+        return with_tangent_of(jnp.where(undefined, jnp.nan, exact), formula)
+
+    def singular_values(self) -> Array:
+        """All singular values of `A`, descending, of batch shape but for the last axis."""
+        tall, *_ = self.given.tall()
+        tuning = self.strategy.tuning
+        finite, is_finite = finite_or_zero(tall)
+        s = values_p.bind(finite, method=self.strategy.method, tuning=tuning)
+        s = jnp.where(is_finite[..., 0], s, jnp.nan)
+        s = svd_jvp.values_of(self.strategy.triplets, tall, s)
+        return self._in_batch(s.astype(jnp.finfo(self.dtype).dtype), 1)
+
+    def rank(self) -> Array:
+        """Number of kept singular values of `A`, in the default integer dtype."""
+        method, tuning = self.strategy.method, self.strategy.tuning
+        kept = kept_p.bind(*self.given.tall(), method=method, tuning=tuning)
+        return self._in_batch(jnp.sum(kept, axis=-1, dtype=int), 0)
+
+    def _inverse(self) -> Array:
+        """The damped inverse of what was factored."""
+        if self.given.truncates or not self.strategy.is_damped:
+            return top_inverse_of(self.factors, self.x, self.strategy.tuning)
+        # `[A; D]` has full rank, so that a derivative need not look at its rows.
+        _, s, v, *_ = map(jax.lax.stop_gradient, self.factors)
+        half = v / s[..., None, :].astype(v.dtype)
+        p = matmul(half, adjoint(half))
+        return damped.inverse_of(self.x, p, *self.changing)
+
+    def _unit(self) -> Array:
+        """`T` as a factor of rows, `(..., n, 1)`."""
+        return self.unit[..., :, None].astype(self.factors.u.dtype)
+
+    def _form(self, slot: Outer) -> Array:
+        """The pseudo-inverse of what was factored, times a matrix on one side."""
+        return pinv_form(
+            self.factors,
+            [slot],
+            truncates=self.given.truncates,
+            tuning=self.strategy.tuning,
+        )
+
+    def _solve(self, b: Array) -> Array:
+        """`T pinv([A; D] T)` times `b`, `(..., m + n, k)`."""
+        return self._unit() * self._form(Outer(b, None))
+
+    def _in_batch(self, x: Array, rank: int) -> Array:
+        """`x`, of that rank but for its batch, in the whole batch."""
+        own = x.shape[x.ndim - rank :]
+        x = jax.lax.squeeze(x, range(x.ndim - rank - len(self.given.batch)))
+        return jnp.broadcast_to(x, (*self.given.batch, *own))
+
+
+def factorize(inputs: Inputs, strategy: Strategy) -> DampedMatrix:
+    """What a public function was given, with a damping, factored."""
+    given = promote(inputs, strategy)
+    a, d = given.a, given.damping
+    assert d is not None
+    rtol, atol = given.rtol, given.atol
+    if inputs.rtol is None:
+        # What is damped is not near zero.
+        is_damped = jnp.all(jax.lax.stop_gradient(d) > 0, axis=-1)
+        rtol = jnp.zeros_like(rtol) if strategy.is_damped else jnp.where(is_damped, 0, rtol)
+    unit = jnp.ones_like(d[..., :1])
+    if inputs.damp_scale is not None and not (strategy.is_damped and given.truncates):
+        plain, damping = map(jax.lax.stop_gradient, (a, d))
+        largest = jnp.max(jnp.abs(plain), axis=(-2, -1), initial=0)
+        unit = unit_of(damping, largest, 2 * atol)
+        if given.truncates:
+            is_damped = jnp.all(damping > 0, axis=-1, keepdims=True)
+            unit = jnp.where(is_damped, 1, unit)
+    b = adjoint(a) if _by_adjoint(given) else a * unit[..., None, :].astype(a.dtype)
+    d = d * unit
+    *found, x = damped_factor_p.bind(
+        *map(jax.lax.stop_gradient, (b, d, rtol, atol)),
+        everywhere=strategy.is_damped and not given.truncates,
+        hermitian=strategy.hermitian,
+        method=strategy.method,
+        tuning=strategy.tuning,
+    )
+    factors = attach(Factors(*found), augment(b, d))
+    return DampedMatrix(given, factors, unit, x, (b, d), strategy)
+
+
+def _by_adjoint(given: Promoted) -> bool:
+    """Whether the adjoints of matrices are factored: with one damping, wide ones."""
+    assert given.damping is not None
+    return given.is_wide and given.damping.shape[-1] == 1
+
+
+def _padded(x: Array, below: int, above: int) -> Array:
+    """`x`, `(..., m, k)`, with so many rows of zeros below and above."""
+    return jnp.pad(x, [*[(0, 0)] * (x.ndim - 2), (above, below), (0, 0)])

@@ -1,0 +1,105 @@
+"""The primitives of damped matrices: factors of `[A; D]`, and what changes with them."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxpinv import _rules
+from jaxpinv._factorization import auto, damped, svd
+from jaxpinv._factorization.damped import Factor
+from jaxpinv._factors import Cutoff, Factors
+from jaxpinv._platform import chunking
+from jaxpinv._platform.plan import Method, Plan
+from jaxpinv._platform.target import Target
+from jaxpinv._platform.tuning import Tuning
+from jaxpinv._primitives import pinv_form, plan_of, trial_of, values_of_plan
+
+# damped_factor: a (..., m, n), d (..., n) or (..., 1), rtol (...), atol (...)
+#     -> the factors of [A; D], and the first m columns of its pseudo-inverse
+
+
+def _damped_factor_impl(
+    a, d, rtol, atol, *, everywhere, hermitian, method, tuning, target: Target
+):
+    m, n = a.shape[-2:]
+    batch = jnp.broadcast_shapes(a.shape[:-2], d.shape[:-1])
+    # Of one decomposition all dampings of a matrix make their factors.
+    many = batch != a.shape[:-2] and d.shape[-1] == 1
+    plan = plan_of((*batch, m, n), a, target, "svd" if many else method, tuning)
+    own = plan_of(a.shape, a, target, "svd" if many else method, tuning)
+    augmented = plan_of((*batch, m + n, n), a, target, "svd", tuning)
+    decompose = _decompose(own, hermitian=hermitian)
+    trial = trial_of(plan)
+
+    def undamped(a: Array, cutoff: Cutoff) -> tuple[Factors, Array]:
+        return auto.factor(a, *cutoff, decompose=decompose, trial=trial_of(own))
+
+    # Of singular triplets the filter makes the same without a damping. Where the
+    # partitioner divides the batch, all devices would wait for the answer.
+    needs_own = trial is not None or d.shape[-1] > 1
+    needs_own = needs_own and not everywhere and m >= n and target.is_whole
+    factors, x = damped.factor(
+        a,
+        d,
+        Cutoff(rtol, atol),
+        decompose=decompose,
+        of_augmented=_decompose(augmented, hermitian=False),
+        attempt=_attempt(plan, truncates=not everywhere),
+        trial=trial,
+        undamped=undamped if needs_own else None,
+    )
+    return (*factors, x)
+
+
+def _decompose(plan: Plan, *, hermitian: bool):
+    """What makes singular triplets, as a plan says."""
+    return partial(
+        svd.triplets,
+        hermitian=hermitian,
+        calls=partial(chunking.in_calls, plan.svd_call),
+        retries=plan.retries,
+    )
+
+
+def _attempt(plan: Plan, *, truncates: bool) -> Factor | None:
+    """The factorization without singular values that is tried, if any."""
+    if plan.full_rank is None:
+        return None
+    if plan.full_rank == "gram_schmidt":
+        return damped.by_rows
+    return partial(damped.by_gram, truncates=truncates)
+
+
+damped_factor_p = _rules.primitive(
+    "damped_factor", _damped_factor_impl, multiple_results=True
+)
+
+
+# values: a (..., m, n) -> all its singular values, descending
+
+
+def _values_impl(a, *, method: Method, tuning, target):
+    return values_of_plan(a, plan_of(a.shape, a, target, method, tuning))
+
+
+values_p = _rules.primitive("values", _values_impl)
+
+
+# top_inverse_of: the first columns of a pseudo-inverse that factors have
+
+
+def top_inverse_of(factors: Factors, x: Array, tuning: Tuning) -> Array:
+    """The first m columns `x` of a pseudo-inverse, which change with its matrix."""
+    [x] = top_inverse_of_p.bind(x, *factors, tuning=tuning)
+    return x
+
+
+def _top_inverse_of_change(results, primals, e, *, tuning):
+    _, *factors = primals
+    change = pinv_form(factors, [None, e], truncates=True, tuning=tuning)
+    return [jax.lax.slice_in_dim(change, 0, results[0].shape[-1], axis=-1)]
+
+
+top_inverse_of_p = _rules.attached("top_inverse_of", 1, 1, _top_inverse_of_change)

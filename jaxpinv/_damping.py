@@ -1,0 +1,94 @@
+"""The damping of unknowns, `damp * damp_scale`: checked, and as it is computed with."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxpinv._shapes import prepend_axes
+from jaxpinv._tolerances import is_known
+
+#: `damp` and `damp_scale` as they are given.
+Damping = tuple[ArrayLike | None, ArrayLike | None]
+#: Makes an array of a number that is not negative: `(function, name, value)`.
+Check = Callable[[str, str, ArrayLike], Array]
+
+
+def check(
+    function: str, damping: Damping, n: int, batch: tuple, as_number: Check
+) -> tuple[Array | None, Array | None]:
+    """The damping as arrays, of matrices of n columns. None where nothing is damped.
+
+    Raises:
+        TypeError: if an argument is not real.
+        ValueError: if one is negative, which cannot be seen where it is traced, the shapes
+            do not fit, or there is a scale of nothing.
+    """
+    damp, scale = damping
+    if damp is None:
+        if scale is not None:
+            raise ValueError(f"{function}: expected damp with damp_scale, got None")
+        return None, None
+    damped = as_number(function, "damp", damp)
+    scaled = None if scale is None else as_number(function, "damp_scale", scale)
+    if scaled is not None and (not scaled.ndim or scaled.shape[-1] != n):
+        raise ValueError(
+            f"{function}: expected damp_scale of shape (..., {n}), one for each unknown, "
+            f"got shape {scaled.shape}"
+        )
+    try:
+        larger = jnp.broadcast_shapes(batch, batch_shape((), damped, scaled))
+    except ValueError as error:
+        given = f"damp of shape {damped.shape}"
+        if scaled is not None:
+            given = f"{given} and damp_scale of shape {scaled.shape}"
+        raise ValueError(
+            f"{function}: expected a damping that broadcasts against the batch shape "
+            f"{batch}, got {given}"
+        ) from error
+    if larger == batch and is_known(damp) and not np.any(np.asarray(damp)):
+        return None, None
+    return damped, scaled
+
+
+def of_one_matrix(
+    function: str, damping: Damping, a: Array, as_number: Check
+) -> tuple[Array | None, Array | None]:
+    """The damping of one matrix.
+
+    Raises:
+        TypeError: as `check` does.
+        ValueError: as `check` does, and if it has a batch shape.
+    """
+    damp, scale = check(function, damping, a.shape[-1], (), as_number)
+    if batch_shape((), damp, scale):
+        raise ValueError(
+            f"{function}: expected damp to be a number and damp_scale a vector, got "
+            f"shapes {[x.shape for x in (damp, scale) if x is not None]}"
+        )
+    return damp, scale
+
+
+def is_everywhere(damping: Damping) -> bool:
+    """Whether it is known that every unknown is damped."""
+    given = [x for x in damping if x is not None]
+    return bool(given) and all(
+        is_known(x) and bool(np.all(np.asarray(x) > 0)) for x in given
+    )
+
+
+def batch_shape(batch: tuple, damp: Array | None, scale: Array | None) -> tuple:
+    """The batch shape, broadcast against that of the damping."""
+    shapes = [] if damp is None else [damp.shape]
+    shapes += [] if scale is None else [scale.shape[:-1]]
+    return jnp.broadcast_shapes(batch, *shapes)
+
+
+def of_unknowns(damp: Array, scale: Array | None, real: np.dtype, rank: int) -> Array:
+    """The damping of each unknown, `(..., n)`, or of all, `(..., 1)`, of that rank."""
+    damp = prepend_axes(jnp.asarray(damp).astype(real)[..., None], rank)
+    if scale is None:
+        return damp
+    return damp * prepend_axes(jnp.asarray(scale).astype(real), rank)

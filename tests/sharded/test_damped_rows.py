@@ -1,0 +1,130 @@
+"""A damped matrix of rows on several devices: that of one device, with no more sent."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+import jaxpinv
+from jaxpinv import sharded
+from tests import damping_oracle
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian, matrix
+from tests.sharded.meshes import collectives, mesh_of, put
+
+M, N = 48, 3
+SCALE = np.array([0.0, 0.5, 2.0])
+SPECTRA = {"full": [3, 2, 1], "deficient": [3, 1, 0], "zero": [0, 0, 0]}
+ON_ROWS = {"mesh": mesh_of(8), "axis": "rows"}
+
+
+def everything(pinv, lstsq, a, b, damp, scale):
+    """Values, and gradients in all arguments, of both functions."""
+
+    def total(a, b, damp, scale):
+        x, rank = pinv(a, damp=damp, damp_scale=scale, return_rank=True)
+        found = lstsq(a, b, damp=damp, damp_scale=scale, return_singular_values=False)
+        fields = x, found.solution, found.residuals
+        return sum(jnp.sum(jnp.sin(y)) for y in fields), (*fields, rank, found.rank)
+
+    scale_alone = () if scale is None else (3,)
+    gradients, found = jax.grad(total, (0, 1, 2, *scale_alone), has_aux=True)(
+        a, b, damp, scale
+    )
+    return *gradients, *found
+
+
+ROWS = jax.jit(
+    partial(everything, partial(sharded.pinv, **ON_ROWS), partial(sharded.lstsq, **ON_ROWS))
+)
+WHOLE = jax.jit(
+    partial(
+        everything,
+        partial(jaxpinv.pinv, method="svd"),
+        partial(jaxpinv.lstsq, method="svd"),
+    )
+)
+
+
+@pytest.mark.slow_unless("deficient-one|full-scaled")
+@pytest.mark.parametrize("scale", [None, SCALE, SCALE + 1], ids=["one", "scaled", "all"])
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+def test_it_is_that_of_the_whole_matrix(rng, spectrum, scale):
+    if spectrum[2] == 0 and scale is SCALE:
+        # The first unknown alone is not damped, and may not be all that has no rank.
+        spectrum = [3, 2, 1]
+    a, b = matrix(rng, (M, N), spectrum), gaussian(rng, (M,))
+    found = ROWS(put(a), put(b), 0.3, scale)
+    for x, y in zip(found, WHOLE(a, b, 0.3, scale), strict=True):
+        assert np.max(np.abs(x - y)) <= bound(np.float64, 1e3) * max(1, np.max(np.abs(y)))
+
+
+def test_zero_is_no_damping(rng):
+    a = put(matrix(rng, (M, N), [3, 1, 0]))
+    damped = jax.jit(partial(sharded.pinv, **ON_ROWS))
+    assert relative_error(damped(a, damp=0.0), damped(a)) <= bound(np.float64)
+
+
+@pytest.mark.parametrize("scale", [None, [1.0, 1.5, 2.0]], ids=["one", "scaled"])
+@pytest.mark.parametrize("damp", [1e-3, 3e4])
+def test_no_digits_are_lost(rng, damp, scale):
+    a = matrix(rng, (M, N), [3, 2, 1]).astype(np.float32)
+    scale = None if scale is None else np.array(scale, np.float32)
+    exact = damping_oracle.damped(a, damp * (np.ones(N) if scale is None else scale))
+    found = sharded.pinv(put(a), damp=np.float32(damp), damp_scale=scale)
+    assert relative_error(found, exact) <= bound(np.float32, 3)
+
+
+def test_a_large_damping_does_not_truncate_other_unknowns(rng):
+    a = gaussian(rng, (M, N)).astype(np.float32)
+    a[:, 0] *= 1e-2
+    scale = np.array([0, 1, 1], np.float32)
+    exact = damping_oracle.damped(a, 1e7 * scale)
+    found = sharded.pinv(put(a), damp=np.float32(1e7), damp_scale=scale)
+    assert relative_error(found, exact) <= bound(np.float32, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [None, SCALE], ids=["one", "scaled"])
+def test_meshes_with_explicit_axes_do_as_well(rng, scale):
+    mesh = mesh_of(8, AxisType.Explicit)
+    a, b = matrix(rng, (M, N), [3, 2, 1]), gaussian(rng, (M,))
+    found = sharded.lstsq(put(a, mesh=mesh), put(b, mesh=mesh), damp=0.3, damp_scale=scale)
+    known = jaxpinv.lstsq(a, b, damp=0.3, damp_scale=scale)
+    for x, y in zip(found, known, strict=True):
+        assert relative_error(x, y) <= bound(np.float64, 100)
+
+
+@pytest.mark.slow_unless("gradient")
+@pytest.mark.parametrize("scale", [None, SCALE], ids=["one", "scaled"])
+@pytest.mark.parametrize("kind", ["value", "gradient"])
+def test_devices_send_no_more_than_without_it(kind, scale):
+    def solve(a, b, **damping):
+        return sharded.lstsq(a, b, **ON_ROWS, **damping).solution
+
+    def gradient(a, b, **damping):
+        return jax.grad(lambda a: jnp.sum(jnp.sin(solve(a, b, **damping))))(a)
+
+    f = solve if kind == "value" else gradient
+    arrays = put(np.zeros((M, N))), put(np.zeros(M))
+    plain = collectives(jax.jit(f).lower(*arrays).compile())
+    damped = jax.jit(partial(f, damp_scale=scale)).lower(*arrays, damp=0.3).compile()
+    assert sorted(collectives(damped)) == sorted(plain)
+    assert "f64[48,3]" not in str(damped.as_text())
+
+
+def test_a_batch_of_dampings_is_refused():
+    a = put(np.zeros((M, N)))
+    for damp, scale in ((np.ones(1), None), (1.0, np.ones((1, N)))):
+        with pytest.raises(ValueError, match=r"sharded.pinv: expected damp to be a number"):
+            sharded.pinv(a, damp=damp, damp_scale=scale)
+
+
+def test_nan_anywhere_gives_nan(rng):
+    a = put(gaussian(rng, (M, N)))
+    x, rank = sharded.pinv(a, damp=np.nan, return_rank=True)
+    assert np.all(np.isnan(x))
+    assert rank == N

@@ -1,0 +1,399 @@
+"""`damp` and `damp_scale`: values, derivatives of every order, cutoff, and what stays."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+from sklearn.linear_model import Ridge
+
+import jaxpinv
+from tests import damping_oracle
+from tests.comparison import bound, pair, relative_error
+from tests.matrices import gaussian, hermitian_matrix, matrix
+
+SHAPES = {"tall": (6, 4), "square": (4, 4), "wide": (3, 5)}
+SPECTRA = {"full": [2, 1, 0.5, 0.3], "deficient": [2, 1, 0, 0], "zero": [0, 0, 0, 0]}
+DAMP = 0.3
+OPTIONS = ("method", "hermitian")
+
+pinv = jax.jit(jaxpinv.pinv, static_argnames=OPTIONS)
+
+
+def in_every_case(test):
+    """Shapes, spectra, dtypes and methods."""
+    test = pytest.mark.parametrize("dtype", [np.float64, np.complex128])(test)
+    test = pytest.mark.parametrize("method", ["svd", "direct"])(test)
+    test = pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)(test)
+    return pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)(test)
+
+
+@pytest.mark.slow_unless("wide-deficient-svd-complex|tall-full-direct-float")
+@in_every_case
+def test_values_are_those_of_the_filter(rng, shape, spectrum, method, dtype):
+    a = matrix(rng, shape, spectrum, dtype)
+    b, x = gaussian(rng, (shape[0], 2), dtype), gaussian(rng, (shape[1], 2), dtype)
+    exact = damping_oracle.filtered(a, DAMP)
+    limit = bound(np.float64, 2 / DAMP)
+
+    found = jaxpinv.pinv(a, damp=DAMP, method=method)
+    assert np.max(np.abs(found - exact)) <= limit
+    solution, residuals, rank, values = jaxpinv.lstsq(a, b, damp=DAMP, method=method)
+    assert np.max(np.abs(solution - exact @ b)) <= 10 * limit
+    assert relative_error(residuals, np.sum(np.abs(a @ exact @ b - b) ** 2, 0)) <= limit
+    assert rank == np.linalg.matrix_rank(a)
+    known = np.linalg.svd(a, compute_uv=False)
+    assert np.max(np.abs(values - known)) <= bound(np.float64, 2)
+    projected = jaxpinv.null_projection(a, x, damp=DAMP, method=method)
+    assert np.max(np.abs(projected - (x - exact @ a @ x))) <= 10 * limit
+
+
+@pytest.mark.slow_unless("wide-deficient-svd-complex|tall-full-direct-float")
+@in_every_case
+def test_each_unknown_may_have_its_damping(rng, shape, spectrum, method, dtype):
+    a = matrix(rng, shape, spectrum, dtype)
+    scale = np.linspace(0.5, 2, shape[1])
+    exact = damping_oracle.damped(a, DAMP * scale)
+    b, x = gaussian(rng, (shape[0], 2), dtype), gaussian(rng, (shape[1], 2), dtype)
+    options = {"damp": DAMP, "damp_scale": scale, "method": method}
+    limit = bound(np.float64, 4 / DAMP)
+    assert np.max(np.abs(jaxpinv.pinv(a, **options) - exact)) <= limit
+    assert np.max(np.abs(jaxpinv.lstsq(a, b, **options).solution - exact @ b)) <= 10 * limit
+    projected = jaxpinv.null_projection(a, x, **options)
+    assert np.max(np.abs(projected - (x - exact @ a @ x))) <= 10 * limit
+
+
+@pytest.mark.parametrize("damp", [DAMP, 1e3])
+def test_scipy_and_scikit_learn_agree(rng, damp):
+    features, b = gaussian(rng, (20, 3)), gaussian(rng, (20,))
+    found = jaxpinv.lstsq(features, b, damp=damp).solution
+    by_scipy = scipy.sparse.linalg.lsqr(features, b, damp=damp, atol=1e-15, btol=1e-15)[0]
+    assert relative_error(found, by_scipy) <= 1e-10
+
+    a = np.column_stack([np.ones(20), features])
+    found = jaxpinv.lstsq(a, b, damp=damp, damp_scale=np.array([0.0, 1, 1, 1])).solution
+    model = Ridge(damp**2).fit(features, b)
+    assert relative_error(found, [model.intercept_, *model.coef_]) <= 1e-10
+
+
+@partial(jax.jit, static_argnames=("function", "is_scaled", "method"))
+def all_derivatives(function, a, d, e, dd, ct, *, is_scaled, method):
+    """Value, two derivatives, gradient and the derivative of that, along `e` and `dd`."""
+
+    def f(a, d):
+        damping = {"damp": 1.0, "damp_scale": d} if is_scaled else {"damp": d[0]}
+        return function(a, **damping, method=method)
+
+    def first(a, d):
+        return jax.jvp(f, (a, d), (e, dd))[1]
+
+    def gradient(a, d):
+        return jax.vjp(f, a, d)[1](ct)
+
+    second = jax.jvp(first, (a, d), (e, dd))[1]
+    found, hvp = jax.jvp(gradient, (a, d), (e, dd))
+    return f(a, d), first(a, d), second, found, hvp
+
+
+def solution(a, **options):
+    """What `lstsq` makes of two columns."""
+    return jaxpinv.lstsq(a, jnp.eye(a.shape[0], 2, dtype=a.dtype), **options).solution
+
+
+def projection(a, **options):
+    """What `null_projection` makes of two vectors."""
+    return jaxpinv.null_projection(a, jnp.eye(a.shape[1], 2, dtype=a.dtype), **options)
+
+
+FUNCTIONS = {"pinv": jaxpinv.pinv, "lstsq": solution, "null_projection": projection}
+
+
+@pytest.mark.slow_unless(
+    "pinv-scaled-svd-tall-deficient-complex|lstsq-one-svd-wide-zero-float"
+)
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("method", ["svd", "direct"])
+@pytest.mark.parametrize("is_scaled", [False, True], ids=["one", "scaled"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_derivatives_exist_where_the_rank_changes(
+    rng, name, is_scaled, method, shape, spectrum, dtype
+):
+    # Differences go over the deficient matrix: on both sides its rank is full.
+    a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
+    n = shape[1]
+    d, dd = np.full(n, 0.7), np.full(n, 0.4)
+    if is_scaled:
+        d, dd = rng.uniform(0.5, 1, n), rng.standard_normal(n)
+    x = [
+        damping_oracle.derivative(a, d, e, dd, order) if order else
+        damping_oracle.damped(a, d)
+        for order in range(3)
+    ]  # fmt: skip
+    exact = {
+        "pinv": x,
+        "lstsq": [y[:, :2] for y in x],
+        "null_projection": [
+            np.eye(n, 2) - (x[0] @ a)[:, :2],
+            -(x[1] @ a + x[0] @ e)[:, :2],
+            -(x[2] @ a + 2 * x[1] @ e)[:, :2],
+        ],
+    }[name]
+    ct = gaussian(rng, exact[0].shape, dtype)
+    found = all_derivatives(
+        FUNCTIONS[name], a, d, e, dd, ct, is_scaled=is_scaled, method=method
+    )
+    for known, y in zip(exact, found[:3], strict=True):
+        assert relative_error(y, known) <= 1e-9
+    for known, slopes in zip(exact[1:], found[3:], strict=True):
+        along = pair(slopes[0], e) + pair(slopes[1], dd)
+        assert abs(along - pair(ct, known)) <= 1e-9 * np.sum(np.abs(ct * known))
+
+
+@pytest.mark.slow_unless("svd-tall-deficient-complex-scaled")
+@pytest.mark.parametrize("is_scaled", [False, True], ids=["one", "scaled"])
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("method", ["svd", "direct"])
+def test_derivatives_with_a_known_damping(rng, method, shape, spectrum, dtype, is_scaled):
+    # That no unknown is without damping is then known, and the rule is another one.
+    a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
+    scale = np.linspace(0.5, 2, shape[1]) if is_scaled else None
+    d = 0.7 * (np.ones(shape[1]) if scale is None else scale)
+    ct = gaussian(rng, shape[::-1], dtype)
+
+    def f(a):
+        return jaxpinv.pinv(a, damp=0.7, damp_scale=scale, method=method)
+
+    def first(a):
+        return jax.jvp(f, (a,), (e,))[1]
+
+    def gradient(a):
+        return jax.vjp(f, a)[1](ct)[0]
+
+    @jax.jit
+    def derivatives(a):
+        second = jax.jvp(first, (a,), (e,))[1]
+        return first(a), second, *jax.jvp(gradient, (a,), (e,))
+
+    assert "pinv_form" not in str(jax.make_jaxpr(derivatives)(a))
+    *found, slope, curvature = derivatives(a)
+    for order, y in enumerate(found, 1):
+        exact = damping_oracle.derivative(a, d, e, 0 * d, order)
+        assert relative_error(y, exact) <= 1e-9
+        size = 1e-9 * np.sum(np.abs(ct * exact))
+        assert abs(pair([slope, curvature][order - 1], e) - pair(ct, exact)) <= size
+
+
+@pytest.mark.slow_unless("float32-svd-20x6-6-|float64-direct-9x9-4-")
+@pytest.mark.parametrize("is_scaled", [False, True], ids=["one", "scaled"])
+@pytest.mark.parametrize(("m", "n", "rank"), [(20, 6, 6), (9, 9, 9), (6, 9, 6), (9, 9, 4)],
+    ids=["20x6-6", "9x9-9", "6x9-6", "9x9-4"])  # fmt: skip
+@pytest.mark.parametrize("method", ["svd", "direct"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_digits_are_lost(rng, dtype, method, m, n, rank, is_scaled):
+    spectrum = [*np.linspace(2, 0.5, rank), *[0] * (min(m, n) - rank)]
+    a = matrix(rng, (m, n), spectrum, dtype)
+    scale = np.logspace(-0.5, 0.5, n).astype(dtype)
+    options = {"damp_scale": scale} if is_scaled else {}
+    # A tiny damping amplifies the rounding of zeros.
+    sizes = [1e-6, 1e-3, 1e-1, 1, 1e2, 1e4] if rank == min(m, n) else [0.5, 1e2, 1e4]
+    for d in 2 * np.array(sizes, dtype):
+        dampings = np.asarray(d * (scale if is_scaled else np.ones(n)), float)
+        exact = damping_oracle.damped(a, dampings)
+        values = np.linalg.svd(
+            np.vstack([a.astype(float), np.diag(dampings)]), compute_uv=False
+        )
+        # The null space of a wide matrix has nothing to do with its damped inverse.
+        condition = values[0] / values[-1 if is_scaled else min(m, n) - 1]
+        x = np.asarray(pinv(a, damp=d, method=method, **options), float)
+        error = np.linalg.norm(x - exact) / np.linalg.norm(exact)
+        assert error <= 4 * np.finfo(dtype).eps * condition
+
+
+class TestWithoutDamping:
+    """A damping of zero."""
+
+    @pytest.mark.slow_unless("40, 5, 5")
+    @pytest.mark.parametrize("method", ["svd", "direct"])
+    @pytest.mark.parametrize("shape", [(3, 5, 5), (40, 5, 5), (40, 6, 3), (3, 4, 9)])
+    @pytest.mark.parametrize("rank", [3, 2])
+    def test_it_is_pinv_for_each_matrix(self, rng, shape, method, rank):
+        spectrum = [3, 2, 1, 1, 1][: min(shape[1:])]
+        spectrum[rank:] = [0] * (len(spectrum) - rank)
+        a = matrix(rng, shape, spectrum, np.float32)
+        damp = np.where(np.arange(shape[0]) % 2, 0.5, 0).astype(np.float32)
+        found = np.asarray(pinv(a, damp=damp, method=method))
+        plain = np.asarray(pinv(a, method=method))
+        assert np.array_equal(found[::2], plain[::2])
+        exact = np.stack([damping_oracle.filtered(x, 0.5) for x in a[1::2]])
+        assert relative_error(found[1::2], exact) <= bound(np.float32, 6)
+
+    def test_so_it_is_with_a_scale(self, rng):
+        a = matrix(rng, (5, 4), [3, 2, 0, 0])
+        found = pinv(a, damp=0.0, damp_scale=np.ones(4))
+        assert np.array_equal(found, pinv(a))
+
+    def test_derivatives_in_the_damping_exist(self, rng):
+        a, e = matrix(rng, (5, 3), [3, 2, 1]), gaussian(rng, (5, 3))
+        zeros, ones, ct = np.zeros(3), np.ones(3), gaussian(rng, (3, 5))
+        found = all_derivatives(
+            jaxpinv.pinv, a, zeros, e, ones, ct, is_scaled=False, method="svd"
+        )
+        for order in (1, 2):
+            exact = damping_oracle.derivative(a, zeros, e, ones, order)
+            assert relative_error(found[order], exact) <= 1e-9
+
+    def test_a_known_zero_is_no_other_program(self, rng):
+        a = gaussian(rng, (4, 3))
+        plain, zero, damped = (
+            str(jax.make_jaxpr(partial(jaxpinv.pinv, damp=d))(a)) for d in (None, 0, 1)
+        )
+        assert zero == plain
+        assert "damped" not in plain
+        assert "damped" in damped
+
+
+class TestCutoff:
+    """What is truncated of what is damped."""
+
+    @pytest.mark.parametrize("method", ["svd", "direct"])
+    def test_a_tiny_damping_truncates_nothing(self, rng, method):
+        # The usual cutoff of [A; D] is 1e-6 here.
+        a = matrix(rng, (5, 4), [1, 0.5, 0.1, 1e-7]).astype(np.float32)
+        d = np.float32(2e-7)
+        exact = damping_oracle.filtered(a, float(d))
+        assert relative_error(pinv(a, damp=d, method=method), exact) <= 0.5
+
+    @pytest.mark.parametrize("method", ["svd", "direct"])
+    def test_a_large_one_does_not_truncate_other_unknowns(self, rng, method):
+        a = gaussian(rng, (8, 4)).astype(np.float32)
+        a[:, 0] *= 1e-2
+        scale = np.array([0, 0, 1, 1], np.float32)
+        exact = damping_oracle.damped(a, 1e7 * scale)
+        found = pinv(a, damp=np.float32(1e7), damp_scale=scale, method=method)
+        assert relative_error(found, exact) <= bound(np.float32, 1e2)
+
+    def test_nor_does_it_drown_their_zeros(self, rng):
+        a = gaussian(rng, (8, 4)).astype(np.float32)
+        a[:, 1] = a[:, 0]
+        scale = np.array([0, 0, 1, 1], np.float32)
+        found = pinv(a, damp=np.float32(1e6), damp_scale=scale)
+        exact = damping_oracle.damped(
+            np.column_stack([np.sqrt(2) * a[:, 0].astype(float), a[:, 2:]]), [0, 1e6, 1e6]
+        )
+        assert relative_error(np.asarray(found)[0], exact[0] / np.sqrt(2)) <= 1e-5
+        assert relative_error(np.asarray(found)[1], exact[0] / np.sqrt(2)) <= 1e-5
+
+    def test_a_given_one_holds(self, rng):
+        a = matrix(rng, (5, 4), [3, 2, 0.5, 0.1])
+        u, s, vh = np.linalg.svd(a, full_matrices=False)
+        kept = np.where(np.hypot(s, 0.2) > 0.3, s / (s**2 + 0.04), 0)
+        found = pinv(a, damp=0.2, atol=0.3)
+        assert relative_error(found, (vh.T * kept) @ u.T) <= bound(np.float64, 10)
+
+
+def test_only_the_lower_triangle_is_read_of_hermitian_matrices(rng):
+    a = hermitian_matrix(rng, [3, -2, 1, 0], np.complex128)
+    damaged = a + np.triu(np.ones((4, 4)), 1)
+    exact = damping_oracle.filtered(a, DAMP)
+    limit = bound(np.float64, 10)
+    assert relative_error(pinv(damaged, damp=DAMP, hermitian=True), exact) <= limit
+    scale = np.array([0.5, 1, 1, 2])
+    found = pinv(damaged, damp=DAMP, damp_scale=scale, hermitian=True)
+    assert relative_error(found, damping_oracle.damped(a, DAMP * scale)) <= limit
+
+
+@pytest.mark.slow_unless("200-6-7")
+@pytest.mark.parametrize(("count", "m", "n"), [(200, 6, 7), (200, 20, 9), (20, 40, 32)])
+def test_a_batch_may_have_any_ranks_and_dampings(rng, count, m, n):
+    # Large enough for what is tried before singular values, and ranks on which it fails.
+    a = np.stack(
+        [matrix(rng, (m, n), [*np.linspace(2, 1, i % (min(m, n) + 1)), *[0] * 50])
+         for i in range(count)]
+    ).astype(np.float32)  # fmt: skip
+    damp = np.float32(10) ** rng.uniform(-2, 2, count).astype(np.float32)
+    x = np.asarray(pinv(a, damp=damp), float)
+    wide = a.astype(float)
+    for i in range(count):
+        u, s, vh = np.linalg.svd(wide[i], full_matrices=False)
+        exact = (vh.T * (s / (s**2 + float(damp[i]) ** 2))) @ u.T
+        # What rounding of zeros comes to where the matrix is deficient.
+        assert np.max(np.abs(x[i] - exact)) <= bound(np.float32, 2 / damp[i] ** 2)
+
+
+class TestTransformations:
+    """What maps over a damping, and what is not a number."""
+
+    def test_one_decomposition_serves_all_dampings(self, rng):
+        a, damp = gaussian(rng, (7, 5)), np.array([0.0, 0.1, 1.0, 10.0])
+        mapped = jax.vmap(lambda d: jaxpinv.pinv(a, damp=d))
+        exact = np.stack([damping_oracle.filtered(a, d) for d in damp])
+        assert relative_error(mapped(damp), exact) <= bound(np.float64, 100)
+        assert relative_error(jaxpinv.pinv(a, damp=damp), exact) <= bound(np.float64, 100)
+        assert "4,7,5" not in str(jax.make_jaxpr(mapped)(damp)).split("damped_factor")[0]
+
+    def test_rank_and_values_have_the_whole_batch(self, rng):
+        a, b = gaussian(rng, (7, 5)), gaussian(rng, (7,))
+        found = jaxpinv.lstsq(a, b, damp=np.array([0.5, 1.0]))
+        shapes = [x.shape for x in found]
+        assert shapes == [(2, 5), (2,), (2,), (2, 5)]
+
+    @pytest.mark.parametrize("broken", [np.nan, np.inf])
+    @pytest.mark.parametrize("is_scaled", [False, True])
+    def test_what_is_not_finite_gives_nan_for_its_matrix(self, rng, broken, is_scaled):
+        a, damp = gaussian(rng, (3, 5, 4)), np.array([1.0, broken, 0.5])
+        options = {"damp_scale": np.ones(4)} if is_scaled else {}
+        x = pinv(a, damp=damp, **options)
+        assert np.all(np.isnan(x[1]))
+        assert not np.any(np.isnan(x[::2]))
+
+    @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (2, 0, 3)])
+    def test_nothing_is_damped_where_nothing_is(self, shape):
+        a = np.zeros(shape)
+        found = jaxpinv.pinv(a, damp=1.0)
+        assert found.shape == (*shape[:-2], shape[-1], shape[-2])
+        scaled = jaxpinv.pinv(a, damp=1.0, damp_scale=np.ones(shape[-1]))
+        assert scaled.shape == found.shape
+
+    @pytest.mark.parametrize("size", [1e-30, 1e30])
+    def test_no_square_leaves_the_range(self, rng, size):
+        a = matrix(rng, (5, 4), [2, 1, 0.5, 0.3])
+        exact = damping_oracle.filtered(a, DAMP)
+        x = pinv((a * size).astype(np.float32), damp=np.float32(DAMP * size))
+        assert relative_error(np.asarray(x, float) * size, exact) <= bound(np.float32, 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"damp": -1.0}, ValueError, "pinv: expected damp >= 0, got -1.0"),
+        ({"damp": True}, TypeError, "pinv: expected damp to be a real number"),
+        ({"damp": 1j}, TypeError, "pinv: expected damp to be a real number"),
+        ({"damp": np.ones(2)}, ValueError, "pinv: expected a damping that broadcasts"),
+        ({"damp_scale": np.ones(3)}, ValueError, "pinv: expected damp with damp_scale"),
+        (
+            {"damp": 1.0, "damp_scale": 1.0},
+            ValueError,
+            "pinv: expected damp_scale of shape (..., 3), one for each unknown, got",
+        ),
+        (
+            {"damp": 1.0, "damp_scale": -np.ones(3)},
+            ValueError,
+            "pinv: expected damp_scale >= 0",
+        ),
+        (
+            {"damp": 1.0, "damp_scale": np.ones(2)},
+            ValueError,
+            "pinv: expected damp_scale of shape (..., 3)",
+        ),
+    ],
+)
+def test_what_is_no_damping_is_refused(options, error, message):
+    with pytest.raises(error) as caught:
+        jaxpinv.pinv(np.ones((3, 4, 3)), **options)
+    assert str(caught.value).startswith(message)
