@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxpinv
+from jaxpinv._platform.plan import Method
 
 #: What JAX reports each time that it asks the persistent cache, and each time it is lucky.
 ASKED, FOUND = (
@@ -26,7 +27,10 @@ ASKED, FOUND = (
     for name in ("compile_requests_use_cache", "cache_hits")
 )
 # With a loop over the batch and branches in it; with a loop that decomposes again.
-PROGRAMS = (((40, 4, 3), "direct"), ((30, 28), "svd"))
+PROGRAMS: tuple[tuple[tuple[int, ...], Method], ...] = (
+    ((40, 4, 3), "direct"),
+    ((30, 28), "svd"),
+)
 
 
 def cached(folder: str) -> dict[str, int]:
@@ -38,7 +42,7 @@ def cached(folder: str) -> dict[str, int]:
     for shape, method in PROGRAMS:
         a = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
-        def loss(a, method=method):
+        def loss(a, method: Method = method):
             return jnp.sum(jaxpinv.pinv(a, method=method) ** 2)
 
         for f in (loss, jax.grad(loss)):

@@ -47,7 +47,7 @@ def compilations():
     """How many programs were compiled so far, as JAX reports it."""
     found = []
 
-    def listen(event, duration, **_):
+    def listen(event, duration_secs, **_):
         found.append(event)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
