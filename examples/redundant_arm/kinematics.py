@@ -101,5 +101,5 @@ def _link(row: Array, angle: Array) -> Array:
 
 
 def _product(a: Array, b: Array) -> Array:
-    """Matrix product, `(k, k)`, as a sum: on a CPU, batches of `@` take ten times as long."""
+    """Matrix product, `(k, k)`, as a sum: batches of `@` take a CPU ten times as long."""
     return jnp.sum(a[:, :, None] * b[None, :, :], axis=1)
