@@ -65,14 +65,14 @@ from examples.beamforming.model import (
     zero_forcing,
 )
 
-#: Of the optimizer, in logarithms of gaps.
+#: Step size of the optimizer, in logarithms of gaps.
 LEARNING_RATE = 0.1
 
-#: What rounding may do to `H W = I`. The cutoff bounds the condition by its inverse.
+#: Rounding error allowed in `H W = I`. The condition is at most the inverse of the cutoff.
 LEAK_LIMIT = 10 * float(np.finfo(np.float32).eps) / CUTOFF
 
-#: Of the gradient in single precision against differences in double. Measured: 4e-5, and
-#: 0.16 for `jnp.linalg.pinv`.
+#: Error allowed for the gradient in single precision, against differences in double.
+#: Measured: 4e-5, and 0.16 for `jnp.linalg.pinv`.
 GRADIENT_LIMIT = 2e-4
 
 #: In bits per second and hertz. Measured: 3.7 with 4096 stations and 60 steps.
@@ -83,7 +83,7 @@ QUICK = {"stations": 256, "steps": 20}
 
 
 def optimize(theta: Array, waves: Paths, steps: int) -> tuple[Array, NDArray]:
-    """Moves the antennas of all stations uphill.
+    """Moves the antennas of all stations along the gradient.
 
     Args:
         theta: where they start, `(stations, antennas + 1)`, as `positions` takes it.

@@ -115,7 +115,7 @@ def _beams(axes: Axes, x: NDArray, waves: Paths) -> None:
 
 
 def _history(axes: Axes, services: Mapping[str, Service], history: NDArray) -> None:
-    """Mean sum rate over the steps, with those of the arrays that stand still."""
+    """Mean sum rate over the steps, with those of the fixed arrays."""
     style(axes)
     axes.plot(history, color=COLORS[-1], linewidth=2.4)
     for (name, service), color in zip(services.items(), COLORS[:-1], strict=False):

@@ -18,10 +18,10 @@ import jaxpinv
 USERS, ANTENNAS, APERTURE, LEAST_GAP = 4, 8, 10.0, 0.5
 
 #: Users stand within 60 degrees of broadside. Three scattered waves, 10 degrees around the
-#: line of sight, have together a tenth of its power.
+#: line of sight, together have a tenth of its power.
 SECTOR, SCATTERED, SPREAD, RICIAN = np.pi / 3, 3, np.pi / 18, 10.0
 
-#: Power of all signals over that of noise, and every how many stations users coincide.
+#: Power of all signals over that of noise; one station in so many has coinciding users.
 SNR, COINCIDE = 100.0, 32
 
 #: Of 0, 0.05, 0.1, 0.2 and 0.3 the one with the highest sum rate at half a wavelength.
@@ -45,7 +45,7 @@ class Paths(NamedTuple):
 
 
 class Service(NamedTuple):
-    """What the users of a station get.
+    """What the users of a station receive.
 
     Attributes:
         rate: the sum rate, `()`.
@@ -92,12 +92,12 @@ def positions(theta: Array) -> Array:
 
 
 def zero_forcing(h: Array, rtol: Array) -> tuple[Array, Array]:
-    """Precoder, `(antennas, users)`, that lets no user hear another, and the rank."""
+    """Precoder without interference between users, `(antennas, users)`, and the rank."""
     return jaxpinv.pinv(h, rtol, return_rank=True)
 
 
 def matched_filter(h: Array, rtol: Array) -> tuple[Array, Array]:
-    """Precoder that sends to every user as if it were alone; nothing is truncated."""
+    """Precoder that serves each user as if it were alone; nothing is truncated."""
     return jnp.conj(h.T), jnp.asarray(USERS)
 
 

@@ -56,9 +56,9 @@ from examples.closed_form_head.head import (
 from examples.closed_form_head.tasks import ORIENTATIONS, pictures, task, tasks
 
 LEARNING_RATE = 3e-3
-#: Steps between two judgements.
+#: Steps between two evaluations.
 INTERVAL = 25
-#: Of the accuracy, over the best of the others.
+#: Required lead in accuracy over the best of the others.
 REQUIRED_LEAD = 0.03
 
 NAMES = ("pixels", "untrained", "softmax layer", "closed-form head")
@@ -69,7 +69,7 @@ QUICK = {"seeds": 1, "steps": 60, "tasks": 50}
 
 @partial(jax.jit, static_argnums=0)
 def step(loss: Callable, state: Any, key: Array, digits: Array) -> Any:
-    """One of Adam: new parameters, and its state."""
+    """One step of Adam: new parameters, and its state."""
     parameters, moments = state
     gradient = jax.grad(loss)(parameters, key, digits)
     change, moments = optax.adam(LEARNING_RATE).update(gradient, moments)
@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _command.parser(__doc__, QUICK)
     parser.add_argument("--seeds", type=int, default=3, help="how many nets of each kind")
     parser.add_argument("--steps", type=int, default=150, help="of the optimizer")
-    parser.add_argument("--tasks", type=int, default=100, help="to judge by")
+    parser.add_argument("--tasks", type=int, default=100, help="to test with")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Draws the example of a closed-form head: a task, accuracies, and the way there."""
+"""Draws the example of a closed-form head: a task, accuracies, and training curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ def draw(
         histories: accuracies on the way, of the last two kinds, `(seeds, 2, times)`.
         interval: steps between two of these, but for the last.
         steps: how many in all.
-        shown: pictures of a task to learn from and to judge by.
+        shown: pictures of a task, to train and to test with.
     """
     title = "Features learned through a least-squares head  ·  digits never seen before"
     figure = titled(title, (16, 5.5))
@@ -41,7 +41,7 @@ def draw(
     axes.imshow(np.block([list(row) for row in padded]), cmap="bone_r")
     axes.axvline(5 * padded.shape[-1] - 0.5, color=COLORS[2])
     axes.set_axis_off()
-    axes.set_title("A task: five of each to learn from, then to name", **HEADING)
+    axes.set_title("A task: five of each to train with, then to classify", **HEADING)
 
     axes = figure.add_subplot(grid[1])
     times = np.append(np.arange(histories.shape[2] - 1) * interval, steps)

@@ -1,4 +1,4 @@
-"""The net, the closed-form head on its features, and two losses to learn them by."""
+"""The net, the closed-form head on its features, and two losses to train them."""
 
 from functools import partial
 from itertools import pairwise
@@ -12,9 +12,9 @@ from jax import Array
 import jaxpinv
 from examples.closed_form_head.tasks import ORIENTATIONS, QUERY, SHOT, WAY, place, tasks
 
-#: Tasks of a step.
+#: Tasks per step.
 BATCH = 8
-#: Of the slack, where the root of the mean squared norm of features is one.
+#: Weight of the slack, relative to the root mean squared norm of the features.
 RIDGE = 0.5
 CHANNELS = (1, 16, 32)
 
@@ -32,7 +32,7 @@ def random_net(key: Array) -> Net:
 
 
 def features(net: Net, x: Array) -> Array:
-    """Features of pictures `(..., 12, 12)`, a row for each; of no layers, the pixels."""
+    """Features of pictures `(..., 12, 12)`, a row for each; without layers, the pixels."""
     x = x.reshape(-1, *x.shape[-2:], 1)
     layout = ("NHWC", "HWIO", "NHWC")
     for kernel, bias in net:
@@ -44,7 +44,7 @@ def features(net: Net, x: Array) -> Array:
 
 
 def scores(net: Net, ridge: float, shots: Array, queries: Array) -> Array:
-    """What the closed-form head says about the queries of a task, `(40, 4)`."""
+    """Scores of the closed-form head for the queries of a task, `(40, 4)`."""
     names = jnp.repeat(jnp.eye(WAY, dtype=jnp.float32), SHOT, axis=0)
     z = features(net, shots)
     scale = jnp.sqrt(jnp.mean(jnp.sum(z * z, axis=1)))
@@ -55,7 +55,7 @@ def scores(net: Net, ridge: float, shots: Array, queries: Array) -> Array:
 
 @jax.jit
 def accuracy(net: Net, held_out: tuple[Array, Array]) -> Array:
-    """Share of queries that the head names rightly, with the ridge that suits it better."""
+    """Share of queries that the head classifies correctly, with the better ridge."""
     truth = jnp.repeat(jnp.arange(WAY), QUERY)[None]
 
     def named(ridge: float) -> Array:
@@ -76,7 +76,7 @@ def head_loss(parameters: tuple[Net, Array], key: Array, digits: Array) -> Array
 
 
 def softmax_loss(parameters: tuple[Net, Array], key: Array, digits: Array) -> Array:
-    """Cross-entropy of a linear layer that names digits and orientations."""
+    """Cross-entropy of a linear layer that classifies digits and orientations."""
     net, layer = parameters
     count = BATCH * WAY * (SHOT + QUERY)
     which, shot, turn, move = jax.random.split(key, 4)

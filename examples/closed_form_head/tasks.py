@@ -1,4 +1,4 @@
-"""The tasks of the closed-form head: scikit-learn's digits, turned, mirrored and moved."""
+"""The tasks of the closed-form head: scikit-learn's digits, rotated, mirrored and moved."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ import numpy as np
 from jax import Array
 from sklearn.datasets import load_digits
 
-#: Digits of a task, and how many pictures of each to learn from and to judge by.
+#: Digits of a task, and the numbers of pictures of each to train and to test with.
 WAY, SHOT, QUERY = 4, 5, 10
-#: Pixels that the field has more than a picture, in height and in width.
+#: Difference between field and picture in height and in width, in pixels.
 MARGIN = 4
 ORIENTATIONS = 8
 
 
 def pictures() -> tuple[Array, Array]:
-    """The digits to learn from and those held out, `(digits, pictures, 8, 8)`."""
+    """The digits to train with and those held out, `(digits, pictures, 8, 8)`."""
     data: Any = load_digits()
     x = (data.images / 16).astype(np.float32)
     fewest = np.bincount(data.target).min()
@@ -35,7 +35,7 @@ def place(key: Array, picture: Array, orientation: Array) -> Array:
 
 
 def task(key: Array, digits: Array, orientations: int) -> tuple[Array, Array]:
-    """Pictures to learn from and to judge by, `(4, 5, 12, 12)` and `(4, 10, 12, 12)`."""
+    """Pictures to train and to test with, `(4, 5, 12, 12)` and `(4, 10, 12, 12)`."""
     which, turn, move, *draws = jax.random.split(key, 3 + WAY)
     chosen = digits[jax.random.permutation(which, len(digits))[:WAY]]
     drawn = [

@@ -43,9 +43,10 @@ def cutoffs(path: Path) -> None:
         axes.axhline(value, color=color, linewidth=1.5)
         axes.annotate(
             f"{name}, {kept} of {s.size} kept",
-            (1, value),
+            (s.size, value),
             (0, 4),
             textcoords="offset points",
+            ha="right",
             color=color,
             size=9,
         )
@@ -68,9 +69,10 @@ def communication(path: Path, devices: int = 4) -> None:
         parents = []
         for (x0, y0), (x1, y1) in zip(places[::2], places[1::2], strict=True):
             # The first of each pair takes part in the next level.
-            _arrow(axes, (x1, y1 + 0.3), (x0 + 0.32, level + 0.05), RED, "")
-            _arrow(axes, (x0 - 0.12, y0 + 0.3), (x0 - 0.12, level - 0.3), INK, "")
-            _arrow(axes, (x0 + 0.3, level - 0.25), (x1 - 0.2, y1 + 0.3), GREEN, "")
+            above = 0.25 if level == 1 else 0.12
+            _arrow(axes, (x1, y1 + above), (x0 + 0.32, level + 0.05), RED)
+            _arrow(axes, (x0 - 0.12, y0 + above), (x0 - 0.12, level - 0.18), INK)
+            _arrow(axes, (x0 + 0.32, level - 0.1), (x1 - 0.2, y1 + above), GREEN)
             is_root = len(places) == 2
             text = "QR of two $R$" + (", then\nsingular values" if is_root else "")
             _box(axes, x0, level, text, YELLOW if is_root else FADED)
@@ -141,12 +143,10 @@ def _box(axes: Axes, x: float, y: float, text: str, color: str) -> None:
     axes.text(x, y, text, ha="center", va="center", size=8.5, color=INK, bbox=box)
 
 
-def _arrow(axes: Axes, start: tuple, end: tuple, color: str, text: str) -> None:
-    """An arrow with a text beside its middle."""
+def _arrow(axes: Axes, start: tuple, end: tuple, color: str) -> None:
+    """An arrow."""
     arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.4}
     axes.annotate("", end, start, arrowprops=arrow)
-    middle = (0.5 * (start[0] + end[0]) + 0.05, 0.5 * (start[1] + end[1]))
-    axes.text(*middle, text, color=color, size=8.5)
 
 
 def main() -> None:

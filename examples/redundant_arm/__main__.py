@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"fastest joint {np.abs(line.speeds).max():.2f} rad/s, "
             f"{_fastest(line):.1f} times as fast as allowed, "
             f"hand behind by {1e3 * line.behind.max():.1f} mm, "
-            f"in the end by {1e3 * line.behind[-1]:.2f} mm"
+            f"finally by {1e3 * line.behind[-1]:.2f} mm"
         )
     first, last = with_null.reached[0].mean(), with_null.reached[-1].mean()
     checks = {
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "null-space motion reaches more": first > without.reached[0].mean(),
         "joints within their speed limits, truncated": _fastest(truncated) < 1,
         "joints beyond them, not truncated": _fastest(full) > 3,
-        "hand on the line in the end": truncated.behind[-1] < POSITION_LIMIT,
+        "hand finally on the line": truncated.behind[-1] < POSITION_LIMIT,
     }
     return _command.verdict(checks, began, path)
 

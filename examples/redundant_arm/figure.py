@@ -102,7 +102,7 @@ def _arms(axes: Axes3D, motion: NDArray) -> None:
 def _skeleton(chain: NDArray) -> NDArray:
     """Corners of an arm from base to hand, `(k, 3)`, from its frames, `(8, 4, 4)`."""
     base, places = np.zeros((1, 3)), chain[:, :3, 3]
-    # The table goes from joint 4 to 5 sideways before it goes along the forearm.
+    # The table moves sideways from joint 4 to 5 before it follows the forearm.
     corner = places[3] + DENAVIT_HARTENBERG[4, 0] * chain[3, :3, 0]
     return np.concatenate([base, places[:4], corner[None], places[4:]])
 

@@ -53,7 +53,7 @@ def jacobian(chain: Array) -> Array:
 
 
 def twist_between(pose: Array, target: Array) -> Array:
-    """What leads from a pose to another, `(6,)`: a translation above a rotation vector."""
+    """The twist from one pose to another, `(6,)`: translation above rotation vector."""
     turn = _product(target[:3, :3], pose[:3, :3].T)
     skew = (turn - turn.T) / 2
     axis = jnp.stack([skew[2, 1], skew[0, 2], skew[1, 0]])
@@ -101,5 +101,5 @@ def _link(row: Array, angle: Array) -> Array:
 
 
 def _product(a: Array, b: Array) -> Array:
-    """Matrix product, `(k, k)`: a batch of sums takes a CPU a tenth of the time of `@`."""
+    """Matrix product, `(k, k)`, as a sum: batches of `@` take a CPU ten times as long."""
     return jnp.sum(a[:, :, None] * b[None, :, :], axis=1)

@@ -28,19 +28,19 @@ from examples.redundant_arm.kinematics import (
 #: A target is reached within these, in meters and radians, and within the joint limits.
 POSITION_LIMIT, ANGLE_LIMIT = 1e-3, np.deg2rad(0.1)
 
-#: Steps of a try, and steps between two movements of the bar. No joint moves further than
-#: the largest step, in radians: the Jacobian says nothing about what is far away.
+#: Steps of a trial, and steps between two updates of the progress bar. No joint moves
+#: further than the largest step, in radians, because the Jacobian is local.
 STEPS, STEPS_AT_ONCE, LARGEST_STEP = 40, 5, 0.3
 
 #: The first round starts from the ready pose. In the others the targets that were missed
 #: share as many random starts as there are targets.
 ROUNDS = 3
 
-#: Null-space motion, per step. With a fifth of it 4 in 100 fewer arms arrive.
+#: Null-space motion, per step. With a fifth of it, 4 % fewer arms arrive.
 REACH_GAIN = 0.5
 
-#: Targets at the rim of the workspace need small singular values, and nothing but the end
-#: of the motion counts: with ten times this cutoff 14 in 100 fewer arms arrive.
+#: Targets at the edge of the workspace need small singular values, and only the final pose
+#: counts: with ten times this cutoff, 14 % fewer arms arrive.
 REACH_RTOL = 0.003
 
 #: The shoulder is singular where joint 2 is straight and joint 3 at a right angle: no joint
@@ -63,7 +63,7 @@ LINE_START = np.array(
 LINE_GAIN, FEEDBACK, LARGEST_CORRECTION = 0.3, 10.0, 0.05
 
 #: The line and its correction are 0.15 m/s. Over the smallest singular value that is kept
-#: whole, 0.075, that is 2 rad/s: the joints may go at 2.175.
+#: whole, 0.075, that is 2 rad/s: the limit of the joints is 2.175 rad/s.
 LINE_RTOL = 0.04
 
 
@@ -125,7 +125,7 @@ def velocity(
 
     values = jaxpinv.lstsq(j, twist).singular_values
     cutoff = rtol * values[0]
-    # A cutoff of zero, which has nothing to fade, must not divide.
+    # With a cutoff of zero nothing fades, and there must be no division by it.
     tiny = jnp.finfo(cutoff.dtype).tiny
     share = jnp.clip((2 * values[-1] - cutoff) / jnp.maximum(cutoff, tiny), 0, 1)
     return share * motion(rtol / 2) + (1 - share) * motion(rtol), values
@@ -186,7 +186,7 @@ def reach(targets: Array, gain: float, key: Array, report: Callable[[], object])
     for round_key in jax.random.split(key, ROUNDS - 1):
         done = reached[-1].copy()
         missed = np.resize(np.arange(n) if done.all() else np.flatnonzero(~done), n)
-        # The inner half of the range: more arms arrive than from all of it.
+        # From the inner half of the range more arms arrive than from all of it.
         spread = jax.random.uniform(round_key, (n, 7), dtype, minval=-0.5, maxval=0.5)
         _, there = attempt(middle + spread * half_range, targets[missed])
         done[missed[there[-1]]] = True

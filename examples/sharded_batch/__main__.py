@@ -57,10 +57,10 @@ from examples.sharded_batch.plans import (
     minimum,
 )
 
-#: The compiler gets only so many of the plans, one in, to divide: it takes longer.
+#: The compiler divides only one in so many of the plans, since that takes longer.
 SHARE = 10
 
-#: Plans of which the minimum is computed, and how near the steps must come to it.
+#: Number of plans whose minimum is computed, and the largest distance from it.
 SAMPLE, REQUIRED = 10_000, 1e-3
 
 #: What rounding may do to a loss: the cutoff bounds the condition.
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _command.parsed(_parser(), QUICK, arguments)
     if options.devices:
-        # Only before anything asks for the devices.
+        # This must come before the first use of the devices.
         jax.config.update("jax_num_cpu_devices", options.devices)
     began = time.perf_counter()
     devices = jax.devices()
@@ -119,14 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "gradient steps of a matrix in a second"
         )
     print(
-        f"mean loss {local.history[0]:.4g} before, {local.history[-1]:.4g} in the end; "
-        f"plans {error:.1e} from the minimum; losses of both ways differ by {same:.1e}"
+        f"mean loss {local.history[0]:.4g} before, {local.history[-1]:.4g} after; "
+        f"plans {error:.1e} from the minimum; losses of both differ by {same:.1e}"
     )
     checks = {
         "nothing is sent": not local.collectives,
         "steps take the memory of their argument": local.donated and divided.donated,
         f"minimum to {REQUIRED:.0e}": error <= REQUIRED,
-        f"both ways agree to {ROUNDING:.0e}": same <= ROUNDING,
+        f"both agree to {ROUNDING:.0e}": same <= ROUNDING,
     }
     return _command.verdict(checks, began, path)
 
@@ -137,7 +137,7 @@ def _many(mesh: Mesh) -> str:
 
 
 def _divided(plans: NDArray, mesh: Mesh) -> Array:
-    """As many plans as the devices can share evenly, divided over them."""
+    """The largest number of plans that the devices can share evenly, on the devices."""
     count = len(plans) - len(plans) % mesh.size
     return jax.device_put(plans[:count], NamedSharding(mesh, BATCH))
 

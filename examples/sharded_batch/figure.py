@@ -41,7 +41,7 @@ def _losses(axes: Axes, history: NDArray) -> None:
     """By how much the mean loss is above the last one, before every step."""
     style(axes)
     excess = history[:-1] - history[-1]
-    # What is left in the end is rounding, of either sign.
+    # Finally only rounding is left, of either sign.
     excess = np.where(excess > 0, excess, np.nan)
     axes.semilogy(excess, "o-", color=AFTER, linewidth=2, markersize=5)
     axes.set_xlabel("steps", color=INK, size=11)
@@ -70,7 +70,7 @@ def _variances(axes: Axes, variances: Sequence[NDArray]) -> None:
 
 
 def _throughput(axes: Axes, runs: Mapping[str, "Run"]) -> None:
-    """Matrices per second of a value and of a step, for each way to divide."""
+    """Matrices per second of a value and of a step, for each method of division."""
     style(axes)
     for number, ((name, run), color) in enumerate(
         zip(runs.items(), (AFTER, BEFORE), strict=True)

@@ -20,7 +20,7 @@ ROWS, COLUMNS, REPEATED, CUTOFF = 7, 6, 1000, 1e-3
 
 #: The curvature of `1 / s^2 + (s - s0)^2 / 2` at its minimum is between 1 and 4, so that a
 #: step leaves at most 0.6 of the distance from it. Plans that are nearly singular have
-#: steep gradients: none moves further than the largest step.
+#: steep gradients: no plan moves further than the largest step.
 STEP, LARGEST_STEP = 0.4, 0.8
 
 COLLECTIVE = re.compile(r"all-(?:gather|reduce|to-all)|collective-|reduce-scatter")
@@ -28,10 +28,10 @@ BATCH = PartitionSpec("batch")
 
 
 class Run(NamedTuple):
-    """What one way to divide a step did.
+    """What one method of division did.
 
     Attributes:
-        plans: in the end, `(n, ROWS, COLUMNS)`.
+        plans: after all steps, `(n, ROWS, COLUMNS)`.
         losses: of all plans before the first step, `(n,)`.
         history: mean losses before every step.
         values_per_second: pseudo-inverses.
@@ -71,7 +71,7 @@ def value(a: Array) -> Array:
 def improve(
     divide: Callable[[Callable], Callable], start: Array, steps: int, name: str
 ) -> Run:
-    """Takes steps with plans and measures them.
+    """Takes gradient steps and measures them.
 
     Args:
         divide: what makes a function one for plans that are divided over devices.

@@ -61,7 +61,7 @@ from examples.truncated_regularization.camera import (
 )
 from examples.truncated_regularization.figure import draw
 
-#: Step size of Adam, and steps between two movements of the bar.
+#: Step size of Adam, and steps between two updates of the progress bar.
 RATE, STEPS_AT_ONCE = 0.05, 10
 
 #: What `--quick` sets.
@@ -121,7 +121,7 @@ def slope_errors(pinv: Pinv, lines: Array, starts: Array) -> NDArray:
 
 
 def pictures(portrait: Array, shutters: dict[str, NDArray]) -> dict[str, NDArray]:
-    """The photograph, what blurs make of it, and what is restored, by title."""
+    """The photograph, blurred and restored versions of it, by title."""
     shown = {"photograph": portrait}
     for name, shutter in shutters.items():
         a = blur(jnp.asarray(shutter))
@@ -143,13 +143,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 if everything is as claimed, else 1.
     """
     options = _command.parsed(_parser(), QUICK, arguments)
-    # Differences tell the gradients apart in double precision.
+    # Finite differences distinguish the gradients only in double precision.
     jax.config.update("jax_enable_x64", True)
     began = time.perf_counter()
 
     portrait = photograph()
     lines, others = portrait[:, : PIXELS // 2], portrait[:, PIXELS // 2 :]
-    # All of them nearly open.
+    # All starting shutters are nearly open.
     spread = np.random.default_rng(0).normal(size=(options.starts, SLOTS))
     starts = jnp.asarray(2 + 0.3 * spread)
     ways = {"exact": jaxpinv.pinv, "usual": jnp.linalg.pinv}
@@ -175,15 +175,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"error {_row(curves[:, -1])}, on other lines {_row(tested[name])}"
         )
     ratio = errors["usual"][:, -1] / after
-    print(f"with the usual one it ends higher by {_row(100 * (ratio - 1), '.2f')} per cent")
+    print(f"the usual gradient ends higher by {_row(100 * (ratio - 1), '.2f')} percent")
     checks = {
         "the exact gradient agrees with differences": np.all(off["exact"] < 1e-4),
         "the usual one does not": np.all(off["usual"] > 0.2),
         "a shutter learned is better than an open one": np.all(after < 0.9 * before),
-        "it is so on lines it did not learn from": np.all(
+        "the same holds on lines it was not trained on": np.all(
             tested["exact"] < 0.95 * tested["open"]
         ),
-        "the exact gradient ends lower by 2 per cent, in the mean": np.mean(ratio) > 1.02,
+        "the exact gradient ends lower by 2 percent on average": np.mean(ratio) > 1.02,
     }
     return _command.verdict(checks, began, path)
 

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 #: Pixels of a line, slots of the shutter, standard deviation of the lens blur in pixels.
 PIXELS, SLOTS, LENS = 64, 16, 1.0
 
-#: Standard deviation of the noise: an open shutter lets in 1, gray goes from 0 to 1.
+#: Standard deviation of the noise: an open shutter admits 1, gray ranges from 0 to 1.
 NOISE = 0.00625
 
 #: Singular values that are kept: with an open shutter this many give the least error.
@@ -31,8 +31,8 @@ def photograph() -> Array:
 
 
 def blur(shutter: Array) -> Array:
-    """What lens and shutter make of a line, `(SLOTS + PIXELS + 7, PIXELS)`."""
-    # Four pixels beyond both ends catch what the lens spreads.
+    """The blur of a line by lens and shutter, `(SLOTS + PIXELS + 7, PIXELS)`."""
+    # Four pixels beyond both ends collect the spread of the lens.
     spread = np.arange(-4, PIXELS + 4)
     distance = (spread[:, None] - np.arange(PIXELS)) / LENS
     lens = np.exp(-(distance**2) / 2) / (LENS * np.sqrt(2 * np.pi))

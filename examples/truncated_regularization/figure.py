@@ -1,4 +1,4 @@
-"""Draws what shutters make of a photograph, how they were learned, and what they are."""
+"""Draws photographs through several shutters, the shutters, and how they were learned."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -39,7 +39,7 @@ from examples.variable_projection.fitting import fit
 from examples.variable_projection.models import MODELS
 from examples.variable_projection.table import HEADER, agreement, caption, table
 
-#: A search that compares values alone ends with half of the sixteen digits of a double.
+#: A search that only compares values reaches half of the sixteen digits of a double.
 #: An exact gradient must do better. NIST's eleven digits are rounded, which leaves 10.3.
 REQUIRED_DIGITS = 9.0
 

@@ -17,12 +17,12 @@ from examples.variable_projection.models import Model
 from examples.variable_projection.table import Fit
 
 #: The objective is a sine and the parameters are logarithms, so both limits are relative.
-#: They are tens and hundreds of roundings of double precision.
+#: They are tens and hundreds of rounding errors of double precision.
 GRADIENT_LIMIT = 1e-14
 STEP_LIMIT = 1e-13
 MAX_ITERATIONS = 200
 
-#: What rounding does to the objective; the line search does not count it as an increase.
+#: Rounding error of the objective, which the line search does not count as an increase.
 OBJECTIVE_NOISE = 1e-15
 
 
@@ -38,7 +38,7 @@ class Search(NamedTuple):
 
 
 def newton() -> optax.GradientTransformationExtraArgs:
-    """Turns a gradient into a Newton step that goes downhill, for `optax.chain`.
+    """Turns a gradient into a descending Newton step, for `optax.chain`.
 
     Eigenvalues of the Hessian enter by their absolute values, for it is indefinite far
     from the solution. Steps longer than one, a factor e in the parameters, are shortened:
@@ -56,12 +56,12 @@ def newton() -> optax.GradientTransformationExtraArgs:
     ) -> tuple[Array, optax.EmptyState]:
         curvatures, directions = jnp.linalg.eigh(jax.hessian(value_fn)(params))
         curvatures = jnp.abs(curvatures)
-        # Flat directions, to rounding, would give steps without end.
+        # Directions that are flat to rounding would give unbounded steps.
         curvatures = jnp.maximum(curvatures, 1e-12 * curvatures.max())
         step = -directions @ ((directions.T @ gradient) / curvatures)
         return step / jnp.maximum(1, jnp.linalg.norm(step)), state
 
-    # The types of optax are those of trees in general.
+    # The types of optax are those of general trees.
     return optax.GradientTransformationExtraArgs(
         lambda params: optax.EmptyState(),
         update,  # pyright: ignore[reportArgumentType]
@@ -113,7 +113,7 @@ def fit(dataset: nist.Dataset, model: Model, report: Callable[[Array, Array], No
         return jnp.linalg.norm(residual) / jnp.linalg.norm(y)
 
     def advance(search: Search, start: Array) -> Search:
-        """One iteration from one start, or none if it has arrived."""
+        """One iteration from one start, or none if it has converged."""
 
         def loss(theta: Array) -> Array:
             return objective(theta, start)

@@ -137,8 +137,8 @@ MODELS = {
     "BoxBOD": _saturation(
         "Biochemical oxygen demand", "incubation time, days", "oxygen demand, mg/l"
     ),
-    # The residuals are 1e-13, a thousand roundings of the data: their squares have no
-    # more than three digits in double precision.
+    # The residuals are 1e-13, a thousand rounding errors of the data: their squares have at
+    # most three digits in double precision.
     "Lanczos1": _exponentials("Three decays, 14 digits", rss_in_reach=False),
     "Lanczos2": _exponentials("Three decays, 6 digits"),
     "Lanczos3": _exponentials("Three decays, 5 digits"),

@@ -142,7 +142,7 @@ def test_many_matrices_reach_their_minimum(batch_run):
         (lambda run: {"collectives": ["all-reduce"]}, "nothing is sent"),
         (lambda run: {"donated": False}, "steps take the memory of their argument"),
         (lambda run: {"plans": np.asarray(run.plans) + np.float32(0.01)}, "minimum to"),
-        (lambda run: {"losses": 1.1 * run.losses}, "both ways agree"),
+        (lambda run: {"losses": 1.1 * run.losses}, "both agree"),
     ],
     ids=["sent", "copied", "elsewhere", "different"],
 )

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import jaxpinv
+from examples.docs import figures
 from tests import comparison, matrices, mpmath_oracle
 from tests.benchmarks import picture, publish
 from tests.benchmarks.accuracy import Point
@@ -224,6 +225,25 @@ def test_every_public_name_is_in_the_reference():
         for name in getattr(module, "__all__", [])
     }
     assert named == public
+
+
+def test_the_diagram_shows_the_imports_of_the_package():
+    found = figures.imports()
+    assert {("_pinv", "_solver"), ("_solver", "_primitives"), ("sharded", "_mesh")} <= found
+    assert ("_calculus", "_linalg") in found, "imports of a sub-package"
+    assert ("_linalg", "_calculus") not in found
+    depth = {name: i for i, row in enumerate(figures.layers()) for name in row}
+    modules = {path.stem for path in Path(jaxpinv.__file__).parent.glob("*.py")}
+    assert set(depth) >= modules - {"__init__"}
+    assert all(depth[importer] < depth[imported] for importer, imported in found)
+
+
+@pytest.mark.slow
+def test_the_figures_of_the_documentation_are_drawn(tmp_path):
+    for draw in (figures.cutoffs, figures.communication, figures.architecture):
+        draw(tmp_path / "figure.png")
+        assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+        assert (PAGES / "images" / f"{draw.__name__}.png").exists()
 
 
 def test_the_picture_is_drawn_without_pytorch(tmp_path):

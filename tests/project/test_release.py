@@ -88,7 +88,9 @@ def test_missing_metadata_is_found(line, problem):
     assert found.startswith(problem)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")))
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.stem
+)
 def test_workflows_call_the_scripts_that_everyone_can_run(path):
     commands = re.findall(r"^ +- run: (.*)$", path.read_text("utf-8"), re.MULTILINE)
     assert commands
