@@ -48,7 +48,7 @@ def factorize(
     **Differentiability.** What the methods return has the derivatives of what the functions
     return, in `a`: see `Factorization`.
 
-    **Cost.** One factorization as in `pinv`. It keeps `2 m n + n^2 + 2 n + 3` numbers for
+    **Cost.** One factorization as in `pinv`. It keeps `2 m n + n^2 + 2 n + 3` numbers of
     each matrix, n being the shorter side. The methods take what they say there, and their
     derivatives what those of the functions do.
 

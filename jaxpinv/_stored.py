@@ -189,13 +189,12 @@ class _Use(NamedTuple):
 def stored(matrix: FactoredMatrix) -> Factorization:
     """What is kept of a factored matrix.
 
-    All leaves get the whole batch shape, so that they may be mapped and indexed alike. They
-    are copies: whoever donates them does not donate what they were made of.
+    All leaves get the whole batch shape, so that they may be mapped and indexed alike.
     """
     given = matrix.given
     rank = given.a.ndim - 2
     a, rtol, atol, *factors = (
-        jnp.copy(jnp.broadcast_to(x, (*given.batch, *x.shape[rank:])))
+        jnp.broadcast_to(x, (*given.batch, *x.shape[rank:]))
         for x in (given.a, given.rtol, given.atol, *matrix.factors)
     )
     kept = Factors(*factors)

@@ -75,7 +75,7 @@ def test_it_is_that_of_slogdet_at_full_rank(rng, shape, method):
 
 @pytest.mark.parametrize("method", ["direct", "svd"])
 def test_it_keeps_the_digits_that_the_gram_matrix_loses(rng, method):
-    a = matrix(rng, (40, 6, 7), np.geomspace(1, 1e-3, 6)).astype(np.float32)
+    a = matrix(rng, (40, 6, 7), list(np.geomspace(1, 1e-3, 6))).astype(np.float32)
     exact = np.sum(np.log(np.linalg.svd(a.astype(float), compute_uv=False)), axis=-1)
     found = np.asarray(jaxpinv.log_pdet(a, method=method), float)
     assert np.max(np.abs(found - exact)) <= bound(np.float32, 1e3)
@@ -170,7 +170,7 @@ def test_zero_and_empty_matrices_have_the_logarithm_0_and_rank_0(shape, method):
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 @pytest.mark.parametrize("method", ["direct", "svd"])
 def test_no_size_overflows_or_vanishes(rng, shape, scale, method):
-    a = matrix(rng, shape, np.geomspace(1, 0.1, min(shape[-2:])))
+    a = matrix(rng, shape, list(np.geomspace(1, 0.1, min(shape[-2:]))))
     exact = np.sum(np.log(np.linalg.svd(a, compute_uv=False)), axis=-1)
     exact = exact + min(shape[-2:]) * np.log(scale)
     a = (a * scale).astype(np.float32)
@@ -251,7 +251,7 @@ def test_one_factorization_serves_value_and_derivatives(rng):
         derive = jax.value_and_grad(jaxpinv.log_pdet)
         return jax.jvp(derive, (a,), (a,))
 
-    compiled = jax.jit(all_of_it).lower(a).compile().as_text()
+    compiled = str(jax.jit(all_of_it).lower(a).compile().as_text())
     assert compiled.count('custom_call_target="lapack_dgesdd_ffi"') == 1
 
 
@@ -284,6 +284,5 @@ def test_reverse_over_reverse_through_a_scan(rng):
 def test_the_result_is_real_of_the_precision_of_the_matrix(dtype, real):
     found = jaxpinv.log_pdet(jnp.asarray([[2, 0], [0, 4]], dtype))
     assert found.dtype == real
-    assert abs(float(found) - np.log(8)) <= bound(np.float32) + bound(
-        np.float32, float(jnp.finfo(real).eps) / np.finfo(np.float32).eps
-    )
+    eps = max(float(jnp.finfo(real).eps), float(np.finfo(np.float32).eps))
+    assert abs(float(found) - np.log(8)) <= 10 * eps
