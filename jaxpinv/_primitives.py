@@ -27,7 +27,15 @@ from jaxpinv._factorization import (
     triangular,
 )
 from jaxpinv._factorization.full_rank import FullRank
-from jaxpinv._factors import ApplyU, Cutoff, Factors, product_with_u
+from jaxpinv._factors import (
+    ApplyGram,
+    ApplyU,
+    Cutoff,
+    Factors,
+    any_oblique,
+    product_with_gram,
+    product_with_u,
+)
 from jaxpinv._linalg import transpose, with_tangent_of
 from jaxpinv._platform import chunking
 from jaxpinv._platform import plan as plans
@@ -184,15 +192,17 @@ def _pinv_form_impl(*operands, layout, truncates, tuning, target):
         tuning=tuning,
     )
 
-    def evaluate(*operands: Array) -> Array:
+    def evaluate_with(apply_gram: ApplyGram, *operands: Array) -> Array:
         return form.evaluate(
             Factors(*operands[:_FACTORS]),
             form.unpack(layout, operands[_FACTORS:]),
             truncates=truncates,
             may_branch=plan.may_branch,
             apply_u=_apply_u(plan),
+            apply_gram=apply_gram,
         )
 
+    evaluate = _with_gram(plan, evaluate_with)
     if plan.chunk is None or not batch:
         return evaluate(*operands)
     return chunking.along_batch(evaluate, plan.chunk, len(batch), *operands)
@@ -216,6 +226,28 @@ def _apply_u(plan: FormPlan) -> ApplyU:
         return jnp.reshape(found, x.shape)
 
     return {"never": product_with_u, "all": unless_all, "each": unless_each}[plan.identity]
+
+
+def _with_gram(plan: FormPlan, f: Callable[..., Array]) -> Callable[..., Array]:
+    """`f(apply_gram, *operands)` as a function of operands, the first ones the factors.
+
+    Products with `V^H V` are left out where the plan says that they may be.
+    """
+
+    def if_any(factors: Factors, x: Array) -> Array:
+        return jax.lax.cond(
+            any_oblique(factors),
+            lambda v, kept, x: product_with_gram(factors._replace(v=v, kept=kept), x),
+            lambda v, kept, x: x,
+            *(factors.v, factors.kept, x),
+        )
+
+    def apart(*operands: Array) -> Array:
+        needed = any_oblique(Factors(*operands[:_FACTORS]))
+        return jax.lax.cond(needed, always, partial(f, lambda factors, x: x), *operands)
+
+    always = partial(f, product_with_gram)
+    return {"always": always, "if any": partial(f, if_any), "apart": apart}[plan.gram]
 
 
 def _pinv_form_jvp(primals, tangents, *, layout, **params):

@@ -6,6 +6,7 @@ and loops. These are told what to do, and know no plan.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from jaxpinv._platform import workarounds
@@ -67,12 +68,15 @@ class FormPlan:
         identity: where U is the identity, a product with it is left out for the batch if it
             is for "all" matrices, for "each" matrix, or "never".
         each: matrices whose products with U are taken at a time then.
+        gram: products with the Gram matrix of V are taken "always" or "if any" matrix of
+            the batch needs them, or then the whole derivative is, "apart" from the other.
     """
 
     may_branch: bool
     chunk: int | None = None
     identity: Literal["never", "all", "each"] = "never"
     each: int = 1
+    gram: Literal["always", "if any", "apart"] = "always"
 
 
 def factorization(
@@ -163,18 +167,31 @@ def form(
     *_, m, n = shape
     if not is_static_shape(shape) or not math.prod(shape):
         return FormPlan(may_branch)
+    gram = _gram(shape, order, tuning) if may_branch and target.is_cpu else "always"
+    plan = partial(FormPlan, may_branch, gram=gram)
     can_be_identity = may_branch and m == n > tuning.tiny
     # A first derivative makes few arrays and gains nothing by chunks; a higher one gains.
     # And a truncated matrix makes those of its chunk alone take the longer formula.
     if may_loop and (formula == "either" or (formula == "matrices" and order > 1)):
         is_large = math.prod(shape) >= tuning.beyond_caches
         identity = "all" if can_be_identity else "never"
-        return FormPlan(may_branch, tuning.chunk if is_large else None, identity)
+        return plan(tuning.chunk if is_large else None, identity)
     if not can_be_identity:
-        return FormPlan(may_branch)
+        return plan()
     # The few matrices of a batch that are not certified would make all others pay.
     identity = "each" if may_loop and len(shape) > 2 else "all"
-    return FormPlan(may_branch, None, identity, max(1, tuning.chunk // (m * n)))
+    return plan(None, identity, max(1, tuning.chunk // (m * n)))
+
+
+def _gram(shape: tuple, order: int, tuning: Tuning) -> Literal["always", "if any", "apart"]:
+    """When a derivative takes products with the Gram matrix of V."""
+    *batch, _, n = shape
+    if math.prod(batch) * n**3 <= tuning.products:
+        return "always"
+    # In the middle of plain arithmetic a branch takes longer than all the rest: arrays that
+    # would not be there at all go in and out.
+    is_plain = n <= tuning.tiny and order == 1
+    return "apart" if is_plain else "if any"
 
 
 def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -> Product:
