@@ -26,7 +26,7 @@ from jaxpinv._factorization import (
     svd,
     triangular,
 )
-from jaxpinv._factorization.full_rank import FullRank
+from jaxpinv._factorization.full_rank import Attempt, FullRank
 from jaxpinv._factors import (
     ApplyGram,
     ApplyU,
@@ -42,7 +42,7 @@ from jaxpinv._platform import plan as plans
 from jaxpinv._platform.plan import FormPlan, Method, Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT, Tuning
-from jaxpinv._platform.workarounds import can_lower_qr
+from jaxpinv._platform.workarounds import can_lower_qr, prevent_fusion
 
 _FACTORS = len(Factors._fields)
 
@@ -65,11 +65,11 @@ def _factor_impl(a, rtol, atol, *, hermitian, method, with_pinv, tuning, target)
         calls=partial(chunking.in_calls, plan.svd_call),
         retries=plan.retries,
     )
-    factors, x = auto.factor(a, rtol, atol, decompose=decompose, trial=_trial(plan))
+    factors, x = auto.factor(a, rtol, atol, decompose=decompose, trial=_trial(plan, target))
     return (*factors, x) if with_pinv else tuple(factors)
 
 
-def _trial(plan: Plan) -> auto.Trial | None:
+def _trial(plan: Plan, target: Target) -> auto.Trial | None:
     """How a factorization for full rank is tried, if the plan has one."""
     if plan.full_rank is None:
         return None
@@ -80,13 +80,22 @@ def _trial(plan: Plan) -> auto.Trial | None:
     def replace(f: Callable, *operands) -> tuple[Array, ...]:
         return chunking.replace(f, plan.remainder, *operands)
 
-    return auto.Trial(_full_rank(plan), in_chunks, replace)
+    return auto.Trial(_full_rank(plan, target), in_chunks, replace)
 
 
-def _full_rank(plan: Plan) -> FullRank:
-    """The factorization for full rank of a plan."""
+def _gram_schmidt(target: Target) -> Callable[[Array, Cutoff], Attempt]:
+    """Gram-Schmidt as it runs there."""
+    return partial(
+        gram_schmidt.factor,
+        isolate=prevent_fusion if target.is_cpu else lambda x: x,
+        may_branch=target.is_cpu and target.is_local,
+    )
+
+
+def _full_rank(plan: Plan, target: Target) -> FullRank:
+    """The factorization without singular values of a plan."""
     if plan.full_rank == "gram_schmidt":
-        return FullRank(gram_schmidt.factor, is_inverse=False)
+        return FullRank(_gram_schmidt(target), is_inverse=False, takes_any_size=True)
     if plan.full_rank == "cholesky_qr":
         factor = partial(cholesky_qr.factor, width=plan.width, sharply=plan.sharply)
         return FullRank(factor, is_inverse=False)

@@ -94,8 +94,12 @@ def _solve(
 
 def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> tuple[Array, ...]:
     """Solutions without singular values, and where they are certified."""
+    if full_rank.takes_any_size:
+        q, w, x, certified, s = full_rank.factor(a, cutoff)
+        assert s is not None
+        return q, s, w, x, certified
     scaled, scale, finite = normalize_scale(a)
-    q, w, x, certified = full_rank.factor(scaled, cutoff._replace(atol=cutoff.atol / scale))
+    q, w, x, certified, _ = full_rank.factor(scaled, cutoff._replace(atol=cutoff.atol / scale))
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
     x = x / scale[..., None, None].astype(a.dtype)
     return q, s, w, x, certified & finite

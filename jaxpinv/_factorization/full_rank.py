@@ -1,4 +1,4 @@
-"""What factorizations without singular values return, for matrices of full rank.
+"""What factorizations without singular values return.
 
 Each takes a matrix `A`, `(m, n)`, or matrices in one batch axis, `(B, m, n)`, with
 `m >= n` and elements of size 1 or so, and finds `W` such that the columns of `A W = Q` are
@@ -14,19 +14,22 @@ from jaxpinv._factors import Cutoff
 
 
 class Attempt(NamedTuple):
-    """A factorization, and whether it is certified that nothing is truncated.
+    """A factorization, and whether it is certified.
 
     Attributes:
         q: `(..., m, n)`.
         w: `(..., n, n)`.
         x: the pseudo-inverse, `(..., n, m)`.
         certified: `(...)`, bool. Where it is False the rest is anything.
+        s: `(..., n)`, 0 where truncated, such that `q`, `s` and `w` are those of `Factors`.
+            None stands for ones, in units of the scale of the matrix.
     """
 
     q: Array
     w: Array
     x: Array
     certified: Array
+    s: Array | None = None
 
 
 class FullRank(NamedTuple):
@@ -35,7 +38,9 @@ class FullRank(NamedTuple):
     Attributes:
         factor: makes an attempt of matrices and tolerances.
         is_inverse: whether `q` is the identity where it succeeds.
+        takes_any_size: whether it takes matrices as they are, and returns `s`.
     """
 
     factor: Callable[[Array, Cutoff], Attempt]
     is_inverse: bool
+    takes_any_size: bool = False
