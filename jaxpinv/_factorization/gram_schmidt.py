@@ -42,21 +42,20 @@ def factor(a: Array, cutoff: Cutoff, *, isolate: Isolate, may_branch: bool) -> A
         may_branch: whether a loop may end when no matrix needs it any more.
     """
     m, n = a.shape[-2:]
-    columns = isolate(jnp.transpose(a, (2, 1, 0)))
-    largest = isolate(_folded(jnp.maximum, _largest_part(columns)))
+    rows = isolate(_batch_last(a))
+    largest = isolate(_folded(jnp.maximum, _largest_part(rows)))
     largest = _folded(jnp.maximum, largest)
     finite = jnp.isfinite(largest)
     scale = isolate(power_of_two(jnp.where(finite, largest, 0)))
-    columns = jnp.where(finite[None, None], columns, 0)
-    columns = columns / scale.astype(a.dtype)[None, None]
-    norm = isolate(jnp.sqrt(_sum(isolate(_sum(_square(columns))))))
+    rows = jnp.where(finite[None, None], rows, 0) / scale.astype(a.dtype)[None, None]
+    norm = isolate(jnp.sqrt(_sum(isolate(_sum(_square(rows))))))
     identity = jnp.broadcast_to(jnp.eye(n, dtype=a.dtype)[..., None], (n, n, a.shape[0]))
-    z = jnp.concatenate([columns, identity], axis=1)
+    z = jnp.concatenate([rows, identity])
     z, state, remainder = _orthonormalized(z, norm, isolate)
 
     kept = state == _KEPT
-    u, w = jnp.where(kept[:, None], z[:, :m], 0), z[:, m:]
-    lengths = isolate(_sum(jnp.where(kept[:, None], _square(w), 0)))
+    u, w = jnp.where(kept[None], z[:m], 0), z[m:]
+    lengths = isolate(_sum(jnp.where(kept[None], _square(w), 0)))
     certified = certificate.certify_rank(
         norm,
         jnp.sqrt(_sum(lengths)),
@@ -64,32 +63,42 @@ def factor(a: Array, cutoff: Cutoff, *, isolate: Isolate, may_branch: bool) -> A
         _sum(kept.astype(norm.dtype)),
         cutoff._replace(atol=cutoff.atol / scale),
     )
-    x = _sum(w[j][:, None] * jnp.conj(u[j])[None] for j in range(n))
-    x = jnp.transpose(x / scale.astype(a.dtype)[None, None], (2, 0, 1))
+    x = _sum(w[:, None, j] * jnp.conj(u[:, j])[None] for j in range(n))
+    x = _batch_first(isolate(x / scale.astype(a.dtype)[None, None]))
     if m == n:
         u = _completed(u, kept, isolate, may_branch)
     s = jnp.transpose(jnp.where(kept, scale[None], 0))
-    u, w = (jnp.transpose(y, (2, 1, 0)) for y in (u, w))
-    return Attempt(u, w, x, certified & finite, s)
+    return Attempt(_batch_first(u), _batch_first(w), x, certified & finite, s)
 
 
 def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ...]:
-    """Columns of `A` on top of the identity, `(n, m + n, B)`, made orthonormal.
+    """Columns of `A` on top of the identity, `(m + n, n, B)`, made orthonormal.
 
     Returns:
         Columns of `U` on top of `W`, or of anything on top of `N`; the states of columns,
         `(n, B)`; and the square of the norm of what is left of `A` where `N` is, `(B,)`.
     """
-    n, rows, _ = z.shape
+    rows, n, _ = z.shape
     m = rows - n
     zero = 0 * norm
     order = jax.lax.broadcasted_iota(zero.dtype, (n, *zero.shape), 0)
     on_top = jax.lax.broadcasted_iota(jnp.int32, (rows, 1), 0) < m
     rounding = jnp.square(certificate.largest_remainder(norm))
 
-    def step(_, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        z, state, remainder = carry
-        left = _sum(_square(z[:, i]) for i in range(m))
+    def picked(code: Array) -> tuple[Array, Array, Array]:
+        is_null = code >= n
+        here = order == jnp.where(is_null, code - n, code)[None]
+        return here, is_null, jnp.where(is_null, zero + _NULL, _KEPT)
+
+    def updated(state: Array, code: Array) -> Array:
+        here, _, new_state = picked(code)
+        return jnp.where(here, new_state[None], state)
+
+    def step(_, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        # Of the pick before, for an array that others are made of is copied to change it.
+        z, state, code, remainder = carry
+        state = updated(state, code)
+        left = _sum(_square(z[:m]))
         left = isolate(jnp.where(state == _FREE, left, -1))
         largest = _folded(jnp.maximum, left)
         is_null = largest <= rounding
@@ -98,33 +107,34 @@ def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ..
         # Of equal ones the first. In one number, for what is isolated is copied.
         first = _folded(jnp.minimum, jnp.where(left == largest[None], order, n))
         code = isolate(jnp.where(is_null, first + n, first))
-        is_null = code >= n
-        first = jnp.where(is_null, code - n, code)
-        here = order == first[None]
-        new_state = jnp.where(is_null, zero + _NULL, _KEPT)
+        here, is_null, new_state = picked(code)
         before = state == new_state[None]
         # Scalar products are those of the columns of A, or of the identity below.
         below = is_null.astype(z.dtype)[None]
         absent = on_top & is_null[None]
 
-        q = functools.reduce(lambda x, j: jnp.where(here[j][None], z[j], x), range(1, n), z[0])
+        q = functools.reduce(
+            lambda x, j: jnp.where(here[j][None], z[:, j], x), range(1, n), z[:, 0]
+        )
         q = isolate(jnp.where(absent, 0, q))
-        overlap = _sum(jnp.conj(q[i])[None] * z[:, i] for i in range(m))
-        lower = _sum(jnp.conj(q[i])[None] * z[:, i] for i in range(m, rows))
+        overlap = _sum(jnp.conj(q[i])[None] * z[i] for i in range(m))
+        lower = _sum(jnp.conj(q[i])[None] * z[i] for i in range(m, rows))
         overlap = isolate(overlap + below * lower)
         # Once more off those before it: twice is enough.
         again = jnp.where(before, jnp.conj(overlap), 0)
-        again = _sum(again[j][None] * z[j] for j in range(n))
+        again = _sum(again[j][None] * z[:, j] for j in range(n))
         q = isolate(q - jnp.where(absent, 0, again))
         square = _square(q)
         square = _sum(square[:m]) + jnp.real(below)[0] * _sum(square[m:])
         inverse = isolate(1 / jnp.sqrt(jnp.where(square > 0, square, 1)))
         off = jnp.where(before, 0, overlap) * jnp.square(inverse).astype(z.dtype)[None]
-        unit = (q * inverse.astype(z.dtype)[None])[None]
-        z = jnp.where(here[:, None], unit, z - off[:, None] * q[None])
-        return z, jnp.where(here, new_state[None], state), remainder
+        unit = (q * inverse.astype(z.dtype)[None])[:, None]
+        z = jnp.where(here[None], unit, z - off[None] * q[:, None])
+        return z, state, code, remainder
 
-    return jax.lax.fori_loop(0, n, step, (z, 0 * jnp.real(z[:, 0]), zero))
+    free = 0 * jnp.real(z[0])
+    z, state, code, remainder = jax.lax.fori_loop(0, n, step, (z, free, zero - 1, zero))
+    return z, updated(state, code), remainder
 
 
 def _completed(u: Array, kept: Array, isolate: Isolate, may_branch: bool) -> Array:
@@ -132,7 +142,7 @@ def _completed(u: Array, kept: Array, isolate: Isolate, may_branch: bool) -> Arr
 
     Each is what is left of a column of the identity, the longest first.
     """
-    n = u.shape[0]
+    n = u.shape[1]
     order = jax.lax.broadcasted_iota(jnp.int32, kept.shape, 0)
 
     def is_first(chosen: Array) -> Array:
@@ -140,16 +150,16 @@ def _completed(u: Array, kept: Array, isolate: Isolate, may_branch: bool) -> Arr
 
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         count, u, found = carry
-        lengths = isolate(_sum(_square(u)))
+        lengths = isolate(_sum(_square(u[:, j]) for j in range(n)))
         shortest = lengths == _folded(jnp.minimum, lengths)[None]
         row = isolate(is_first(shortest).astype(u.dtype))
-        overlap = isolate(jnp.conj(_sum(row[i][None] * u[:, i] for i in range(n))))
-        q = isolate(row - _sum(overlap[j][None] * u[j] for j in range(n)))
-        overlap = isolate(_sum(jnp.conj(u[:, i]) * q[i][None] for i in range(n)))
-        q = isolate(q - _sum(overlap[j][None] * u[j] for j in range(n)))
+        overlap = isolate(jnp.conj(_sum(row[i][None] * u[i] for i in range(n))))
+        q = isolate(row - _sum(overlap[j][None] * u[:, j] for j in range(n)))
+        overlap = isolate(_sum(jnp.conj(u[i]) * q[i][None] for i in range(n)))
+        q = isolate(q - _sum(overlap[j][None] * u[:, j] for j in range(n)))
         inverse = isolate(1 / jnp.sqrt(_sum(_square(q))))
         here = is_first(found == 0)
-        u = jnp.where(here[:, None], (q * inverse.astype(u.dtype)[None])[None], u)
+        u = jnp.where(here[None], (q * inverse.astype(u.dtype)[None])[:, None], u)
         return count + 1, u, jnp.where(here, 1, found)
 
     def goes_on(carry: tuple[Array, Array, Array]) -> Array:
@@ -158,6 +168,18 @@ def _completed(u: Array, kept: Array, isolate: Isolate, may_branch: bool) -> Arr
 
     start = (jnp.zeros((), jnp.int32), u, kept.astype(jnp.int32) + 0 * order)
     return jax.lax.while_loop(goes_on, step, start)[1]
+
+
+def _batch_last(x: Array) -> Array:
+    """`(B, j, k)` as `(j, k, B)`, by one transpose of a matrix."""
+    batch, j, k = x.shape
+    return jnp.reshape(jnp.transpose(jnp.reshape(x, (batch, j * k))), (j, k, batch))
+
+
+def _batch_first(x: Array) -> Array:
+    """`(j, k, B)` as `(B, j, k)`, by one transpose of a matrix."""
+    j, k, batch = x.shape
+    return jnp.reshape(jnp.transpose(jnp.reshape(x, (j * k, batch))), (batch, j, k))
 
 
 def _square(x: Array) -> Array:

@@ -128,6 +128,8 @@ def factorization(
     svd_call, of_triangular = call(10 * m * n * shorter), m >= tuning.long * n
     values_call = call(max(10 * n**3, 2 * m * n**2)) if of_triangular else svd_call
     chunk = max(1, tuning.chunk // (m * n))
+    # Of whole vectors: the rest of one takes as long as several.
+    vectors = max(chunk // tuning.vector * tuning.vector, min(chunk, tuning.vector))
     inverse, width = (
         _inverse(n, tuning) if full_rank == "lu" else ("at once", tuning.columns)
     )
@@ -138,7 +140,7 @@ def factorization(
         inverse=inverse,
         sharply=n >= tuning.sharp,
         width=width,
-        chunk=chunk if full_rank == "gram_schmidt" else min(chunk, call(n**3)),
+        chunk=vectors if full_rank == "gram_schmidt" else min(chunk, call(n**3)),
         remainder=1 if rest <= tuning.few and count <= tuning.searched else rest,
         svd_call=svd_call,
         values_call=values_call,

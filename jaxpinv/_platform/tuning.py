@@ -27,6 +27,8 @@ class Tuning:
             than two Gram matrices do: its sums over rows are plain ones.
         chunk: elements of the matrices that go through at a time, so that they stay in a
             cache.
+        vector: a chunk of matrices whose arithmetic goes along the batch is a multiple of
+            this.
         beyond_caches: fewest elements of a batch whose higher derivatives gain by chunks.
         few: most matrices of a chunk without a certificate that are looked for and
             decomposed one by one, which takes half as long to compile.
@@ -58,6 +60,7 @@ class Tuning:
     thin: int = 4
     gram_schmidt: int = 512
     chunk: int = 1 << 13
+    vector: int = 64
     beyond_caches: int = 1 << 19
     few: int = 8
     searched: int = 1 << 13
