@@ -77,10 +77,17 @@ def _trial(plan: Plan, target: Target) -> auto.Trial | None:
     def in_chunks(f: Callable, *operands: Array) -> tuple[Array, ...]:
         return chunking.in_chunks(f, plan.chunk, *operands)
 
+    def in_one_piece(f: Callable, *operands: Array) -> tuple[Array, ...]:
+        return f(*operands)
+
     def replace(f: Callable, *operands) -> tuple[Array, ...]:
         return chunking.replace(f, plan.remainder, *operands)
 
-    return auto.Trial(_full_rank(plan, target), in_chunks, replace)
+    full_rank = _full_rank(plan, target)
+    if not target.is_local:
+        # The batch is divided over devices as it is.
+        return auto.Trial(full_rank, in_one_piece, chunking.replace_in_place, flattens=False)
+    return auto.Trial(full_rank, in_chunks, replace)
 
 
 def _gram_schmidt(target: Target) -> Callable[[Array, Cutoff], Attempt]:
@@ -142,7 +149,10 @@ def _kept_impl(a, rtol, atol, *, method, tuning, target):
         return kept()
 
     def certify(a: Array, rtol: Array, atol: Array) -> Array:
-        return gram_schmidt.factor(a, Cutoff(rtol, atol)).certified
+        found = _gram_schmidt(target)(a, Cutoff(rtol, atol))
+        assert found.s is not None
+        rank = jnp.sum(found.s > 0, axis=-1, dtype=jnp.int32)
+        return jnp.where(found.certified, rank, -1)
 
     def replace(f: Callable, *operands) -> tuple[Array, ...]:
         return chunking.replace(f, plan.rank_remainder, *operands)

@@ -108,7 +108,7 @@ def certify_rank(
     # The largest of so many singular values is at least their root mean square.
     largest = norm / jnp.sqrt(jnp.maximum(rank, 1))
     limit = jnp.minimum(cutoff.above(largest), _REMAINDER * eps * norm)
-    return kept & ((remainder == 0) | (remainder + eps * norm <= limit))
+    return kept & ((remainder == 0) | (remainder + eps * norm / 2 <= limit))
 
 
 def largest_remainder(norm: Array) -> Array:

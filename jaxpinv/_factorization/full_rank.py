@@ -8,6 +8,7 @@ orthonormal. Then `pinv(A) = W Q^H`.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._factors import Cutoff
@@ -44,3 +45,15 @@ class FullRank(NamedTuple):
     factor: Callable[[Array, Cutoff], Attempt]
     is_inverse: bool
     takes_any_size: bool = False
+
+    def of_full_rank(self) -> "FullRank":
+        """The same, and what has not full rank is not certified."""
+
+        def factor(a: Array, cutoff: Cutoff) -> Attempt:
+            found = self.factor(a, cutoff)
+            if found.s is None:
+                return found
+            full_rank = jnp.all(found.s > 0, axis=-1)
+            return found._replace(certified=found.certified & full_rank)
+
+        return self._replace(factor=factor)

@@ -33,11 +33,11 @@ Isolate = Callable[[Array], Array]
 
 
 def factor(a: Array, cutoff: Cutoff, *, isolate: Isolate, may_branch: bool) -> Attempt:
-    """Gram-Schmidt of matrices of any size and rank, `(B, m, n)`.
+    """Gram-Schmidt of matrices of any size and rank, `(..., m, n)`.
 
     Args:
         a: the matrices.
-        cutoff: the tolerances, `(B,)`.
+        cutoff: the tolerances, of batch shape.
         isolate: see there.
         may_branch: whether a loop may end when no matrix needs it any more.
     """
@@ -49,8 +49,9 @@ def factor(a: Array, cutoff: Cutoff, *, isolate: Isolate, may_branch: bool) -> A
     scale = isolate(power_of_two(jnp.where(finite, largest, 0)))
     rows = jnp.where(finite[None, None], rows, 0) / scale.astype(a.dtype)[None, None]
     norm = isolate(jnp.sqrt(_sum(isolate(_sum(_square(rows))))))
-    identity = jnp.broadcast_to(jnp.eye(n, dtype=a.dtype)[..., None], (n, n, a.shape[0]))
-    z = jnp.concatenate([rows, identity])
+    # Made of the matrices, to be divided over devices as they are.
+    identity = jnp.expand_dims(jnp.eye(n, dtype=a.dtype), range(2, a.ndim))
+    z = jnp.concatenate([rows, jnp.where(False, rows[:n], identity)])
     z, state, remainder = _orthonormalized(z, norm, isolate)
 
     kept = state == _KEPT
@@ -67,22 +68,22 @@ def factor(a: Array, cutoff: Cutoff, *, isolate: Isolate, may_branch: bool) -> A
     x = _batch_first(isolate(x / scale.astype(a.dtype)[None, None]))
     if m == n:
         u = _completed(u, kept, isolate, may_branch)
-    s = jnp.transpose(jnp.where(kept, scale[None], 0))
+    s = jnp.moveaxis(jnp.where(kept, scale[None], 0), 0, -1)
     return Attempt(_batch_first(u), _batch_first(w), x, certified & finite, s)
 
 
 def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ...]:
-    """Columns of `A` on top of the identity, `(m + n, n, B)`, made orthonormal.
+    """Columns of `A` on top of the identity, `(m + n, n, ...)`, made orthonormal.
 
     Returns:
         Columns of `U` on top of `W`, or of anything on top of `N`; the states of columns,
-        `(n, B)`; and the square of the norm of what is left of `A` where `N` is, `(B,)`.
+        `(n, ...)`; and the square of the norm of what is left of `A` where `N` is.
     """
-    rows, n, _ = z.shape
+    rows, n, *_ = z.shape
     m = rows - n
     zero = 0 * norm
     order = jax.lax.broadcasted_iota(zero.dtype, (n, *zero.shape), 0)
-    on_top = jax.lax.broadcasted_iota(jnp.int32, (rows, 1), 0) < m
+    on_top = jax.lax.broadcasted_iota(jnp.int32, (rows, *[1] * zero.ndim), 0) < m
     rounding = jnp.square(certificate.largest_remainder(norm))
 
     def picked(code: Array) -> tuple[Array, Array, Array]:
@@ -138,7 +139,7 @@ def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ..
 
 
 def _completed(u: Array, kept: Array, isolate: Isolate, may_branch: bool) -> Array:
-    """Square `U`, `(n, n, B)`, with an orthonormal basis in its columns that are not kept.
+    """Square `U`, `(n, n, ...)`, with an orthonormal basis in its columns that are not kept.
 
     Each is what is left of a column of the identity, the longest first.
     """
@@ -171,13 +172,18 @@ def _completed(u: Array, kept: Array, isolate: Isolate, may_branch: bool) -> Arr
 
 
 def _batch_last(x: Array) -> Array:
-    """`(B, j, k)` as `(j, k, B)`, by one transpose of a matrix."""
+    """`(..., j, k)` as `(j, k, ...)`."""
+    if x.ndim != 3:
+        return jnp.moveaxis(x, (-2, -1), (0, 1))
+    # As one transpose of a matrix it is faster on a CPU.
     batch, j, k = x.shape
     return jnp.reshape(jnp.transpose(jnp.reshape(x, (batch, j * k))), (j, k, batch))
 
 
 def _batch_first(x: Array) -> Array:
-    """`(j, k, B)` as `(B, j, k)`, by one transpose of a matrix."""
+    """`(j, k, ...)` as `(..., j, k)`."""
+    if x.ndim != 3:
+        return jnp.moveaxis(x, (0, 1), (-2, -1))
     j, k, batch = x.shape
     return jnp.reshape(jnp.transpose(jnp.reshape(x, (j * k, batch))), (batch, j, k))
 

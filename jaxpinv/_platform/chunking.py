@@ -121,6 +121,23 @@ def replace(
     return jax.lax.cond(count > 0, complete, lambda found: found, tuple(found))
 
 
+def replace_in_place(
+    f: Map, chosen: Array, found: Sequence[Array], *operands: Array
+) -> tuple[Array, ...]:
+    """The same by what `f` makes of all of them, if any is chosen.
+
+    Nothing moves along the batch, which may have several axes.
+    """
+
+    def complete(found: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(
+            jnp.where(jnp.expand_dims(chosen, range(chosen.ndim, x.ndim)), y, x)
+            for x, y in zip(found, f(*operands), strict=True)
+        )
+
+    return jax.lax.cond(jnp.any(chosen), complete, lambda found: found, tuple(found))
+
+
 def _replace_one_by_one(
     f: Map, chosen: Array, found: Sequence[Array], *operands: Array
 ) -> tuple[Array, ...]:
@@ -143,9 +160,9 @@ def _replace_one_by_one(
 
 
 def while_most(f: Callable[..., Array], size: int, share: int, *operands: Array) -> Array:
-    """Where `f` says True of a batch, one chunk after the other.
+    """Numbers that `f` finds for a batch, one chunk after the other, or -1 for nothing.
 
-    It stops after the first chunk of which less than one in `share` is: False beyond.
+    It stops after the first chunk of which less than one in `share` has one: -1 beyond.
     """
     count = operands[0].shape[0]
 
@@ -153,7 +170,7 @@ def while_most(f: Callable[..., Array], size: int, share: int, *operands: Array)
         begin, _, found = state
         some = f(*(jax.lax.dynamic_slice_in_dim(x, begin, size) for x in operands))
         found = jax.lax.dynamic_update_slice_in_dim(found, some, begin, 0)
-        return begin + size, jnp.sum(some, dtype=jnp.int32) * share > size, found
+        return begin + size, jnp.sum(some >= 0, dtype=jnp.int32) * share > size, found
 
     def goes_on(state: tuple[Array, Array, Array]) -> Array:
         begin, promising, _ = state
@@ -162,5 +179,6 @@ def while_most(f: Callable[..., Array], size: int, share: int, *operands: Array)
     # Made of the arguments, since a loop in `shard_map` must begin as it ends.
     firsts = (jnp.real(jnp.reshape(x, (count, -1))[:, 0]) for x in operands)
     none = jnp.isnan(functools.reduce(operator.add, (0 * x for x in firsts))) & False
+    none = none.astype(jnp.int32) - 1
     begin = jnp.zeros((), jnp.int32)
-    return jax.lax.while_loop(goes_on, step, (begin, ~none[0], none))[2]
+    return jax.lax.while_loop(goes_on, step, (begin, none[0] < 0, none))[2]

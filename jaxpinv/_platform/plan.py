@@ -95,8 +95,8 @@ def factorization(
         is_complex: whether the matrices are complex.
         method: whether a factorization without singular values is tried. With "auto" it is
             where that repays its compilation in about a thousand calls. In a program that
-            the partitioner divides it never is: to gather the matrices that are left would
-            move them between devices, and no loop goes from one to the next.
+            the partitioner divides none is that takes loops over matrices, which would move
+            these between devices.
         tuning: constants of speed.
     """
     *batch, m, n = shape
@@ -111,8 +111,9 @@ def factorization(
     count = math.prod(batch)
     shorter = min(m, n)
     is_tried = method == "direct" or (method == "auto" and _repays(count, m, n, tuning))
-    is_tried = is_tried and target.is_local
     full_rank = _full_rank(count, m, n, tuning) if is_tried else None
+    if not (target.is_local or (target.is_divided and full_rank == "gram_schmidt")):
+        full_rank = None
     if not may_loop:
         return Plan(
             full_rank,
@@ -147,7 +148,7 @@ def factorization(
         qr_call=call(4 * m**3),
         retries=retries,
         of_triangular=of_triangular,
-        rank_chunk=chunk if by_rank and count >= tuning.rank_chunks * chunk else None,
+        rank_chunk=vectors if by_rank and count >= tuning.rank_chunks * chunk else None,
         rank_remainder=min(chunk, values_call),
     )
 
