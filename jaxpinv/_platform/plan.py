@@ -134,7 +134,9 @@ def factorization(
     inverse, width = (
         _inverse(n, tuning) if full_rank == "lu" else ("at once", tuning.columns)
     )
-    rest = min(chunk, svd_call)
+    # What Gram-Schmidt leaves is seldom more than a few.
+    left = 2 * tuning.vector if full_rank == "gram_schmidt" else chunk
+    rest = min(chunk, left, svd_call)
     by_rank = method != "svd" and n <= tuning.tiny and m <= tuning.rank_rows
     return Plan(
         full_rank=full_rank,
@@ -149,7 +151,7 @@ def factorization(
         retries=retries,
         of_triangular=of_triangular,
         rank_chunk=vectors if by_rank and count >= tuning.rank_chunks * chunk else None,
-        rank_remainder=min(chunk, values_call),
+        rank_remainder=min(chunk, 2 * tuning.vector, values_call),
     )
 
 
