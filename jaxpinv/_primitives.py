@@ -80,13 +80,19 @@ def _trial(plan: Plan, target: Target) -> auto.Trial | None:
     def in_one_piece(f: Callable, *operands: Array) -> tuple[Array, ...]:
         return f(*operands)
 
+    def in_place(f: Callable, chosen: Array, *operands) -> tuple[Array, ...]:
+        if target.has_typed_axes or chosen.ndim > 1:
+            return chunking.replace_in_place(f, chosen, *operands)
+        groups, size = target.devices, plan.remainder
+        return chunking.replace_in_groups(f, groups, size, chosen, *operands)
+
     def replace(f: Callable, *operands) -> tuple[Array, ...]:
         return chunking.replace(f, plan.remainder, *operands)
 
     full_rank = _full_rank(plan, target)
     if not target.is_local:
         # The batch is divided over devices as it is.
-        return auto.Trial(full_rank, in_one_piece, chunking.replace_in_place, flattens=False)
+        return auto.Trial(full_rank, in_one_piece, in_place, flattens=False)
     return auto.Trial(full_rank, in_chunks, replace)
 
 

@@ -138,6 +138,49 @@ def replace_in_place(
     return jax.lax.cond(jnp.any(chosen), complete, lambda found: found, tuple(found))
 
 
+def replace_in_groups(
+    f: Map, groups: int, size: int, chosen: Array, found: Sequence[Array], *operands: Array
+) -> tuple[Array, ...]:
+    """The same of a batch in one axis, so many of each of equal groups at a time.
+
+    Nothing moves from group to group: each device has its own.
+    """
+    batch = chosen.shape[0]
+    if batch % groups:
+        return replace_in_place(f, chosen, found, *operands)
+    length = batch // groups
+    size = min(size, length)
+
+    def in_groups(x: Array) -> Array:
+        return jnp.reshape(x, (groups, length, *x.shape[1:]))
+
+    def places(chosen: Array) -> Array:
+        rank = jnp.cumsum(chosen, dtype=jnp.int32)
+        beyond = jnp.full(length, length, jnp.int32)
+        index = jnp.arange(length, dtype=jnp.int32)
+        return beyond.at[jnp.where(chosen, rank - 1, length)].set(index, mode="drop")
+
+    chosen, operands = in_groups(chosen), tuple(map(in_groups, operands))
+    count = jnp.max(jnp.sum(chosen, axis=1, dtype=jnp.int32))
+    take = jax.vmap(lambda x, k: x.at[k].get(mode="clip"))
+    put = jax.vmap(lambda x, k, y: x.at[k].set(y, mode="drop"))
+
+    def complete(found: tuple[Array, ...]) -> tuple[Array, ...]:
+        order = jax.vmap(places)(chosen)
+
+        def step(state):
+            begin, found = state
+            k = jax.lax.dynamic_slice_in_dim(order, begin, size, axis=1)
+            some = f(*(take(x, k) for x in operands))
+            return begin + size, tuple(map(put, found, [k] * len(found), some))
+
+        state = (jnp.zeros_like(count), tuple(map(in_groups, found)))
+        _, found = jax.lax.while_loop(lambda state: state[0] < count, step, state)
+        return tuple(jnp.reshape(x, (batch, *x.shape[2:])) for x in found)
+
+    return jax.lax.cond(count > 0, complete, lambda found: found, tuple(found))
+
+
 def _replace_one_by_one(
     f: Map, chosen: Array, found: Sequence[Array], *operands: Array
 ) -> tuple[Array, ...]:

@@ -119,7 +119,7 @@ def factorization(
             full_rank,
             sharply=n >= tuning.sharp,
             width=tuning.columns,
-            remainder=-(-count // tuning.share),
+            remainder=-(-count // tuning.share) if target.is_local else 2 * tuning.vector,
         )
 
     def call(flops: int) -> int:
