@@ -105,7 +105,9 @@ def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> tuple[Array, ...]
         assert s is not None
         return q, s, w, x, certified
     scaled, scale, finite = normalize_scale(a)
-    q, w, x, certified, _ = full_rank.factor(scaled, cutoff._replace(atol=cutoff.atol / scale))
+    q, w, x, certified, _ = full_rank.factor(
+        scaled, cutoff._replace(atol=cutoff.atol / scale)
+    )
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
     x = x / scale[..., None, None].astype(a.dtype)
     return q, s, w, x, certified & finite
