@@ -70,30 +70,19 @@ def _factor_impl(a, rtol, atol, *, hermitian, method, with_pinv, tuning, target)
 
 
 def _trial(plan: Plan, target: Target) -> auto.Trial | None:
-    """How a factorization for full rank is tried, if the plan has one."""
+    """How a factorization without singular values is tried, if the plan has one."""
     if plan.full_rank is None:
         return None
 
     def in_chunks(f: Callable, *operands: Array) -> tuple[Array, ...]:
         return chunking.in_chunks(f, plan.chunk, *operands)
 
-    def in_one_piece(f: Callable, *operands: Array) -> tuple[Array, ...]:
-        return f(*operands)
-
-    def in_place(f: Callable, chosen: Array, *operands) -> tuple[Array, ...]:
-        if target.has_typed_axes or chosen.ndim > 1:
-            return chunking.replace_in_place(f, chosen, *operands)
-        groups, size = target.devices, plan.remainder
-        return chunking.replace_in_groups(f, groups, size, chosen, *operands)
-
     def replace(f: Callable, *operands) -> tuple[Array, ...]:
-        return chunking.replace(f, plan.remainder, *operands)
+        if target.is_local:
+            return chunking.replace(f, plan.remainder, *operands)
+        return chunking.replace_divided(f, plan.groups, plan.remainder, *operands)
 
-    full_rank = _full_rank(plan, target)
-    if not target.is_local:
-        # The batch is divided over devices as it is.
-        return auto.Trial(full_rank, in_one_piece, in_place, flattens=False)
-    return auto.Trial(full_rank, in_chunks, replace)
+    return auto.Trial(_full_rank(plan, target), in_chunks, replace, target.is_local)
 
 
 def _gram_schmidt(target: Target) -> Callable[[Array, Cutoff], Attempt]:

@@ -121,13 +121,22 @@ def replace(
     return jax.lax.cond(count > 0, complete, lambda found: found, tuple(found))
 
 
-def replace_in_place(
-    f: Map, chosen: Array, found: Sequence[Array], *operands: Array
+def replace_divided(
+    f: Map,
+    groups: int | None,
+    size: int | None,
+    chosen: Array,
+    found: Sequence[Array],
+    *operands: Array,
 ) -> tuple[Array, ...]:
-    """The same by what `f` makes of all of them, if any is chosen.
+    """The same where nothing may move along the batch, which may have several axes.
 
-    Nothing moves along the batch, which may have several axes.
+    Of a batch in one axis each group takes so many at a time, and moves nothing to another
+    group: these are what devices have. If it has no equal groups, `f` takes all matrices if
+    any is chosen.
     """
+    if groups and size and chosen.ndim == 1 and chosen.shape[0] % groups == 0:
+        return _replace_in_groups(f, groups, size, chosen, found, *operands)
 
     def complete(found: tuple[Array, ...]) -> tuple[Array, ...]:
         return tuple(
@@ -138,16 +147,11 @@ def replace_in_place(
     return jax.lax.cond(jnp.any(chosen), complete, lambda found: found, tuple(found))
 
 
-def replace_in_groups(
+def _replace_in_groups(
     f: Map, groups: int, size: int, chosen: Array, found: Sequence[Array], *operands: Array
 ) -> tuple[Array, ...]:
-    """The same of a batch in one axis, so many of each of equal groups at a time.
-
-    Nothing moves from group to group: each device has its own.
-    """
+    """The same, so many of each group at a time."""
     batch = chosen.shape[0]
-    if batch % groups:
-        return replace_in_place(f, chosen, found, *operands)
     length = batch // groups
     size = min(size, length)
 

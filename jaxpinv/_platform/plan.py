@@ -33,12 +33,14 @@ class Plan:
         chunk: matrices on which it is tried at a time.
         remainder: matrices without a certificate that are decomposed at a time. If it is 1,
             they are also searched for one by one.
+        groups: of a batch that is divided over devices, how many parts hold what is left
+            apart from each other. If not given, all matrices are decomposed if any is left.
         svd_call: matrices for each call of LAPACK for a decomposition.
         values_call: the same for singular values alone.
         qr_call: the same for a QR factorization with all of Q.
         retries: whether a matrix on which LAPACK fails is decomposed again.
         of_triangular: whether singular values are those of the triangular factor.
-        rank_chunk: tiny matrices whose full rank is certified at a time before singular
+        rank_chunk: tiny matrices whose rank is certified at a time before singular
             values are computed.
         rank_remainder: matrices whose singular values are computed then, at a time.
     """
@@ -49,6 +51,7 @@ class Plan:
     width: int = DEFAULT.columns
     chunk: int | None = None
     remainder: int | None = None
+    groups: int | None = None
     svd_call: int | None = None
     values_call: int | None = None
     qr_call: int | None = None
@@ -120,6 +123,8 @@ def factorization(
             sharply=n >= tuning.sharp,
             width=tuning.columns,
             remainder=-(-count // tuning.share) if target.is_local else 2 * tuning.vector,
+            # The type of a group would have to say where it is.
+            groups=None if target.has_typed_axes else target.devices,
         )
 
     def call(flops: int) -> int:

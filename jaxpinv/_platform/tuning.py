@@ -37,7 +37,7 @@ class Tuning:
             are decomposed in so many parts, not to decompose all if few are left.
         long: from so many rows for each column singular values are those of the triangular
             factor: LAPACK does the same, with a slower QR factorization.
-        rank_rows: most rows of tiny matrices whose full rank is certified faster than their
+        rank_rows: most rows of tiny matrices whose rank is certified faster than their
             singular values are computed.
         rank_share: one over the share of a chunk that is to be certified to go on so.
         rank_chunks: fewest chunks of a batch: the time of the first one may be lost.
