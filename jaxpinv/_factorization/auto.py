@@ -25,7 +25,7 @@ Solution = tuple[Array, ...]
 
 
 class Trial(NamedTuple):
-    """How a factorization for matrices of full rank is tried.
+    """How a factorization without singular values is tried.
 
     Attributes:
         full_rank: that factorization.
@@ -58,8 +58,8 @@ def factor(
     if trial is None:
         factors = truncate(decompose(a), cutoff, finite)
         return factors, pseudo_inverse(factors)
-    # A matrix with several tolerances has several pseudo-inverses. What is truncated for the
-    # largest one need not be for the others.
+    # A matrix with several tolerances has several pseudo-inverses. What is truncated for
+    # the largest one need not be for the others.
     if jnp.broadcast_shapes(finite.shape, rtol.shape, atol.shape) != finite.shape:
         trial = trial._replace(full_rank=trial.full_rank.of_full_rank())
     (u, s, v, x), certified = _solve(a, cutoff, decompose, trial)

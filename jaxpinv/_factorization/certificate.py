@@ -1,4 +1,4 @@
-"""Certificates of full rank: that the cutoff truncates no singular value of a matrix.
+"""Certificates: that the cutoff truncates no singular value, or nothing but rounding.
 
 With `A W = Q`, `Q` orthonormal, the smallest singular value of `A` is `1 / ||W||_2` at
 least. So nothing is truncated if `||W|| max(atol, rtol * upper) < 1` for any norm of `W`
@@ -112,7 +112,7 @@ def certify_rank(
 
 
 def largest_remainder(norm: Array) -> Array:
-    """What columns of a matrix of that norm may be, of batch shape, to count as rounding."""
+    """What counts as rounding in a matrix of that norm, of batch shape."""
     return _REMAINDER * jnp.finfo(norm.dtype).eps * norm
 
 

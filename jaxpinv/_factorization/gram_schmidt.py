@@ -139,7 +139,7 @@ def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ..
 
 
 def _completed(u: Array, kept: Array, isolate: Isolate, may_branch: bool) -> Array:
-    """Square `U`, `(n, n, ...)`, with an orthonormal basis in its columns that are not kept.
+    """Square `U`, `(n, n, ...)`, with columns that are not kept completed to a basis.
 
     Each is what is left of a column of the identity, the longest first.
     """

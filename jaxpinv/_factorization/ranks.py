@@ -52,7 +52,7 @@ def _values_unless_certified(
     certify: Certify,
     replace: Callable[..., tuple[Array, ...]],
 ) -> tuple[Array, Array]:
-    """Singular values, `(..., n)`, and certified ranks, or -1 where the values are wanted."""
+    """Singular values, `(..., n)`, and ranks, which are -1 unless certified."""
     scaled, scale, _ = normalize_scale(a)
     *batch, m, n = a.shape
     met = [largest_met(x, batch) for x in (cutoff.rtol, cutoff.atol / scale)]
