@@ -123,11 +123,12 @@ def pinv(
     program that the compiler divides over devices, nor on other platforms, where the host
     would have to be asked. A program that the compiler divides over devices takes singular
     values of every matrix but for Gram-Schmidt, and one of symbolic sizes always does;
-    inside `jax.shard_map` it need not. There is one factorization for the value and all derivatives. Outside of `jit` a
-    program is compiled once for every shape, dtype and set of options. A first derivative
-    of tall matrices takes four products of `2 m n^2` flops, or two if the matrices are
-    square and all proven, and keeps `m n + n^2 + 2 n + 1` numbers. A second one takes the
-    flops of some twenty such products, a third of some ninety.
+    inside `jax.shard_map` it need not. There is one factorization for the value and all
+    derivatives. Outside of `jit` a program is compiled once for every shape, dtype and set
+    of options. A first derivative of tall matrices takes four products of `2 m n^2` flops,
+    or two if the matrices are square and all proven, and keeps `m n + n^2 + 2 n + 1`
+    numbers. A second one takes the flops of some twenty such products, a third of some
+    ninety.
 
     Example:
         >>> import jax.numpy as jnp
