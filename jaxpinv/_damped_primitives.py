@@ -14,7 +14,13 @@ from jaxpinv._platform import chunking
 from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import Tuning
-from jaxpinv._primitives import pinv_form, plan_of, trial_of, values_of_plan
+from jaxpinv._primitives import (
+    gram_schmidt_on,
+    pinv_form,
+    plan_of,
+    trial_of,
+    values_of_plan,
+)
 
 # damped_factor: a (..., m, n), d (..., n) or (..., 1), rtol (...), atol (...)
 #     -> the factors of [A; D], and the first m columns of its pseudo-inverse
@@ -27,14 +33,16 @@ def _damped_factor_impl(
     batch = jnp.broadcast_shapes(a.shape[:-2], d.shape[:-1])
     # Of one decomposition all dampings of a matrix make their factors.
     many = batch != a.shape[:-2] and d.shape[-1] == 1
-    plan = plan_of((*batch, m, n), a, target, "svd" if many else method, tuning)
-    own = plan_of(a.shape, a, target, "svd" if many else method, tuning)
+    if many or not target.is_local:
+        method = "svd"
+    plan = plan_of((*batch, m, n), a, target, method, tuning)
+    own = plan_of(a.shape, a, target, method, tuning)
     augmented = plan_of((*batch, m + n, n), a, target, "svd", tuning)
     decompose = _decompose(own, hermitian=hermitian)
-    trial = trial_of(plan)
+    trial = trial_of(plan, target)
 
     def undamped(a: Array, cutoff: Cutoff) -> tuple[Factors, Array]:
-        return auto.factor(a, *cutoff, decompose=decompose, trial=trial_of(own))
+        return auto.factor(a, *cutoff, decompose=decompose, trial=trial_of(own, target))
 
     # Of singular triplets the filter makes the same without a damping. Where the
     # partitioner divides the batch, all devices would wait for the answer.
@@ -46,7 +54,7 @@ def _damped_factor_impl(
         Cutoff(rtol, atol),
         decompose=decompose,
         of_augmented=_decompose(augmented, hermitian=False),
-        attempt=_attempt(plan, truncates=not everywhere),
+        attempt=_attempt(plan, target, truncates=not everywhere),
         trial=trial,
         undamped=undamped if needs_own else None,
     )
@@ -63,12 +71,12 @@ def _decompose(plan: Plan, *, hermitian: bool):
     )
 
 
-def _attempt(plan: Plan, *, truncates: bool) -> Factor | None:
+def _attempt(plan: Plan, target: Target, *, truncates: bool) -> Factor | None:
     """The factorization without singular values that is tried, if any."""
     if plan.full_rank is None:
         return None
     if plan.full_rank == "gram_schmidt":
-        return damped.by_rows
+        return partial(damped.by_rows, gram_schmidt=gram_schmidt_on(target))
     return partial(damped.by_gram, truncates=truncates)
 
 

@@ -17,12 +17,21 @@ class Factors(NamedTuple):
     - The tangent of `u` is that of `A`, which has the same shape, so that `A` need not be
       kept as well: derivatives know how everything changes with `A`. `attach` sees to it.
       The other factors have no tangent.
-    - `A V = U diag(s)` and `pinv(A) = V diag(kept / s) U^H`.
-    - The columns of `U` are orthonormal. `V` is unitary or, where everything is kept, just
-      invertible: `A = Q R` gives the factors `(Q, 1, R^-1, True)`, and a square matrix
-      `(I, 1, A^-1, True)`.
+    - `A V = U diag(s)` in the kept columns, and `pinv(A) = V diag(kept / s) U^H`.
+    - The columns of `U` are orthonormal. Where `m > n` truncated ones may be zero instead.
+    - The truncated columns of `V` are orthonormal, and orthogonal to its kept columns: they
+      are a basis of the null space of the kept part of `A`. The kept columns are a basis of
+      the range of its adjoint, of any kind.
+    - If a value larger than rounding is truncated, `V` is unitary, and `u`, `s` and `v` are
+      singular triplets. If only rounding is, the truncated `s` may be exactly 0 instead,
+      and must be unless `V` is unitary.
     - A matrix that is not finite, or has a NaN tolerance, has `s = nan` and everything
       kept: from there value and derivatives become NaN by themselves.
+
+    So a singular value decomposition serves as it is. `A = Q R` gives `(Q, 1, R^-1, True)`,
+    and a square matrix `(I, 1, A^-1, True)`. And `A = U_r L V_r^H`, with orthonormal `U_r`
+    and `V_r` of r columns, gives the columns `U_r` and `V_r L^-1` with s = 1, kept, and
+    any orthonormal basis of what is orthogonal to `V_r`, with s = 0, truncated.
 
     Attributes:
         u: `(..., m, n)`.
@@ -43,6 +52,8 @@ class Factors(NamedTuple):
 Triplets = tuple[Array, Array, Array]
 #: A product of `U` with a matrix: the factors, `(u, x) -> product`, and `x`.
 ApplyU = Callable[[Factors, Callable[[Array, Array], Array], Array], Array]
+#: What `product_with_gram` does: the factors, and `x`.
+ApplyGram = Callable[[Factors, Array], Array]
 
 
 class Cutoff(NamedTuple):
@@ -86,7 +97,8 @@ def truncate(
         triplets: of all matrices.
         cutoff: the tolerances.
         finite: where the matrix was finite, `(...)`.
-        certified: where everything is kept, and the triplets need not be singular ones.
+        certified: where what is kept has `s > 0`, and the triplets need not be singular
+            ones.
         is_inverse: where `U` is the identity.
     """
     u, s, v = triplets
@@ -96,7 +108,7 @@ def truncate(
     largest = jnp.maximum(s[..., :1], s[..., -1:])
     # A largest value that overflows would truncate all others: the result would be zero.
     undefined = ~(largest < jnp.inf) | (~finite | cutoff.is_undefined())[..., None]
-    kept = cutoff.keeps(s, largest) | certified[..., None] | undefined
+    kept = jnp.where(certified[..., None], s > 0, cutoff.keeps(s, largest)) | undefined
     s = s * jnp.where(undefined, jnp.nan, 1)
     return Factors(u, s, v, kept, nowhere if is_inverse is None else is_inverse)
 
@@ -112,6 +124,23 @@ def product_with_u(
 ) -> Array:
     """A product of `U` with `x`, taken whatever `U` is."""
     return product(factors.u, x)
+
+
+def product_with_gram(factors: Factors, x: Array) -> Array:
+    """The product of `x`, `(..., n, n)`, with `V^H V`, taken whatever `V` is.
+
+    Truncated columns of `x` remain what they are: zero.
+    """
+    product = matmul(matmul(x, adjoint(factors.v)), factors.v)
+    return jnp.where(factors.kept[..., None, :], product, x)
+
+
+def any_oblique(factors: Factors) -> Array:
+    """Whether the kept columns of `V` of any matrix are not known to be orthonormal.
+
+    Only that of a matrix of which something is truncated is asked for.
+    """
+    return jnp.any(~factors.kept & (factors.s == 0))
 
 
 def inverse_values(factors: Factors) -> Array:
@@ -131,25 +160,19 @@ def largest_value(factors: Factors) -> Array:
 
 def off_range(factors: Factors, x: Array) -> Array:
     """The projection of `x`, `(..., m, k)`, off the kept range of the matrix."""
-    u = factors.u
-    everything = _all_kept(factors) & (u.shape[-2] == u.shape[-1])
-    return _without(everything, u, factors.kept, x)
+    u, _, _, kept, _ = factors
+    within = jnp.where(kept[..., :, None], matmul(adjoint(u), x), 0)
+    # Of a square matrix exactly nothing, where everything is kept.
+    everything = jnp.all(kept, axis=-1)[..., None, None] & (u.shape[-2] == u.shape[-1])
+    return jnp.where(everything, _nothing_of(x), x - matmul(u, within))
 
 
 def off_corange(factors: Factors, x: Array) -> Array:
-    """The projection of `x`, `(..., n, k)`, off the kept range of the adjoint."""
-    # V need not be unitary where everything is kept: but then nothing is off its range.
-    return _without(_all_kept(factors), factors.v, factors.kept, x)
+    """The projection of `x`, `(..., n, k)`, on the null space of the kept part."""
+    v, kept = factors.v, factors.kept[..., :, None]
+    return matmul(v, jnp.where(kept, _nothing_of(x), matmul(adjoint(v), x)))
 
 
-def _without(everything: Array, vectors: Array, kept: Array, x: Array) -> Array:
-    """`x` without its part in the span of the kept columns, which may be everything."""
-    within = jnp.where(kept[..., :, None], matmul(adjoint(vectors), x), 0)
-    # Nothing of a column that is not finite is NaN.
-    nothing = 0 * jnp.sum(x, axis=-2, keepdims=True)
-    return jnp.where(everything, nothing, x - matmul(vectors, within))
-
-
-def _all_kept(factors: Factors) -> Array:
-    """Whether nothing is truncated, `(..., 1, 1)`."""
-    return jnp.all(factors.kept, axis=-1)[..., None, None]
+def _nothing_of(x: Array) -> Array:
+    """Zero for each column, `(..., 1, k)`, but NaN for one that is not finite."""
+    return 0 * jnp.sum(x, axis=-2, keepdims=True)

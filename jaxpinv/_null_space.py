@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxpinv import _damped, _rules
 from jaxpinv._damping import is_everywhere
+from jaxpinv._factorization.complement import in_front
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
 from jaxpinv._linalg import matmul
 from jaxpinv._primitives import complement_p
@@ -150,9 +151,9 @@ def null_space(
     derivative $dP$ of the projector $P = I - A^+ A$ the derivative of the basis is
     $dN = dP\, N$. If only zeros are truncated, that is $-A^+ E N$ along $E$.
 
-    **Cost.** One factorization as in `pinv`, and a QR factorization of an n by n matrix
-    with all of `Q`, about `8/3 n^3` flops, or of n by m if `m < n`. The derivative takes
-    what that of the solution of `lstsq` does for n right-hand sides.
+    **Cost.** One factorization as in `pinv`, and if `m < n` a QR factorization of an n by m
+    matrix with all of `Q`. The derivative takes what that of the solution of `lstsq` does
+    for n right-hand sides.
 
     Example:
         >>> import jax.numpy as jnp
@@ -188,8 +189,10 @@ def _null_space(inputs: Inputs, *, strategy: Strategy) -> NullSpaceResult:
 def _basis(matrix: FactoredMatrix) -> tuple[Array, Array]:
     """The basis, `(..., n, n)`, and the nullity, without derivatives."""
     u, s, v, kept, _ = matrix.factors
-    # Columns of certified factors need not be orthonormal, but nothing is beside them.
-    basis, nullity = complement_p.bind(u if matrix.given.is_wide else v, kept)
+    if matrix.given.is_wide:
+        basis, nullity = complement_p.bind(u, kept)
+    else:
+        basis, nullity = in_front(v, ~kept)
     undefined = jnp.any(jnp.isnan(s), axis=-1)
     basis = jnp.where(undefined[..., None, None], jnp.nan, basis)
     return basis, jnp.where(undefined, 0, nullity)

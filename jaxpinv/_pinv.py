@@ -134,7 +134,8 @@ def pinv(
     **Cost.** With `method="direct"` a matrix is first factored without singular values, and
     if that proves that none is truncated it is enough: by LU if the matrix is square, by
     two Gram matrices if not, and by Gram-Schmidt in batches of matrices of at most 512
-    elements of which one side is at most 8. A matrix that is not proven takes one thin
+    elements of which one side is at most 8. That one is enough for any rank if what is
+    truncated is proven to be rounding. A matrix that is not proven takes one thin
     singular value decomposition (`eigh` if `hermitian`). That program takes longer to
     compile, so `method="auto"` chooses it where about a thousand calls repay that: where
     the number of matrices times `n^2 + m n / 8`, n being the shorter side, is at least
@@ -145,16 +146,17 @@ def pinv(
     batch; one with several tolerances goes by the largest. Where LAPACK does not converge
     on a matrix the decomposition is taken again on a CPU, of a multiple, but not in a
     program that the compiler divides over devices, nor on other platforms, where the host
-    would have to be asked. A program that the compiler divides over devices, and one of
-    symbolic sizes, takes singular values of every matrix; inside `jax.shard_map` it need
-    not. There is one factorization for the value and all derivatives. Outside of `jit` a
-    program is compiled once for every shape, dtype and set of options. A first derivative
-    of tall matrices takes four products of `2 m n^2` flops, or two if the matrices are
-    square and all proven, and keeps `m n + n^2 + 2 n + 1` numbers. A second one takes the
-    flops of some twenty such products, a third of some ninety. With a damping a Cholesky
-    factorization of `A^H A + D^2` is tried, with one correction of its error, where
-    "direct" tries one, and singular values of `a` are the other way, or of `[A; D]` with
-    `damp_scale`. Derivatives take the products of `m + n` rows.
+    would have to be asked. A program that the compiler divides over devices takes singular
+    values of every matrix but for Gram-Schmidt, and one of symbolic sizes always does;
+    inside `jax.shard_map` it need not. There is one factorization for the value and all
+    derivatives. Outside of `jit` a program is compiled once for every shape, dtype and set
+    of options. A first derivative of tall matrices takes four products of `2 m n^2` flops,
+    or two if the matrices are square and all proven, and keeps `m n + n^2 + 2 n + 1`
+    numbers. A second one takes the flops of some twenty such products, a third of some
+    ninety. With a damping a Cholesky factorization of `A^H A + D^2` is tried, with one
+    correction of its error, where "direct" tries one, and singular values of `a` are the
+    other way, or of `[A; D]` with `damp_scale`. Derivatives take the products of `m + n`
+    rows.
 
     Example:
         >>> import jax.numpy as jnp

@@ -26,15 +26,23 @@ from jaxpinv._factorization import (
     svd,
     triangular,
 )
-from jaxpinv._factorization.full_rank import FullRank
-from jaxpinv._factors import ApplyU, Cutoff, Factors, product_with_u
+from jaxpinv._factorization.full_rank import Attempt, FullRank
+from jaxpinv._factors import (
+    ApplyGram,
+    ApplyU,
+    Cutoff,
+    Factors,
+    any_oblique,
+    product_with_gram,
+    product_with_u,
+)
 from jaxpinv._linalg import transpose, with_tangent_of
 from jaxpinv._platform import chunking
 from jaxpinv._platform import plan as plans
 from jaxpinv._platform.plan import FormPlan, Method, Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT, Tuning
-from jaxpinv._platform.workarounds import can_lower_qr
+from jaxpinv._platform.workarounds import can_lower_qr, prevent_fusion
 
 _FACTORS = len(Factors._fields)
 
@@ -64,12 +72,14 @@ def _factor_impl(a, rtol, atol, *, hermitian, method, with_pinv, tuning, target)
         calls=partial(chunking.in_calls, plan.svd_call),
         retries=plan.retries,
     )
-    factors, x = auto.factor(a, rtol, atol, decompose=decompose, trial=trial_of(plan))
+    factors, x = auto.factor(
+        a, rtol, atol, decompose=decompose, trial=trial_of(plan, target)
+    )
     return (*factors, x) if with_pinv else tuple(factors)
 
 
-def trial_of(plan: Plan) -> auto.Trial | None:
-    """How a factorization for full rank is tried, if the plan has one."""
+def trial_of(plan: Plan, target: Target) -> auto.Trial | None:
+    """How a factorization without singular values is tried, if the plan has one."""
     if plan.full_rank is None:
         return None
 
@@ -77,15 +87,26 @@ def trial_of(plan: Plan) -> auto.Trial | None:
         return chunking.in_chunks(f, plan.chunk, *operands)
 
     def replace(f: Callable, *operands) -> tuple[Array, ...]:
-        return chunking.replace(f, plan.remainder, *operands)
+        if target.is_local:
+            return chunking.replace(f, plan.remainder, *operands)
+        return chunking.replace_divided(f, plan.groups, plan.remainder, *operands)
 
-    return auto.Trial(_full_rank(plan), in_chunks, replace)
+    return auto.Trial(_full_rank(plan, target), in_chunks, replace, target.is_local)
 
 
-def _full_rank(plan: Plan) -> FullRank:
-    """The factorization for full rank of a plan."""
+def gram_schmidt_on(target: Target) -> Callable[[Array, Cutoff], Attempt]:
+    """Gram-Schmidt as it runs there."""
+    return partial(
+        gram_schmidt.factor,
+        isolate=prevent_fusion if target.is_cpu else lambda x: x,
+        may_branch=target.is_cpu and target.is_local,
+    )
+
+
+def _full_rank(plan: Plan, target: Target) -> FullRank:
+    """The factorization without singular values of a plan."""
     if plan.full_rank == "gram_schmidt":
-        return FullRank(gram_schmidt.factor, is_inverse=False)
+        return FullRank(gram_schmidt_on(target), is_inverse=False, takes_any_size=True)
     if plan.full_rank == "cholesky_qr":
         factor = partial(cholesky_qr.factor, width=plan.width, sharply=plan.sharply)
         return FullRank(factor, is_inverse=False)
@@ -135,7 +156,10 @@ def _kept_impl(a, rtol, atol, *, method, tuning, target):
         return kept()
 
     def certify(a: Array, rtol: Array, atol: Array) -> Array:
-        return gram_schmidt.factor(a, Cutoff(rtol, atol)).certified
+        found = gram_schmidt_on(target)(a, Cutoff(rtol, atol))
+        assert found.s is not None
+        rank = jnp.sum(found.s > 0, axis=-1, dtype=jnp.int32)
+        return jnp.where(found.certified, rank, -1)
 
     def replace(f: Callable, *operands) -> tuple[Array, ...]:
         return chunking.replace(f, plan.rank_remainder, *operands)
@@ -194,15 +218,17 @@ def _pinv_form_impl(*operands, layout, truncates, tuning, target):
         tuning=tuning,
     )
 
-    def evaluate(*operands: Array) -> Array:
+    def evaluate_with(apply_gram: ApplyGram, *operands: Array) -> Array:
         return form.evaluate(
             Factors(*operands[:_FACTORS]),
             form.unpack(layout, operands[_FACTORS:]),
             truncates=truncates,
             may_branch=plan.may_branch,
             apply_u=_apply_u(plan),
+            apply_gram=apply_gram,
         )
 
+    evaluate = _with_gram(plan, evaluate_with)
     if plan.chunk is None or not batch:
         return evaluate(*operands)
     return chunking.along_batch(evaluate, plan.chunk, len(batch), *operands)
@@ -226,6 +252,28 @@ def _apply_u(plan: FormPlan) -> ApplyU:
         return jnp.reshape(found, x.shape)
 
     return {"never": product_with_u, "all": unless_all, "each": unless_each}[plan.identity]
+
+
+def _with_gram(plan: FormPlan, f: Callable[..., Array]) -> Callable[..., Array]:
+    """`f(apply_gram, *operands)` as a function of operands, the first ones the factors.
+
+    Products with `V^H V` are left out where the plan says that they may be.
+    """
+
+    def if_any(factors: Factors, x: Array) -> Array:
+        return jax.lax.cond(
+            any_oblique(factors),
+            lambda v, kept, x: product_with_gram(factors._replace(v=v, kept=kept), x),
+            lambda v, kept, x: x,
+            *(factors.v, factors.kept, x),
+        )
+
+    def apart(*operands: Array) -> Array:
+        needed = any_oblique(Factors(*operands[:_FACTORS]))
+        return jax.lax.cond(needed, always, partial(f, lambda factors, x: x), *operands)
+
+    always = partial(f, product_with_gram)
+    return {"always": always, "if any": partial(f, if_any), "apart": apart}[plan.gram]
 
 
 def _pinv_form_jvp(primals, tangents, *, layout, **params):

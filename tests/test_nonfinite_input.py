@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxpinv._calculus.matrix_derivative import derivative
-from jaxpinv._factors import Factors, product_with_u
+from jaxpinv._factors import Factors, product_with_gram, product_with_u
 from jaxpinv._solver import Strategy
 from tests.matrices import gaussian
 
@@ -130,6 +130,8 @@ def test_no_mask_hides_a_division_by_zero():
         a, zero = jnp.diag(jnp.array([2.0, 0.0])), jnp.zeros(())
         strategy = Strategy(method="svd", with_pinv=True)
         *factors, x = strategy.factors(a, zero, zero)
-        dx = derivative(Factors(*factors), [jnp.ones((2, 2))] * 2, product_with_u)
+        dx = derivative(
+            Factors(*factors), [jnp.ones((2, 2))] * 2, product_with_u, product_with_gram
+        )
     assert np.array_equal(x, np.diag([0.5, 0]))
     assert np.all(np.isfinite(dx))

@@ -15,7 +15,8 @@ what makes the form a number when it is filled in.
 | outer | b and c     |                                         |
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ from jax import Array
 
 from jaxpinv._calculus import vector_derivative
 from jaxpinv._calculus.matrix_derivative import derivative
-from jaxpinv._factors import ApplyU, Factors, largest_value
+from jaxpinv._factors import ApplyGram, ApplyU, Factors, largest_value
 from jaxpinv._linalg import largest_of_columns, matmul, transpose
 
 
@@ -89,6 +90,7 @@ def evaluate(
     truncates: bool,
     may_branch: bool,
     apply_u: ApplyU,
+    apply_gram: ApplyGram,
 ) -> Array:
     """The result of a form with one open slot, the first.
 
@@ -100,12 +102,14 @@ def evaluate(
         may_branch: whether the program may branch on that. If not, it takes the formula
             that is right in both cases.
         apply_u: a product with `U`, left out where that is the identity.
+        apply_gram: a product with `V^H V`, left out where nothing depends on it.
     """
     layout, operands = pack(slots)
     by = formula(layout, truncates=truncates)
 
     def matrices(factors: Factors, row: tuple[Array, ...]) -> Array:
-        return _by_matrices(factors, unpack(layout, row), apply_u)
+        of_matrix = partial(derivative, apply_u=apply_u, apply_gram=apply_gram)
+        return _by_matrices(factors, unpack(layout, row), of_matrix)
 
     def vectors(factors: Factors, row: tuple[Array, ...]) -> Array:
         return _by_vectors(factors, unpack(layout, row))
@@ -134,7 +138,9 @@ def _any_truncated(factors: Factors) -> Array:
     return jnp.any(~kept & (s > rounding * largest))
 
 
-def _by_matrices(factors: Factors, slots: Sequence[Any], apply_u: ApplyU) -> Array:
+def _by_matrices(
+    factors: Factors, slots: Sequence[Any], derivative: Callable[..., Array]
+) -> Array:
     """From the derivative as a matrix, right whatever is truncated."""
     opened, *others = slots
     directions = list(others)
@@ -146,7 +152,7 @@ def _by_matrices(factors: Factors, slots: Sequence[Any], apply_u: ApplyU) -> Arr
             scale, (b, c) = largest_value(factors), (_largest_element(y) for y in x)
             directions[i] = matmul(x.b / b * scale, transpose(x.c / c))
             size = ((b / scale).real, c.real)
-    result = derivative(factors, directions, apply_u)
+    result = derivative(factors, directions)
     if size is not None:
         # In the order in which no product leaves the range unless the last one does.
         small, large = jnp.minimum(*size), jnp.maximum(*size)

@@ -8,19 +8,25 @@ The constant coefficient has no entry; where there is one, the code that uses it
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._factors import ApplyU, Factors, inverse_values
+from jaxpinv._factors import ApplyGram, ApplyU, Factors, inverse_values
 from jaxpinv._linalg import adjoint, matmul
 
 Polynomial = dict[int, Array]
 
 
-def derivative(factors: Factors, directions: Sequence[Array], apply_u: ApplyU) -> Array:
+def derivative(
+    factors: Factors,
+    directions: Sequence[Array],
+    apply_u: ApplyU,
+    apply_gram: ApplyGram,
+) -> Array:
     """Value of the k-th derivative of `pinv` along k directions, `(..., n, m)`.
 
     Let `U`, `V`, `S` be the kept singular triplets of `A`. The kept part of the moved
@@ -28,6 +34,10 @@ def derivative(factors: Factors, directions: Sequence[Array], apply_u: ApplyU) -
     and `R` to `V`, such that
 
         A(t) (V + R) = (U + L) M,    A(t)^H (U + L) = (V + R) M'.
+
+    Where only zeros are truncated, the columns of `V` need not be orthonormal. Those of its
+    dual basis `D = V (V^H V)^-1` are what `A^H U = D S` has, and the second equation is
+    that of `D + R'`, which has the same range if `R = R' V^H V`.
 
     Across `U` and `V` these equations give `M` and `M'`, orthogonally to them `L` and `R`,
     coefficient by coefficient, and divide by nothing but the gap between kept and
@@ -37,12 +47,14 @@ def derivative(factors: Factors, directions: Sequence[Array], apply_u: ApplyU) -
 
     The first derivative is that of Noferini (SIMAX 38 (2017) 434-457). Where only zeros are
     truncated it is that of Golub and Pereyra (SIAM J. Numer. Anal. 10 (1973) 413-432, eq.
-    4.12). It takes four products of `2 m n^2` flops, or two if `U` is the identity.
+    4.12). It takes four products of `2 m n^2` flops, or two if `U` is the identity, and
+    two of `2 n^3` flops for `V^H V`.
 
     Args:
         factors: those of a matrix `(..., m, n)`, `m >= n`.
         directions: k arrays `(..., m, n)`. Batch axes broadcast; one rank for all.
         apply_u: a product with `U`, left out where that is the identity.
+        apply_gram: a product with `V^H V`, left out where nothing depends on it.
     """
     u, _, v, *_ = factors
     if not directions:
@@ -58,7 +70,8 @@ def derivative(factors: Factors, directions: Sequence[Array], apply_u: ApplyU) -
 
     inverse = inverse_values(factors)
     outside = image if u.shape[-2] > u.shape[-1] else {}
-    moved = _move(w, outside, inverse, *_across_the_cutoff(factors, inverse))
+    across = _across_the_cutoff(factors, inverse)
+    moved = _move(w, outside, inverse, *across, partial(apply_gram, factors))
     y = _scaled_corange(moved, inverse)
 
     # The rows of V^H pinv(A(t)) = y (U + L)^H, in the columns of U and as they are.
@@ -91,25 +104,32 @@ class _Moved(NamedTuple):
 
 
 def _move(
-    w: Polynomial, outside: Polynomial, inverse: Array, ratio: Array, gap: Array
+    w: Polynomial,
+    outside: Polynomial,
+    inverse: Array,
+    ratio: Array,
+    gap: Array,
+    from_dual: Callable[[Array], Array],
 ) -> _Moved:
     """Solves for the moved subspaces, one set of directions after the other.
 
     `w` are `U^H E V`, and `outside` are `E V`, or nothing if `U` is square. Both equations
-    stand divided by `S`, so that every coefficient is without dimension.
+    stand divided by `S`, so that every coefficient is without dimension. `from_dual` makes
+    `R` of what that is in the dual basis.
     """
     columns = inverse[..., None, :]
     w_h, outside_h = _adjoint(w), _adjoint(outside)
     right, left, outer, overlap, inner = moved = _Moved(*_polynomials(5))
-    onto_u, onto_v, onto_outside = _polynomials(3)
+    onto_u, onto_v, onto_outside, dual = _polynomials(4)
     # Subsets come before their supersets.
     for mask in range(1, 2 * max(w)):
         onto_u[mask] = columns * _coefficient(mask, w, (w, right))
         onto_v[mask] = columns * _coefficient(mask, w_h, (w_h, inner), (outside_h, outer))
         f = _coefficient(mask, onto_u, minus=[(left, onto_u)])
-        g = _coefficient(mask, onto_v, minus=[(right, onto_v)])
+        g = _coefficient(mask, onto_v, minus=[(dual, onto_v)])
         left[mask] = gap * (f + ratio * g)
-        right[mask] = gap * (g + ratio * f)
+        dual[mask] = gap * (g + ratio * f)
+        right[mask] = from_dual(dual[mask])
         overlap[mask] = _coefficient(mask, onto_u, minus=[(overlap, onto_u)])
         inner[mask] = left[mask]
         if outside:

@@ -25,18 +25,20 @@ Solution = tuple[Array, ...]
 
 
 class Trial(NamedTuple):
-    """How a factorization for matrices of full rank is tried.
+    """How a factorization without singular values is tried.
 
     Attributes:
         full_rank: that factorization.
         in_chunks: applies a function to a batch, `(f, *operands)`.
         replace: puts what a function makes of chosen matrices of a batch in their places,
             `(f, chosen, found, *operands)`.
+        flattens: whether a batch is to have one axis.
     """
 
     full_rank: FullRank
     in_chunks: Callable[..., tuple[Array, ...]]
     replace: Callable[..., tuple[Array, ...]]
+    flattens: bool = True
 
 
 def factor(
@@ -56,10 +58,13 @@ def factor(
     if trial is None:
         factors = truncate(decompose(a), cutoff, finite)
         return factors, pseudo_inverse(factors)
+    # A matrix with several tolerances has several pseudo-inverses. What is truncated for
+    # the largest one need not be for the others.
+    if jnp.broadcast_shapes(finite.shape, rtol.shape, atol.shape) != finite.shape:
+        trial = trial._replace(full_rank=trial.full_rank.of_full_rank())
     (u, s, v, x), certified = _solve(a, cutoff, decompose, trial)
     is_inverse = certified if trial.full_rank.is_inverse else None
     factors = truncate((u, s, v), cutoff, finite, certified, is_inverse)
-    # A matrix with several tolerances has several pseudo-inverses.
     return factors, x if factors.s.shape[:-1] == finite.shape else pseudo_inverse(factors)
 
 
@@ -71,6 +76,7 @@ def _solve(
     # One matrix has no batch axis: its decomposition in a loop would not depend on the
     # counter, and the compiler would move it out of the loop.
     shape = () if math.prod(batch) == 1 else (math.prod(batch),)
+    shape = shape if trial.flattens else (*batch,)
     flat = jnp.reshape(a, (*shape, m, n))
     problems = (flat, *(jnp.reshape(largest_met(x, batch), shape) for x in cutoff))
 
@@ -94,8 +100,14 @@ def _solve(
 
 def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> tuple[Array, ...]:
     """Solutions without singular values, and where they are certified."""
+    if full_rank.takes_any_size:
+        q, w, x, certified, s = full_rank.factor(a, cutoff)
+        assert s is not None
+        return q, s, w, x, certified
     scaled, scale, finite = normalize_scale(a)
-    q, w, x, certified = full_rank.factor(scaled, cutoff._replace(atol=cutoff.atol / scale))
+    q, w, x, certified, _ = full_rank.factor(
+        scaled, cutoff._replace(atol=cutoff.atol / scale)
+    )
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
     x = x / scale[..., None, None].astype(a.dtype)
     return q, s, w, x, certified & finite

@@ -14,21 +14,28 @@ def complement(
     """An orthonormal basis of what is orthogonal to the kept columns, and its dimension.
 
     Args:
-        columns: `(..., n, k)` with `k <= n`, orthonormal unless n are kept.
-        kept: which of them, `(..., k)`.
+        columns: `(..., n, k)` with `k <= n`.
+        kept: which of them, `(..., k)`. These are orthonormal.
         calls: how a batch is factored.
         by_qr: whether by a QR factorization, or else by singular vectors.
 
     Returns:
         `(..., n, n)`, the columns beyond the dimension being zero, and that, int32.
     """
-    n, k = columns.shape[-2:]
-    # The kept columns come first. The others are zero, so that QR does not reflect them.
-    front = jnp.cumsum(kept, axis=-1, dtype=jnp.int32)
-    q = _full_q(_moved(columns, front - 1, kept, k), calls, by_qr)
-    rank = jnp.sum(kept, axis=-1, keepdims=True, dtype=jnp.int32)
-    place = jax.lax.broadcasted_iota(jnp.int32, (*rank.shape[:-1], n), rank.ndim - 1) - rank
-    return _moved(q, place, place >= 0, n), n - rank[..., 0]
+    n = columns.shape[-2]
+    # The others are zero, so that QR does not reflect them.
+    columns, rank = in_front(columns, kept)
+    q = _full_q(columns, calls, by_qr)
+    place = jax.lax.broadcasted_iota(jnp.int32, (*rank.shape, n), rank.ndim)
+    place = place - rank[..., None]
+    return _moved(q, place, place >= 0, n), n - rank
+
+
+def in_front(columns: Array, chosen: Array) -> tuple[Array, Array]:
+    """The chosen columns of `(..., n, k)` in front of zeros, and how many they are."""
+    place = jnp.cumsum(chosen, axis=-1, dtype=jnp.int32) - 1
+    count = jnp.sum(chosen, axis=-1, dtype=jnp.int32)
+    return _moved(columns, place, chosen, columns.shape[-1]), count
 
 
 def _moved(x: Array, place: Array, chosen: Array, size: int) -> Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._factorization import auto, certificate, gram_schmidt
+from jaxpinv._factorization import auto, certificate
 from jaxpinv._factorization.auto import Decompose, Trial
 from jaxpinv._factorization.cholesky_qr import SMALLEST_PIVOT, inverse_square_root
 from jaxpinv._factorization.full_rank import Attempt
@@ -207,11 +207,15 @@ def orthonormalized(a: Array, d: Array, first: Array) -> tuple[Array, ...]:
     return stacked(matmul(top, second), matmul(bottom, second)), w, x, converged
 
 
-def by_rows(a: Array, d: Array, cutoff: Cutoff) -> Attempt:
+def by_rows(
+    a: Array, d: Array, cutoff: Cutoff, *, gram_schmidt: Callable[[Array, Cutoff], Attempt]
+) -> Attempt:
     """By Gram-Schmidt, for matrices of few rows and columns."""
-    q, w, _, certified = gram_schmidt.factor(augment(a, d), cutoff)
-    x = matmul(w, adjoint(q[..., : a.shape[-2], :]))
-    return Attempt(q, w, x, certified)
+    q, w, x, certified, s = gram_schmidt(augment(a, d), cutoff)
+    assert s is not None
+    full_rank = jnp.all(s > 0, axis=-1)
+    w = w / jnp.where(s > 0, s, 1)[..., None, :].astype(w.dtype)
+    return Attempt(q, w, x[..., : a.shape[-2]], certified & full_rank)
 
 
 def _refined(a: Array, d: Array, found: Triplets, cutoff: Cutoff) -> tuple[Factors, Array]:
@@ -304,6 +308,6 @@ def _attempt(attempt: Factor, a: Array, d: Array, cutoff: Cutoff) -> tuple[Array
     scale = power_of_two(jnp.maximum(*sizes))
     unit = scale[..., None, None].astype(a.dtype)
     cutoff = cutoff._replace(atol=cutoff.atol / scale)
-    q, w, x, certified = attempt(a / unit, d / scale[..., None], cutoff)
+    q, w, x, certified, _ = attempt(a / unit, d / scale[..., None], cutoff)
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
     return q, s, w, x / unit, certified & finite

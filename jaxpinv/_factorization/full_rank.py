@@ -1,4 +1,4 @@
-"""What factorizations without singular values return, for matrices of full rank.
+"""What factorizations without singular values return.
 
 Each takes a matrix `A`, `(m, n)`, or matrices in one batch axis, `(B, m, n)`, with
 `m >= n` and elements of size 1 or so, and finds `W` such that the columns of `A W = Q` are
@@ -8,25 +8,29 @@ orthonormal. Then `pinv(A) = W Q^H`.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._factors import Cutoff
 
 
 class Attempt(NamedTuple):
-    """A factorization, and whether it is certified that nothing is truncated.
+    """A factorization, and whether it is certified.
 
     Attributes:
         q: `(..., m, n)`.
         w: `(..., n, n)`.
         x: the pseudo-inverse, `(..., n, m)`.
         certified: `(...)`, bool. Where it is False the rest is anything.
+        s: `(..., n)`, 0 where truncated, such that `q`, `s` and `w` are those of `Factors`.
+            None stands for ones, in units of the scale of the matrix.
     """
 
     q: Array
     w: Array
     x: Array
     certified: Array
+    s: Array | None = None
 
 
 class FullRank(NamedTuple):
@@ -35,7 +39,21 @@ class FullRank(NamedTuple):
     Attributes:
         factor: makes an attempt of matrices and tolerances.
         is_inverse: whether `q` is the identity where it succeeds.
+        takes_any_size: whether it takes matrices as they are, and returns `s`.
     """
 
     factor: Callable[[Array, Cutoff], Attempt]
     is_inverse: bool
+    takes_any_size: bool = False
+
+    def of_full_rank(self) -> "FullRank":
+        """The same, and what has not full rank is not certified."""
+
+        def factor(a: Array, cutoff: Cutoff) -> Attempt:
+            found = self.factor(a, cutoff)
+            if found.s is None:
+                return found
+            full_rank = jnp.all(found.s > 0, axis=-1)
+            return found._replace(certified=found.certified & full_rank)
+
+        return self._replace(factor=factor)

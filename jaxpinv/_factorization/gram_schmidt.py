@@ -1,4 +1,20 @@
-"""QR by modified Gram-Schmidt, for matrices of few rows and columns."""
+"""Pivoted Gram-Schmidt, for matrices of few rows and columns and of any rank.
+
+Each column is picked once. While the largest of those that are left is larger than
+rounding, it becomes the next column of `U`, and what makes it so makes a column of `W` of
+one of the identity: `A W = U`. Of all columns that are left then, the same operations have
+made columns `N` of the identity with `A N = 0`: they become an orthonormal basis of the
+null space, and `W` is projected off it. So `pinv(A) = W U^H`.
+
+The batch goes last, so that all arithmetic is that of long vectors. Columns stay where they
+are, and each step treats all of them, by masks: what could be left out costs less than
+what more kernels take to compile.
+"""
+
+import functools
+import operator
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -7,35 +23,188 @@ from jax import Array
 from jaxpinv._factorization import certificate
 from jaxpinv._factorization.full_rank import Attempt
 from jaxpinv._factors import Cutoff
-from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul
+from jaxpinv._linalg import power_of_two
+
+# States of a column, as numbers of the dtype of norms.
+_FREE, _KEPT, _NULL = 0, 1, 2
+
+#: Returns an array, which is not computed anew wherever it is used.
+Isolate = Callable[[Array], Array]
 
 
-def factor(a: Array, cutoff: Cutoff) -> Attempt:
-    """QR by modified Gram-Schmidt, twice, for matrices of few columns."""
+def factor(a: Array, cutoff: Cutoff, *, isolate: Isolate, may_branch: bool) -> Attempt:
+    """Gram-Schmidt of matrices of any size and rank, `(..., m, n)`.
+
+    Args:
+        a: the matrices.
+        cutoff: the tolerances, of batch shape.
+        isolate: see there.
+        may_branch: whether a loop may end when no matrix needs it any more.
+    """
     m, n = a.shape[-2:]
-    # The batch goes last, so that all arithmetic is that of long vectors. The operations
-    # that make the columns of A orthonormal make W of the columns of the identity.
-    z = jnp.transpose(jnp.concatenate([a, identity(a)], axis=1), (2, 1, 0))
+    rows = isolate(_batch_last(a))
+    largest = isolate(_folded(jnp.maximum, _largest_part(rows)))
+    largest = _folded(jnp.maximum, largest)
+    finite = jnp.isfinite(largest)
+    scale = isolate(power_of_two(jnp.where(finite, largest, 0)))
+    rows = jnp.where(finite[None, None], rows, 0) / scale.astype(a.dtype)[None, None]
+    norm = isolate(jnp.sqrt(_sum(isolate(_sum(_square(rows))))))
+    # Made of the matrices, to be divided over devices as they are.
+    identity = jnp.expand_dims(jnp.eye(n, dtype=a.dtype), range(2, a.ndim))
+    z = jnp.concatenate([rows, jnp.where(False, rows[:n], identity)])
+    z, state, remainder = _orthonormalized(z, norm, isolate)
 
-    def orthonormalize(_, z: Array) -> Array:
-        columns = list(z)
-        for k in range(n):
-            square = _dot(columns[k], columns[k], m)
-            columns[k] = columns[k] / jnp.sqrt(square)[None]
-            for j in range(k + 1, n):
-                overlap = _dot(columns[k], columns[j], m)
-                columns[j] = columns[j] - overlap[None] * columns[k]
-        return jnp.stack(columns)
+    kept = state == _KEPT
+    u, w = jnp.where(kept[None], z[:m], 0), z[m:]
+    lengths = isolate(_sum(jnp.where(kept[None], _square(w), 0)))
+    certified = certificate.certify_rank(
+        norm,
+        jnp.sqrt(_sum(lengths)),
+        jnp.sqrt(remainder),
+        _sum(kept.astype(norm.dtype)),
+        cutoff._replace(atol=cutoff.atol / scale),
+    )
+    x = _sum(w[:, None, j] * jnp.conj(u[:, j])[None] for j in range(n))
+    x = _batch_first(isolate(x / scale.astype(a.dtype)[None, None]))
+    if m == n:
+        u = _completed(u, kept, isolate, may_branch)
+    s = jnp.moveaxis(jnp.where(kept, scale[None], 0), 0, -1)
+    return Attempt(_batch_first(u), _batch_first(w), x, certified & finite, s)
 
-    z = jnp.transpose(jax.lax.fori_loop(0, 2, orthonormalize, z), (2, 1, 0))
-    q, w = z[:, :m], z[:, m:]
-    # In this order, or one truncated matrix would have all others of its chunk looked at.
-    norm = frobenius_norm(a)
-    full_rank = certificate.certify_full_rank(a, norm, w, cutoff)
-    certified = certificate.is_orthonormalized(a, norm, w, q, full_rank)
-    return Attempt(q, w, matmul(w, adjoint(q)), certified)
+
+def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ...]:
+    """Columns of `A` on top of the identity, `(m + n, n, ...)`, made orthonormal.
+
+    Returns:
+        Columns of `U` on top of `W`, or of anything on top of `N`; the states of columns,
+        `(n, ...)`; and the square of the norm of what is left of `A` where `N` is.
+    """
+    rows, n, *_ = z.shape
+    m = rows - n
+    zero = 0 * norm
+    order = jax.lax.broadcasted_iota(zero.dtype, (n, *zero.shape), 0)
+    on_top = jax.lax.broadcasted_iota(jnp.int32, (rows, *[1] * zero.ndim), 0) < m
+    rounding = jnp.square(certificate.largest_remainder(norm))
+
+    def picked(code: Array) -> tuple[Array, Array, Array]:
+        is_null = code >= n
+        here = order == jnp.where(is_null, code - n, code)[None]
+        return here, is_null, jnp.where(is_null, zero + _NULL, _KEPT)
+
+    def updated(state: Array, code: Array) -> Array:
+        here, _, new_state = picked(code)
+        return jnp.where(here, new_state[None], state)
+
+    def step(_, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        # Of the pick before, for an array that others are made of is copied to change it.
+        z, state, code, remainder = carry
+        state = updated(state, code)
+        left = _sum(_square(z[:m]))
+        left = isolate(jnp.where(state == _FREE, left, -1))
+        largest = _folded(jnp.maximum, left)
+        is_null = largest <= rounding
+        total = _sum(jnp.maximum(left, 0))
+        remainder = jnp.maximum(remainder, jnp.where(is_null, total, 0))
+        # Of equal ones the first. In one number, for what is isolated is copied.
+        first = _folded(jnp.minimum, jnp.where(left == largest[None], order, n))
+        code = isolate(jnp.where(is_null, first + n, first))
+        here, is_null, new_state = picked(code)
+        before = state == new_state[None]
+        # Scalar products are those of the columns of A, or of the identity below.
+        below = is_null.astype(z.dtype)[None]
+        absent = on_top & is_null[None]
+
+        q = functools.reduce(
+            lambda x, j: jnp.where(here[j][None], z[:, j], x), range(1, n), z[:, 0]
+        )
+        q = isolate(jnp.where(absent, 0, q))
+        overlap = _sum(jnp.conj(q[i])[None] * z[i] for i in range(m))
+        lower = _sum(jnp.conj(q[i])[None] * z[i] for i in range(m, rows))
+        overlap = isolate(overlap + below * lower)
+        # Once more off those before it: twice is enough.
+        again = jnp.where(before, jnp.conj(overlap), 0)
+        again = _sum(again[j][None] * z[:, j] for j in range(n))
+        q = isolate(q - jnp.where(absent, 0, again))
+        square = _square(q)
+        square = _sum(square[:m]) + jnp.real(below)[0] * _sum(square[m:])
+        inverse = isolate(1 / jnp.sqrt(jnp.where(square > 0, square, 1)))
+        off = jnp.where(before, 0, overlap) * jnp.square(inverse).astype(z.dtype)[None]
+        unit = (q * inverse.astype(z.dtype)[None])[:, None]
+        z = jnp.where(here[None], unit, z - off[None] * q[:, None])
+        return z, state, code, remainder
+
+    free = 0 * jnp.real(z[0])
+    z, state, code, remainder = jax.lax.fori_loop(0, n, step, (z, free, zero - 1, zero))
+    return z, updated(state, code), remainder
 
 
-def _dot(x: Array, y: Array, rows: int) -> Array:
-    """Scalar product of the first rows of two columns, `(rows, B)`: `(B,)`."""
-    return jnp.sum(jnp.conj(x[:rows]) * y[:rows], axis=0)
+def _completed(u: Array, kept: Array, isolate: Isolate, may_branch: bool) -> Array:
+    """Square `U`, `(n, n, ...)`, with columns that are not kept completed to a basis.
+
+    Each is what is left of a column of the identity, the longest first.
+    """
+    n = u.shape[1]
+    order = jax.lax.broadcasted_iota(jnp.int32, kept.shape, 0)
+
+    def is_first(chosen: Array) -> Array:
+        return order == _folded(jnp.minimum, jnp.where(chosen, order, n))[None]
+
+    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        count, u, found = carry
+        lengths = isolate(_sum(_square(u[:, j]) for j in range(n)))
+        shortest = lengths == _folded(jnp.minimum, lengths)[None]
+        row = isolate(is_first(shortest).astype(u.dtype))
+        overlap = isolate(jnp.conj(_sum(row[i][None] * u[i] for i in range(n))))
+        q = isolate(row - _sum(overlap[j][None] * u[:, j] for j in range(n)))
+        overlap = isolate(_sum(jnp.conj(u[i]) * q[i][None] for i in range(n)))
+        q = isolate(q - _sum(overlap[j][None] * u[:, j] for j in range(n)))
+        inverse = isolate(1 / jnp.sqrt(_sum(_square(q))))
+        here = is_first(found == 0)
+        u = jnp.where(here[None], (q * inverse.astype(u.dtype)[None])[:, None], u)
+        return count + 1, u, jnp.where(here, 1, found)
+
+    def goes_on(carry: tuple[Array, Array, Array]) -> Array:
+        count, _, found = carry
+        return jnp.any(found == 0) if may_branch else count < n
+
+    start = (jnp.zeros((), jnp.int32), u, kept.astype(jnp.int32) + 0 * order)
+    return jax.lax.while_loop(goes_on, step, start)[1]
+
+
+def _batch_last(x: Array) -> Array:
+    """`(..., j, k)` as `(j, k, ...)`."""
+    if x.ndim != 3:
+        return jnp.moveaxis(x, (-2, -1), (0, 1))
+    # As one transpose of a matrix it is faster on a CPU.
+    batch, j, k = x.shape
+    return jnp.reshape(jnp.transpose(jnp.reshape(x, (batch, j * k))), (j, k, batch))
+
+
+def _batch_first(x: Array) -> Array:
+    """`(j, k, ...)` as `(..., j, k)`."""
+    if x.ndim != 3:
+        return jnp.moveaxis(x, (0, 1), (-2, -1))
+    j, k, batch = x.shape
+    return jnp.reshape(jnp.transpose(jnp.reshape(x, (j * k, batch))), (batch, j, k))
+
+
+def _square(x: Array) -> Array:
+    """Squares of absolute values."""
+    if not jnp.iscomplexobj(x):
+        return x * x
+    return jnp.square(jnp.real(x)) + jnp.square(jnp.imag(x))
+
+
+def _largest_part(x: Array) -> Array:
+    """Absolute values, of complex numbers that of the larger part."""
+    if not jnp.iscomplexobj(x):
+        return jnp.abs(x)
+    return jnp.maximum(jnp.abs(jnp.real(x)), jnp.abs(jnp.imag(x)))
+
+
+def _folded(f: Callable[[Array, Array], Array], x: Iterable[Array]) -> Array:
+    """`f` of all slices of a short first axis: XLA reduces it one matrix after another."""
+    return functools.reduce(f, x)
+
+
+_sum = partial(_folded, operator.add)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._factors import Cutoff, largest_met
 from jaxpinv._linalg import normalize_scale
 
-#: Which of matrices, `(B, m, n)`, are certified to be of full rank: of these and a cutoff.
+#: Ranks of matrices, `(B, m, n)`, or -1 where none is certified: of these and a cutoff.
 Certify = Callable[..., Array]
 
 
@@ -35,13 +36,13 @@ def kept_values(
     """
     cutoff = Cutoff(rtol, atol)
     if certify is None or replace is None:
-        s = values(a)
-        full = jnp.zeros(s.shape[:-1], bool)
+        kept = cutoff.keeps(values(a))
     else:
-        s, full = _values_unless_certified(a, cutoff, values, certify, replace)
+        s, rank = _values_unless_certified(a, cutoff, values, certify, replace)
+        first = jax.lax.broadcasted_iota(jnp.int32, s.shape, s.ndim - 1) < rank[..., None]
+        kept = jnp.where(rank[..., None] < 0, cutoff.keeps(s), first)
     # Not even what is certified for the largest tolerance: a maximum may pass over a NaN.
-    defined = ~cutoff.is_undefined()
-    return (cutoff.keeps(s) | full[..., None]) & defined[..., None]
+    return kept & ~cutoff.is_undefined()[..., None]
 
 
 def _values_unless_certified(
@@ -51,11 +52,15 @@ def _values_unless_certified(
     certify: Certify,
     replace: Callable[..., tuple[Array, ...]],
 ) -> tuple[Array, Array]:
-    """Singular values, `(..., n)`, and which matrices are certified, whose values are 0."""
+    """Singular values, `(..., n)`, and ranks, which are -1 unless certified."""
     scaled, scale, _ = normalize_scale(a)
     *batch, m, n = a.shape
     met = [largest_met(x, batch) for x in (cutoff.rtol, cutoff.atol / scale)]
     flat = jnp.reshape(scaled, (-1, m, n))
-    full = certify(flat, *map(jnp.ravel, met))
-    [s] = replace(lambda a: (values(a),), ~full, [0 * jnp.real(flat[:, 0])], flat)
-    return jnp.reshape(s, (*batch, n)) * scale[..., None], jnp.reshape(full, batch)
+    rank = certify(flat, *map(jnp.ravel, met))
+    shapes = [x.shape for x in cutoff]
+    if jnp.broadcast_shapes(tuple(batch), *shapes) != tuple(batch):
+        # What is truncated for the largest tolerance need not be for the others.
+        rank = jnp.where(rank == n, n, -1)
+    [s] = replace(lambda a: (values(a),), rank < 0, [0 * jnp.real(flat[:, 0])], flat)
+    return jnp.reshape(s, (*batch, n)) * scale[..., None], jnp.reshape(rank, batch)

@@ -128,6 +128,70 @@ def _in_front(chosen: Array) -> Array:
     )
 
 
+def replace_divided(
+    f: Map,
+    groups: int | None,
+    size: int | None,
+    chosen: Array,
+    found: Sequence[Array],
+    *operands: Array,
+) -> tuple[Array, ...]:
+    """The same where nothing may move along the batch, which may have several axes.
+
+    Of a batch in one axis each group takes so many at a time, and moves nothing to another
+    group: these are what devices have. If it has no equal groups, `f` takes all matrices if
+    any is chosen.
+    """
+    if groups and size and chosen.ndim == 1 and chosen.shape[0] % groups == 0:
+        return _replace_in_groups(f, groups, size, chosen, found, *operands)
+
+    def complete(found: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(
+            jnp.where(jnp.expand_dims(chosen, range(chosen.ndim, x.ndim)), y, x)
+            for x, y in zip(found, f(*operands), strict=True)
+        )
+
+    return jax.lax.cond(jnp.any(chosen), complete, lambda found: found, tuple(found))
+
+
+def _replace_in_groups(
+    f: Map, groups: int, size: int, chosen: Array, found: Sequence[Array], *operands: Array
+) -> tuple[Array, ...]:
+    """The same, so many of each group at a time."""
+    batch = chosen.shape[0]
+    length = batch // groups
+    size = min(size, length)
+
+    def in_groups(x: Array) -> Array:
+        return jnp.reshape(x, (groups, length, *x.shape[1:]))
+
+    def places(chosen: Array) -> Array:
+        rank = jnp.cumsum(chosen, dtype=jnp.int32)
+        beyond = jnp.full(length, length, jnp.int32)
+        index = jnp.arange(length, dtype=jnp.int32)
+        return beyond.at[jnp.where(chosen, rank - 1, length)].set(index, mode="drop")
+
+    chosen, operands = in_groups(chosen), tuple(map(in_groups, operands))
+    count = jnp.max(jnp.sum(chosen, axis=1, dtype=jnp.int32))
+    take = jax.vmap(lambda x, k: x.at[k].get(mode="clip"))
+    put = jax.vmap(lambda x, k, y: x.at[k].set(y, mode="drop"))
+
+    def complete(found: tuple[Array, ...]) -> tuple[Array, ...]:
+        order = jax.vmap(places)(chosen)
+
+        def step(state):
+            begin, found = state
+            k = jax.lax.dynamic_slice_in_dim(order, begin, size, axis=1)
+            some = f(*(take(x, k) for x in operands))
+            return begin + size, tuple(map(put, found, [k] * len(found), some))
+
+        state = (jnp.zeros_like(count), tuple(map(in_groups, found)))
+        _, found = jax.lax.while_loop(lambda state: state[0] < count, step, state)
+        return tuple(jnp.reshape(x, (batch, *x.shape[2:])) for x in found)
+
+    return jax.lax.cond(count > 0, complete, lambda found: found, tuple(found))
+
+
 def _replace_one_by_one(
     f: Map, chosen: Array, found: Sequence[Array], *operands: Array
 ) -> tuple[Array, ...]:
@@ -152,9 +216,9 @@ def _replace_one_by_one(
 
 
 def while_most(f: Callable[..., Array], size: int, share: int, *operands: Array) -> Array:
-    """Where `f` says True of a batch, one chunk after the other.
+    """Numbers that `f` finds for a batch, one chunk after the other, or -1 for nothing.
 
-    It stops after the first chunk of which less than one in `share` is: False beyond.
+    It stops after the first chunk of which less than one in `share` has one: -1 beyond.
     """
     count = operands[0].shape[0]
 
@@ -162,7 +226,7 @@ def while_most(f: Callable[..., Array], size: int, share: int, *operands: Array)
         begin, _, found = state
         some = f(*(jax.lax.dynamic_slice_in_dim(x, begin, size) for x in operands))
         found = jax.lax.dynamic_update_slice_in_dim(found, some, begin, 0)
-        return begin + size, jnp.sum(some, dtype=jnp.int32) * share > size, found
+        return begin + size, jnp.sum(some >= 0, dtype=jnp.int32) * share > size, found
 
     def goes_on(state: tuple[Array, Array, Array]) -> Array:
         begin, promising, _ = state
@@ -171,5 +235,6 @@ def while_most(f: Callable[..., Array], size: int, share: int, *operands: Array)
     # Made of the arguments, since a loop in `shard_map` must begin as it ends.
     firsts = (jnp.real(jnp.reshape(x, (count, -1))[:, 0]) for x in operands)
     none = jnp.isnan(functools.reduce(operator.add, (0 * x for x in firsts))) & False
+    none = none.astype(jnp.int32) - 1
     begin = jnp.zeros((), jnp.int32)
-    return jax.lax.while_loop(goes_on, step, (begin, ~none[0], none))[2]
+    return jax.lax.while_loop(goes_on, step, (begin, none[0] < 0, none))[2]

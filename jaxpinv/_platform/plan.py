@@ -6,6 +6,7 @@ and loops. These are told what to do, and know no plan.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from jaxpinv._platform import workarounds
@@ -32,12 +33,14 @@ class Plan:
         chunk: matrices on which it is tried at a time.
         remainder: matrices without a certificate that are decomposed at a time. If it is 1,
             they are also searched for one by one.
+        groups: of a batch that is divided over devices, how many parts hold what is left
+            apart from each other. If not given, all matrices are decomposed if any is left.
         svd_call: matrices for each call of LAPACK for a decomposition.
         values_call: the same for singular values alone.
         qr_call: the same for a QR factorization with all of Q.
         retries: whether a matrix on which LAPACK fails is decomposed again.
         of_triangular: whether singular values are those of the triangular factor.
-        rank_chunk: tiny matrices whose full rank is certified at a time before singular
+        rank_chunk: tiny matrices whose rank is certified at a time before singular
             values are computed.
         rank_remainder: matrices whose singular values are computed then, at a time.
     """
@@ -48,6 +51,7 @@ class Plan:
     width: int = DEFAULT.columns
     chunk: int | None = None
     remainder: int | None = None
+    groups: int | None = None
     svd_call: int | None = None
     values_call: int | None = None
     qr_call: int | None = None
@@ -67,12 +71,15 @@ class FormPlan:
         identity: where U is the identity, a product with it is left out for the batch if it
             is for "all" matrices, for "each" matrix, or "never".
         each: matrices whose products with U are taken at a time then.
+        gram: products with the Gram matrix of V are taken "always" or "if any" matrix of
+            the batch needs them, or then the whole derivative is, "apart" from the other.
     """
 
     may_branch: bool
     chunk: int | None = None
     identity: Literal["never", "all", "each"] = "never"
     each: int = 1
+    gram: Literal["always", "if any", "apart"] = "always"
 
 
 def factorization(
@@ -91,8 +98,8 @@ def factorization(
         is_complex: whether the matrices are complex.
         method: whether a factorization without singular values is tried. With "auto" it is
             where that repays its compilation in about a thousand calls. In a program that
-            the partitioner divides it never is: to gather the matrices that are left would
-            move them between devices, and no loop goes from one to the next.
+            the partitioner divides none is that takes loops over matrices, which would move
+            these between devices.
         tuning: constants of speed.
     """
     *batch, m, n = shape
@@ -108,14 +115,18 @@ def factorization(
     shorter = min(m, n)
     is_tried = method == "direct" or (method == "auto" and _repays(count, m, n, tuning))
     # The decomposition of one column takes its norm: no other way is faster.
-    is_tried = is_tried and target.is_local and not (count == 1 == shorter)
+    is_tried = is_tried and not (count == 1 == shorter)
     full_rank = _full_rank(count, m, n, tuning) if is_tried else None
+    if not (target.is_local or (target.is_divided and full_rank == "gram_schmidt")):
+        full_rank = None
     if not may_loop:
         return Plan(
             full_rank,
             sharply=n >= tuning.sharp,
             width=tuning.columns,
-            remainder=-(-count // tuning.share),
+            remainder=-(-count // tuning.share) if target.is_local else 2 * tuning.vector,
+            # The type of a group would have to say where it is.
+            groups=None if target.has_typed_axes else target.devices,
         )
 
     def call(flops: int) -> int:
@@ -125,25 +136,29 @@ def factorization(
     svd_call, of_triangular = call(10 * m * n * shorter), m >= tuning.long * n
     values_call = call(max(10 * n**3, 2 * m * n**2)) if of_triangular else svd_call
     chunk = max(1, tuning.chunk // (m * n))
+    # Of whole vectors: the rest of one takes as long as several.
+    vectors = max(chunk // tuning.vector * tuning.vector, min(chunk, tuning.vector))
     inverse, width = (
         _inverse(n, tuning) if full_rank == "lu" else ("at once", tuning.columns)
     )
-    rest = min(chunk, svd_call)
+    # What Gram-Schmidt leaves is seldom more than a few.
+    left = 2 * tuning.vector if full_rank == "gram_schmidt" else chunk
+    rest = min(chunk, left, svd_call)
     by_rank = method != "svd" and n <= tuning.tiny and m <= tuning.rank_rows
     return Plan(
         full_rank=full_rank,
         inverse=inverse,
         sharply=n >= tuning.sharp,
         width=width,
-        chunk=chunk if full_rank == "gram_schmidt" else min(chunk, call(n**3)),
+        chunk=vectors if full_rank == "gram_schmidt" else min(chunk, call(n**3)),
         remainder=1 if rest <= tuning.few and count <= tuning.searched else rest,
         svd_call=svd_call,
         values_call=values_call,
         qr_call=call(4 * m**3),
         retries=retries,
         of_triangular=of_triangular,
-        rank_chunk=chunk if by_rank and count >= tuning.rank_chunks * chunk else None,
-        rank_remainder=min(chunk, values_call),
+        rank_chunk=vectors if by_rank and count >= tuning.rank_chunks * chunk else None,
+        rank_remainder=min(chunk, 2 * tuning.vector, values_call),
     )
 
 
@@ -164,18 +179,31 @@ def form(
     *_, m, n = shape
     if not is_static_shape(shape) or not math.prod(shape):
         return FormPlan(may_branch)
+    gram = _gram(shape, order, tuning) if may_branch and target.is_cpu else "always"
+    plan = partial(FormPlan, may_branch, gram=gram)
     can_be_identity = may_branch and m == n > tuning.tiny
     # A first derivative makes few arrays and gains nothing by chunks; a higher one gains.
     # And a truncated matrix makes those of its chunk alone take the longer formula.
     if may_loop and (formula == "either" or (formula == "matrices" and order > 1)):
         is_large = math.prod(shape) >= tuning.beyond_caches
         identity = "all" if can_be_identity else "never"
-        return FormPlan(may_branch, tuning.chunk if is_large else None, identity)
+        return plan(tuning.chunk if is_large else None, identity)
     if not can_be_identity:
-        return FormPlan(may_branch)
+        return plan()
     # The few matrices of a batch that are not certified would make all others pay.
     identity = "each" if may_loop and len(shape) > 2 else "all"
-    return FormPlan(may_branch, None, identity, max(1, tuning.chunk // (m * n)))
+    return plan(None, identity, max(1, tuning.chunk // (m * n)))
+
+
+def _gram(shape: tuple, order: int, tuning: Tuning) -> Literal["always", "if any", "apart"]:
+    """When a derivative takes products with the Gram matrix of V."""
+    *batch, _, n = shape
+    if math.prod(batch) * n**3 <= tuning.products:
+        return "always"
+    # In the middle of plain arithmetic a branch takes longer than all the rest: arrays that
+    # would not be there at all go in and out.
+    is_plain = n <= tuning.tiny and order == 1
+    return "apart" if is_plain else "if any"
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,11 @@ class Target(NamedTuple):
         """Whether each device may go through its matrices in a loop."""
         return self.is_whole and not self.has_typed_axes
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether it is known that arrays are, or may be, divided over devices."""
+        return self.devices > 1 or self.has_typed_axes
+
 
 #: What serves everywhere: the types of results do not depend on where they are computed.
 ANYWHERE = Target(is_cpu=False, is_whole=False)

@@ -28,6 +28,8 @@ class Tuning:
             than two Gram matrices do: its sums over rows are plain ones.
         chunk: elements of the matrices that go through at a time, so that they stay in a
             cache.
+        vector: a chunk of matrices whose arithmetic goes along the batch is a multiple of
+            this.
         beyond_caches: fewest elements of a batch whose higher derivatives gain by chunks.
         few: most matrices of a chunk without a certificate that are looked for and
             decomposed one by one, which takes half as long to compile.
@@ -36,7 +38,7 @@ class Tuning:
             are decomposed in so many parts, not to decompose all if few are left.
         long: from so many rows for each column singular values are those of the triangular
             factor: LAPACK does the same, with a slower QR factorization.
-        rank_rows: most rows of tiny matrices whose full rank is certified faster than their
+        rank_rows: most rows of tiny matrices whose rank is certified faster than their
             singular values are computed.
         rank_share: one over the share of a chunk that is to be certified to go on so.
         rank_chunks: fewest chunks of a batch: the time of the first one may be lost.
@@ -60,6 +62,7 @@ class Tuning:
     thin: int = 4
     gram_schmidt: int = 512
     chunk: int = 1 << 13
+    vector: int = 64
     beyond_caches: int = 1 << 19
     few: int = 8
     searched: int = 1 << 13

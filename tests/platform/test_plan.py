@@ -49,9 +49,12 @@ def test_the_factorization_for_full_rank_suits_the_shape(shape, full_rank):
     assert planned(shape).full_rank == full_rank
     assert planned(shape, GPU).full_rank == full_rank
     assert planned(shape, method="svd").full_rank is None
-    # To gather what is left would move matrices between devices.
-    for target in (DIVIDED, TYPED, ANYWHERE):
-        assert planned(shape, target).full_rank is None
+    # Loops over matrices would move them between devices.
+    divided = full_rank if full_rank == "gram_schmidt" else None
+    for target in (DIVIDED, TYPED):
+        assert planned(shape, target).full_rank == divided
+        assert planned(shape, target).chunk is None
+    assert planned(shape, ANYWHERE).full_rank is None
 
 
 @pytest.mark.parametrize(
@@ -98,10 +101,23 @@ def test_only_a_cpu_that_has_the_whole_batch_loops_over_it(target):
 
 
 def test_a_chunk_fits_into_a_cache():
-    assert planned((20_000, 7, 6)).chunk == DEFAULT.chunk // 42
-    assert planned((20_000, 7, 6), tuning=Tuning(chunk=84)).chunk == 2
+    assert planned((20_000, 9, 7), method="svd").chunk == DEFAULT.chunk // 63
+    assert planned((20_000, 9, 7), tuning=Tuning(chunk=126, vector=2)).chunk == 2
     # At least one matrix.
     assert planned((10, 200, 100)).chunk == 1
+
+
+def test_chunks_of_what_goes_along_the_batch_are_whole_vectors():
+    assert DEFAULT.chunk // 42 == 195
+    assert planned((20_000, 7, 6)).chunk == 192
+    assert planned((20_000, 7, 6)).rank_chunk == 192
+    # But not more than fits.
+    assert planned((20_000, 64, 8)).chunk == DEFAULT.chunk // 512
+
+
+def test_what_is_left_of_tiny_matrices_is_taken_a_few_at_a_time():
+    assert planned((100_000, 3, 3)).remainder == 2 * DEFAULT.vector
+    assert planned((100_000, 3, 3), DIVIDED).remainder == 2 * DEFAULT.vector
 
 
 @pytest.mark.parametrize(

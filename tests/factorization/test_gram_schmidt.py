@@ -1,0 +1,220 @@
+"""Tiny matrices of any rank: what Gram-Schmidt certifies, and what it finds then."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from jaxpinv._factorization import gram_schmidt
+from jaxpinv._factors import Cutoff
+from jaxpinv._platform.workarounds import prevent_fusion
+from tests.comparison import bound, relative_error
+from tests.factorization.tiny_cases import CLASSES, of_mixed_rank
+from tests.matrices import gaussian
+
+# Errors over `eps * condition`, or over those of a singular value decomposition.
+WORST = 4
+BATCH = 400
+direct = jax.jit(partial(jaxpinv.pinv, method="direct"))
+by_values = jax.jit(partial(jaxpinv.pinv, method="svd"))
+
+
+@jax.jit
+def attempt(a, rtol):
+    """Gram-Schmidt of a batch, as it runs on a CPU."""
+    cutoff = Cutoff(
+        jnp.full(a.shape[0], rtol, rtol.dtype), jnp.zeros(a.shape[0], rtol.dtype)
+    )
+    return gram_schmidt.factor(a, cutoff, isolate=prevent_fusion, may_branch=True)
+
+
+def default_rtol(a):
+    """The default tolerance, in the precision of the matrices."""
+    limits = np.finfo(a.dtype)
+    return np.asarray(max(a.shape[-2:]) * limits.eps, limits.dtype)
+
+
+def exact(a):
+    """Kept part and pseudo-inverse in double precision, rank and condition."""
+    u, s, vh = np.linalg.svd(a.astype(np.result_type(a, float)), full_matrices=False)
+    kept = s > float(default_rtol(a)) * s[:, :1]
+    x = (vh.conj().swapaxes(1, 2) * np.divide(1, s, where=kept, out=0 * s)[:, None]) @ (
+        u.conj().swapaxes(1, 2)
+    )
+    rank = kept.sum(1)
+    last = np.where(rank > 0, s[np.arange(len(s)), np.maximum(rank, 1) - 1], 1)
+    return (u * (s * kept)[:, None]) @ vh, x, rank, np.where(rank > 0, s[:, 0] / last, 1)
+
+
+def norms(x):
+    """Frobenius norms of a batch."""
+    return np.linalg.norm(x, axis=(1, 2))
+
+
+def errors(x, reference):
+    """Relative errors over eps, of a batch."""
+    eps = np.finfo(x.dtype).eps
+    size = norms(reference)
+    return norms(x - reference) / np.where(size > 0, size, 1) / eps
+
+
+@pytest.mark.slow_unless("square-float32|tall-complex64")
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64, np.float64, np.complex128])
+@pytest.mark.parametrize("m", [4, 6], ids=["square", "tall"])
+class TestMixedRanks:
+    """Matrices of rank 0 to 4."""
+
+    @pytest.fixture
+    def a(self, rng, m, dtype):
+        return of_mixed_rank(rng, BATCH, m, 4, dtype)
+
+    def test_every_rank_is_certified_and_right(self, a):
+        found = attempt(a, default_rtol(a))
+        assert np.mean(np.asarray(found.certified)) > 0.98
+        ranks = np.sum(np.asarray(found.s) > 0, axis=-1)
+        assert set(ranks.tolist()) == set(range(5))
+        assert np.array_equal(ranks, exact(a)[2])
+
+    def test_the_penrose_equations_hold(self, a):
+        x = np.asarray(direct(a))
+        kept, _, _, condition = exact(a)
+        limit = bound(a.dtype) * condition
+        ax, xa = kept @ x, x @ kept
+        assert np.all(norms(ax @ kept - kept) <= limit * norms(kept))
+        assert np.all(norms(xa @ x - x) <= limit * norms(x))
+        assert np.all(norms(ax - ax.conj().swapaxes(1, 2)) <= limit)
+        assert np.all(norms(xa - xa.conj().swapaxes(1, 2)) <= limit)
+
+    def test_the_factors_are_what_their_contract_says(self, a):
+        u, v, _, certified, s = (np.asarray(x) for x in attempt(a, default_rtol(a)))
+        kept = (s > 0)[:, None]
+        limit = bound(a.dtype)
+        size = norms(a) * norms(v * kept)
+        assert np.all(certified)
+        assert np.all(norms((a @ v - u * s[:, None]) * kept) <= limit * np.maximum(size, 1))
+        identity = np.eye(4)
+        if a.shape[1] > 4:
+            assert not np.any(u * ~kept)
+            identity = identity * (s > 0)[..., None]
+        assert np.max(np.abs(u.conj().swapaxes(1, 2) @ u - identity)) <= limit
+        null = v * ~kept
+        gram = null.conj().swapaxes(1, 2) @ v
+        scale = np.maximum(norms(v * kept), 1)[:, None, None]
+        expected = np.eye(4) * ~kept
+        assert np.max(np.abs(gram - expected) / scale) <= limit
+
+
+@pytest.mark.slow_unless(r"(near|copied)-\(4, 4\)-float32")
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+@pytest.mark.parametrize("shape", [(4, 4), (7, 6), (8, 8), (5, 2)], ids=str)
+@pytest.mark.parametrize("name", CLASSES)
+def test_what_is_certified_has_the_rank_and_accuracy_of_singular_values(
+    rng, name, shape, dtype
+):
+    a = CLASSES[name](rng, BATCH, *shape, dtype)
+    found = attempt(a, default_rtol(a))
+    certified = np.asarray(found.certified)
+    _, x, rank, condition = exact(a)
+    assert np.array_equal(
+        np.sum(np.asarray(found.s) > 0, axis=-1)[certified], rank[certified]
+    )
+    limit = np.maximum(WORST * condition, WORST * errors(np.asarray(by_values(a)), x))
+    assert np.all((errors(np.asarray(found.x), x) <= limit)[certified])
+
+
+@pytest.mark.parametrize("others", ["full", "graded", "nan"])
+def test_a_result_does_not_depend_on_the_rest_of_the_batch(rng, others):
+    a = of_mixed_rank(rng, 700, 6, 5, np.float32)
+    b = a.copy()
+    if others == "nan":
+        b[::2, 0, 0] = np.nan
+    else:
+        b[::2] = CLASSES[others](rng, 350, 6, 5, np.float32)
+    x, y = np.asarray(direct(a)), np.asarray(direct(b))
+    assert np.array_equal(x[1::2], y[1::2])
+    assert np.all(np.isfinite(y[1::2]))
+    assert np.all(np.isnan(y[::2])) == (others == "nan")
+
+
+def test_zero_matrices_have_rank_zero_and_the_zero_inverse():
+    a = np.zeros((BATCH, 6, 4), np.complex64)
+    found = attempt(a, default_rtol(a))
+    assert np.all(np.asarray(found.certified))
+    assert not np.any(np.asarray(found.x))
+    assert not np.any(np.asarray(found.s))
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (4, 4)], ids=str)
+@pytest.mark.slow_unless(r"\(4, 4\)")
+def test_derivatives_along_a_curve_of_one_rank(rng, shape):
+    m, n = shape
+    batch = 40
+    a = gaussian(rng, (batch, m, 2)) @ gaussian(rng, (batch, 2, n))
+    left, right = gaussian(rng, (batch, m, m)) / 4, gaussian(rng, (batch, n, n)) / 4
+
+    def moved(t):
+        before, after = np.eye(m)[None] + t * left, np.eye(n)[None] + t * right
+        return before @ a @ after
+
+    @partial(jax.jit, static_argnames="method")
+    def derivatives(method):
+        def along(f):
+            return lambda t: jax.jvp(f, (t,), (jnp.ones(()),))[1]
+
+        def value(t):
+            return jaxpinv.pinv(moved(t), method=method)
+
+        first = along(value)
+        return first(jnp.zeros(())), along(first)(jnp.zeros(()))
+
+    def differences(h):
+        below, here, above = (np.linalg.pinv(moved(t), 1e-10) for t in (-h, 0, h))
+        return (above - below) / (2 * h), (above - 2 * here + below) / h**2
+
+    found, by_svd = derivatives("direct"), derivatives("svd")
+    condition = np.max(exact(a)[3])
+    for order, (x, y, z) in enumerate(zip(found, by_svd, differences(1e-4), strict=True)):
+        assert relative_error(x, y) <= bound(np.float64, condition ** (order + 2))
+        assert relative_error(x, z) <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(6, 4), (4, 4)], ids=str)
+def test_gradients_and_their_derivatives_are_those_by_singular_values(rng, shape):
+    a = of_mixed_rank(rng, 100, *shape, np.complex128)
+    e, ct = gaussian(rng, a.shape, a.dtype), gaussian(rng, (100, *shape[::-1]), a.dtype)
+
+    def gradient(a, method):
+        return jax.vjp(partial(jaxpinv.pinv, method=method), a)[1](ct)[0]
+
+    def both(method):
+        return jax.jvp(jax.jit(partial(gradient, method=method)), (a,), (e,))
+
+    condition = exact(a)[3]
+    for order, (x, y) in enumerate(zip(both("direct"), both("svd"), strict=True)):
+        limit = 10 * condition ** (order + 2)
+        assert np.all(errors(np.asarray(x), np.asarray(y)) <= limit)
+
+
+def test_what_one_of_several_tolerances_truncates_is_looked_at_for_each(rng):
+    a = gaussian(rng, (40, 6, 2)) @ gaussian(rng, (40, 2, 5))
+    a = a + 1e-15 * gaussian(rng, a.shape)
+    # The rank is 2 for one of them and 5, of rounding, for the other.
+    rtol = np.array([[1e-12], [0.0]])
+    _, rank = jaxpinv.pinv(a, rtol, method="direct", return_rank=True)
+    assert np.array_equal(rank, np.broadcast_to([[2], [5]], (2, 40)))
+
+
+@pytest.mark.slow_unless("square")
+@pytest.mark.parametrize("shape", [(7000, 4, 4), (3000, 5, 7)], ids=["square", "wide"])
+def test_ranks_of_many_are_certified(rng, shape):
+    a = of_mixed_rank(rng, *shape, np.float64)
+    a[5] = np.inf
+    rank = np.asarray(jaxpinv.matrix_rank(a))
+    s = np.linalg.svd(np.delete(a, 5, 0), compute_uv=False)
+    kept = s > float(default_rtol(a)) * s[:, :1]
+    assert np.array_equal(np.delete(rank, 5), kept.sum(1))
+    assert rank[5] == 0
