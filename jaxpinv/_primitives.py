@@ -22,6 +22,7 @@ from jaxpinv._factorization import (
     complement,
     gram_schmidt,
     lu,
+    pivoted_qr,
     ranks,
     svd,
     triangular,
@@ -65,11 +66,13 @@ def _factor_impl(a, rtol, atol, *, hermitian, method, with_pinv, tuning, target)
         calls=partial(chunking.in_calls, plan.svd_call),
         retries=plan.retries,
     )
-    factors, x = auto.factor(a, rtol, atol, decompose=decompose, trial=_trial(plan))
+    factors, x = auto.factor(
+        a, rtol, atol, decompose=decompose, trial=_trial(plan, hermitian)
+    )
     return (*factors, x) if with_pinv else tuple(factors)
 
 
-def _trial(plan: Plan) -> auto.Trial | None:
+def _trial(plan: Plan, hermitian: bool) -> auto.Trial | None:
     """How a factorization for full rank is tried, if the plan has one."""
     if plan.full_rank is None:
         return None
@@ -80,7 +83,10 @@ def _trial(plan: Plan) -> auto.Trial | None:
     def replace(f: Callable, *operands) -> tuple[Array, ...]:
         return chunking.replace(f, plan.remainder, *operands)
 
-    return auto.Trial(_full_rank(plan), in_chunks, replace)
+    deficient = partial(pivoted_qr.factor, by_halves=plan.by_halves, sharply=plan.sharply)
+    # Eigenvectors take less time than singular vectors.
+    tries = plan.pivoted_qr and not hermitian
+    return auto.Trial(_full_rank(plan), in_chunks, replace, deficient if tries else None)
 
 
 def _full_rank(plan: Plan) -> FullRank:

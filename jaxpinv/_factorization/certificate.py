@@ -91,13 +91,17 @@ def probed(a: Array, w: Array) -> tuple[Array, Array]:
 
     Both from a few random directions, the second from below.
     """
-    n = a.shape[-1]
-    directions = np.random.default_rng(_SEED).standard_normal((_PROBES, n))
-    probes = jnp.asarray(directions, a.dtype)
-    probes = jnp.broadcast_to(probes, (*a.shape[:-2], _PROBES, n))
+    probes = _probes(a)
     image = matmul(probes, w)
     residual = frobenius_norm(matmul(image, a) - probes) / _PROBES**0.5
     return residual, frobenius_norm(matmul(image, adjoint(w))) / frobenius_norm(image)
+
+
+def _probes(a: Array) -> Array:
+    """A few random directions, `(..., 4, n)`."""
+    n = a.shape[-1]
+    directions = np.random.default_rng(_SEED).standard_normal((_PROBES, n))
+    return jnp.broadcast_to(jnp.asarray(directions, a.dtype), (*a.shape[:-2], _PROBES, n))
 
 
 def leaves_small_residual(a: Array, norm: Array, w: Array, residual: Array) -> Array:
@@ -108,6 +112,51 @@ def leaves_small_residual(a: Array, norm: Array, w: Array, residual: Array) -> A
     one of `a w`, a small one makes `1 / ||w||` a bound of the smallest singular value.
     """
     return residual <= _rounding(a, norm) * frobenius_norm(w)
+
+
+def numerical_rank(a: Array, norm: Array, r: Array, cutoff: Cutoff) -> tuple[Array, Array]:
+    """Which columns of a pivoted QR factorization are kept, and whether the rest is zero.
+
+    It is if that is rounding and below the cutoff, as no singular value of `a` that is
+    truncated is above its norm.
+
+    Args:
+        a: `(..., m, n)`, of elements of size 1.
+        norm: its Frobenius norm, of batch shape.
+        r: the triangular factor, `(..., n, n)`.
+        cutoff: the tolerances.
+
+    Returns:
+        `(..., n)`, bool, and `(...)`, bool.
+    """
+    n = a.shape[-1]
+    rows = jnp.sum(jnp.square(jnp.abs(r)), axis=-1)
+    below = jnp.sqrt(jax.lax.cumsum(rows, axis=rows.ndim - 1, reverse=True))
+    kept = below > _rounding(a, norm)[..., None]
+    rest = jnp.max(jnp.where(kept, 0, below), axis=-1)
+    # The largest singular value is at least the first pivot.
+    largest = jnp.maximum(jnp.abs(r[..., 0, 0]), norm / n**0.5)
+    is_rounding = rest <= _LEAST_MARGIN * jnp.finfo(a.dtype).eps * largest
+    return kept, is_rounding & (rest <= cutoff.above(largest))
+
+
+def is_decomposition(a: Array, norm: Array, u: Array, v: Array, kept: Array) -> Array:
+    """Whether the columns of `V` are what `Factors` says, to rounding, of batch shape.
+
+    That is seen in a few random directions: a residual that is too large in any is so.
+    """
+    z, columns = adjoint(_probes(a)), kept[..., :, None]
+    limit = _rounding(a, norm) * _PROBES**0.5
+    found = jnp.ones_like(kept[..., 0])
+    for chosen in (columns, ~columns):
+        some = jnp.where(chosen, z, 0)
+        image = matmul(v, some)
+        residual = matmul(a, image) - matmul(u, jnp.where(columns, some, 0))
+        overlap = jnp.where(columns, 0, matmul(adjoint(v), image) - some)
+        size = frobenius_norm(jnp.where(jnp.swapaxes(chosen, -1, -2), v, 0))
+        found &= frobenius_norm(residual) <= limit * size
+        found &= frobenius_norm(overlap) * norm <= limit * size
+    return found
 
 
 def is_orthonormalized(a: Array, norm: Array, w: Array, q: Array, possible: Array) -> Array:

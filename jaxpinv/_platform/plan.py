@@ -31,6 +31,8 @@ class Plan:
         sharply: whether certificates take norms that need products of matrices.
         width: columns or rows that a triangular factor is inverted by at a time.
         chunk: matrices on which it is tried at a time.
+        pivoted_qr: whether QR with column pivoting is tried of what is not of full rank.
+        by_halves: whether it branches on the rank, since matrices are taken one by one.
         remainder: matrices without a certificate that are decomposed at a time. If it is 1,
             they are also searched for one by one.
         svd_call: matrices for each call of LAPACK for a decomposition.
@@ -48,6 +50,8 @@ class Plan:
     sharply: bool = False
     width: int = DEFAULT.columns
     chunk: int | None = None
+    pivoted_qr: bool = False
+    by_halves: bool = False
     remainder: int | None = None
     svd_call: int | None = None
     values_call: int | None = None
@@ -133,13 +137,16 @@ def factorization(
     )
     rest = min(chunk, svd_call)
     by_rank = method != "svd" and n <= tuning.tiny and m <= tuning.rank_rows
+    remainder = 1 if rest <= tuning.few and count <= tuning.searched else rest
     return Plan(
         full_rank=full_rank,
+        pivoted_qr=full_rank is not None and n >= tuning.pivoted_qr,
+        by_halves=min(remainder, count) == 1,
         inverse=inverse,
         sharply=n >= tuning.sharp,
         width=width,
         chunk=chunk if full_rank == "gram_schmidt" else min(chunk, call(n**3)),
-        remainder=1 if rest <= tuning.few and count <= tuning.searched else rest,
+        remainder=remainder,
         svd_call=svd_call,
         values_call=values_call,
         qr_call=call(4 * m**3),
