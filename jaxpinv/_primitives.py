@@ -83,7 +83,7 @@ def _trial(plan: Plan, hermitian: bool) -> auto.Trial | None:
     def replace(f: Callable, *operands) -> tuple[Array, ...]:
         return chunking.replace(f, plan.remainder, *operands)
 
-    deficient = partial(pivoted_qr.factor, by_halves=plan.by_halves, sharply=plan.sharply)
+    deficient = partial(pivoted_qr.factor, by_halves=plan.by_halves)
     # Eigenvectors take less time than singular vectors.
     tries = plan.pivoted_qr and not hermitian
     return auto.Trial(_full_rank(plan), in_chunks, replace, deficient if tries else None)
@@ -93,16 +93,16 @@ def _full_rank(plan: Plan) -> FullRank:
     """The factorization for full rank of a plan."""
     if plan.full_rank == "gram_schmidt":
         return FullRank(gram_schmidt.factor, is_inverse=False)
+    options = {"sharply": plan.sharply, "gives_up_early": plan.pivoted_qr}
     if plan.full_rank == "cholesky_qr":
-        factor = partial(cholesky_qr.factor, width=plan.width, sharply=plan.sharply)
-        return FullRank(factor, is_inverse=False)
+        factor = partial(cholesky_qr.factor, width=plan.width)
+        return FullRank(partial(factor, **options), is_inverse=False)
     invert = {
         "at once": triangular.inverse_at_once,
         "by columns": partial(triangular.inverse_by_columns, width=plan.width),
         "by rows": partial(triangular.inverse_by_rows, width=plan.width),
     }[plan.inverse]
-    factor = partial(lu.factor, invert=invert, sharply=plan.sharply)
-    return FullRank(factor, is_inverse=True)
+    return FullRank(partial(lu.factor, invert=invert, **options), is_inverse=True)
 
 
 factor_p = _rules.primitive("factor", _factor_impl, multiple_results=True)

@@ -1,8 +1,8 @@
 """Complete orthogonal decompositions by QR with column pivoting, of deficient matrices.
 
-With `A P = U [R11 R12; 0 R22]`, where `R22` is rounding, and `T = R11^-1 R12` the columns
-of `P [-T; I]` span the null space of the rest, and those of `P [I T]^H` what is orthogonal
-to it. Pivoting keeps `T` small, so that Gram matrices of these lose nothing.
+With `A P = U [R; 0]`, where the rows of `R` that are rounding are left out, a second QR
+factorization, of its adjoint, gives `R = L V^H` with a triangular `L` whose condition is
+that of `A` (G. W. Stewart, SIAM J. Sci. Comput. 20 (1999) 1336-1348).
 """
 
 from functools import partial
@@ -36,11 +36,11 @@ class Decomposition(NamedTuple):
     certified: Array
 
 
-def factor(a: Array, cutoff: Cutoff, *, by_halves: bool, sharply: bool) -> Decomposition:
+def factor(a: Array, cutoff: Cutoff, *, by_halves: bool) -> Decomposition:
     """The decomposition of `(..., m, n)`, `m >= n`, of elements of size 1.
 
     `by_halves` is for one matrix: the program then branches on whether its rank is at most
-    `n / 2`, and takes matrices of that size. `sharply` is for the certificate.
+    `n / 2`, and takes matrices of that size.
     """
     n = a.shape[-1]
     u, r, order = jax.lax.linalg.qr(a, full_matrices=False, pivoting=True)
@@ -48,89 +48,40 @@ def factor(a: Array, cutoff: Cutoff, *, by_halves: bool, sharply: bool) -> Decom
     kept, is_rounding = certificate.numerical_rank(a, norm, r, cutoff)
     r = jnp.where(kept[..., :, None], r, 0)
     half = -(-n // 2)
+    whole = partial(_by_rows, size=n)
     if by_halves:
         is_low = ~jnp.any(kept[..., half:])
-        by_corange = partial(_by_corange, size=half)
-        by_null_space = partial(_by_null_space, size=half)
-        v, x = jax.lax.cond(is_low, by_corange, by_null_space, u, r, kept, order)
+        by_half = partial(_by_rows, size=half)
+        w, null, x = jax.lax.cond(is_low, by_half, whole, u, r, kept, order)
     else:
-        v, x = _by_null_space(u, r, kept, order, size=n)
-    possible = is_rounding & certificate.is_decomposition(a, norm, u, v, kept)
-    w = jnp.where(kept[..., None, :], v, 0)
-    certified = certificate.certify_full_rank(a, norm, w, cutoff, possible, sharply=sharply)
-    return Decomposition(u, v, x, kept, certified)
+        w, null, x = whole(u, r, kept, order)
+    accurate = certificate.makes_orthonormal(a, norm, w, u, kept)
+    certified = certificate.certify_full_rank(a, norm, w, cutoff, is_rounding & accurate)
+    # Apart until here, so that the null space is not made for a value alone.
+    return Decomposition(u, w + null, x, kept, certified)
 
 
-def _by_null_space(
+def _by_rows(
     u: Array, r: Array, kept: Array, order: Array, *, size: int
-) -> tuple[Array, Array]:
-    """`V` and the pseudo-inverse, of `size` columns of which all others are kept."""
-    one, begin = identity(r), r.shape[-1] - size
-    dropped = ~kept[..., None, begin:]
-    w = _solve(_filled(r, kept), one)
-    t = matmul(w, jnp.where(dropped, r[..., begin:], 0))
-    null = jnp.where(dropped, one[..., begin:] - t, 0)
-    factor = _cholesky(matmul(adjoint(null), null), kept[..., begin:])
-    null_h = _solve(factor, adjoint(null), lower=True)
-    w = jnp.where(kept[..., :, None] & kept[..., None, :], w, 0)
-    w = w - matmul(adjoint(null_h), matmul(null_h, w))
-    null = jnp.pad(adjoint(null_h), [*[(0, 0)] * (r.ndim - 1), (begin, 0)])
-    v = _unpermuted(jnp.where(kept[..., None, :], w, null), order)
-    return v, matmul(jnp.where(kept[..., None, :], v, 0), adjoint(u))
+) -> tuple[Array, Array, Array]:
+    """Kept and truncated columns of `V`, and the pseudo-inverse.
 
-
-def _by_corange(
-    u: Array, r: Array, kept: Array, order: Array, *, size: int
-) -> tuple[Array, Array]:
-    """`V` and the pseudo-inverse, of `size` columns of which all others are truncated.
-
-    With `[I T] = C V_r^H` it is `A P = U_r R11 C V_r^H`. `V_r = [V1; V2]`, of which `V1` is
-    triangular, is completed to a unitary matrix by the columns of
-
-        [0; I] - [I + V1; V2] (I + V1^H)^-1 V2^H.
+    Of the first `size` rows of the triangular factor: the others are zero.
     """
-    one, first = identity(r), kept[..., :size]
-    r11 = _filled(r[..., :size, :size], first)
-    both = _solve(r11, r[..., :size, :])
-    both = jnp.where(
-        kept[..., None, :], jnp.where(first[..., :, None], one[..., :size, :], 0), both
+    rows_h, first = adjoint(r[..., :size, :]), kept[..., :size]
+    # Columns of zeros are not reflected, so that all of Q has the null space behind.
+    v, l_h = jax.lax.linalg.qr(rows_h, full_matrices=False)
+    basis, _ = jax.lax.linalg.qr(rows_h, full_matrices=True)
+    one = identity(l_h)
+    inverse_h = jax.lax.linalg.triangular_solve(
+        jnp.where(first[..., None, :], l_h, one), one, left_side=True, lower=False
     )
-    factor = _cholesky(matmul(both, adjoint(both)), ~first)
-    v_h = _solve(factor, both, lower=True)
-    w_h = _solve(r11, _solve(factor, v_h, lower=True, of_adjoint=True), of_adjoint=True)
-    # The upper rows, which are those of V1.
-    top = jnp.where(first[..., None, :], one[..., :size], 0)
-    turn = identity(r11) + jnp.where(first[..., None, :], v_h[..., :size], 0)
-    null = one - matmul(adjoint(v_h) + top, _solve(turn, v_h, lower=True))
-    w = jnp.pad(adjoint(w_h), [*[(0, 0)] * (r.ndim - 1), (0, r.shape[-1] - size)])
-    v = _unpermuted(jnp.where(kept[..., None, :], w, null), order)
-    w = jnp.where(first[..., None, :], v[..., :size], 0)
-    return v, matmul(w, adjoint(u[..., :size]))
-
-
-def _filled(r: Array, kept: Array) -> Array:
-    """The kept columns of a triangular matrix, and for the others those of the identity."""
-    return jnp.where(kept[..., None, :], r, identity(r))
-
-
-def _cholesky(gram: Array, empty: Array) -> Array:
-    """The lower Cholesky factor of matrices, some rows and columns of which are empty."""
-    gram = gram + jnp.where(empty[..., None, :], identity(gram), 0)
-    return jax.lax.linalg.cholesky(gram, symmetrize_input=False)
-
-
-def _solve(
-    factor: Array, x: Array, *, lower: bool = False, of_adjoint: bool = False
-) -> Array:
-    """The inverse of a triangular matrix, or of its adjoint, times `x`."""
-    return jax.lax.linalg.triangular_solve(
-        factor,
-        x,
-        left_side=True,
-        lower=lower,
-        transpose_a=of_adjoint,
-        conjugate_a=of_adjoint,
-    )
+    w = matmul(v, adjoint(jnp.where(first[..., None, :], inverse_h, 0)))
+    w = _unpermuted(w, order)
+    x = matmul(w, adjoint(u[..., :size]))
+    null = _unpermuted(jnp.where(kept[..., None, :], 0, basis), order)
+    w = jnp.pad(w, [*[(0, 0)] * (r.ndim - 1), (0, r.shape[-1] - size)])
+    return w, null, x
 
 
 def _unpermuted(rows: Array, order: Array) -> Array:
