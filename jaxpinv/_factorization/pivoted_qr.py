@@ -86,7 +86,10 @@ def _by_rows(
 
 def _unpermuted(rows: Array, order: Array) -> Array:
     """Rows in the order of the columns of A, where `order` made that of the given ones."""
-    here = order[..., None, :] == jnp.arange(order.shape[-1], dtype=order.dtype)[:, None]
+    shape = (*order.shape, order.shape[-1])
+    here = order[..., None, :] == jax.lax.broadcasted_iota(
+        order.dtype, shape, order.ndim - 1
+    )
     # Its inverse, without a sort, which takes longer to compile.
     place = jnp.argmax(here, axis=-1)
 

@@ -137,10 +137,13 @@ def factorization(
     )
     rest = min(chunk, svd_call)
     by_rank = method != "svd" and n <= tuning.tiny and m <= tuning.rank_rows
+    is_pivoted = n >= tuning.pivoted_qr and (
+        method == "direct" or _saved(count, m, n, tuning) >= tuning.repays_pivoted
+    )
     remainder = 1 if rest <= tuning.few and count <= tuning.searched else rest
     return Plan(
         full_rank=full_rank,
-        pivoted_qr=full_rank is not None and n >= tuning.pivoted_qr,
+        pivoted_qr=full_rank is not None and is_pivoted,
         by_halves=min(remainder, count) == 1,
         inverse=inverse,
         sharply=n >= tuning.sharp,
@@ -222,10 +225,15 @@ def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -
 
 def _repays(count: int, m: int, n: int, tuning: Tuning) -> bool:
     """Whether a factorization without singular values repays its compilation."""
-    saved = count * (n * n + m * n / tuning.repays_rows)
+    saved = _saved(count, m, n, tuning)
     if n <= tuning.tiny:
         return count >= tuning.many and saved >= tuning.repays_tiny
     return saved >= tuning.repays
+
+
+def _saved(count: int, m: int, n: int, tuning: Tuning) -> float:
+    """What is proportional to the time that such a factorization saves."""
+    return count * (n * n + m * n / tuning.repays_rows)
 
 
 def _full_rank(count: int, m: int, n: int, tuning: Tuning) -> FullRank:

@@ -48,6 +48,7 @@ class Tuning:
         columns: columns of a Gram matrix that are orthonormalized at a time.
         pivoted_qr: fewest columns of matrices of which QR with column pivoting is faster
             than singular vectors.
+        repays_pivoted: the same as `repays`, for that.
     """
 
     tiny: int = 8
@@ -74,6 +75,7 @@ class Tuning:
     sharp: int = 128
     columns: int = 24
     pivoted_qr: int = 32
+    repays_pivoted: int = 1 << 15
 
     def __repr__(self) -> str:
         """What differs from the default: jaxprs print it in each equation."""
