@@ -109,21 +109,23 @@ def pinv(
     **Cost.** With `method="direct"` a matrix is first factored without singular values, and
     if that proves that none is truncated it is enough: by LU if the matrix is square, by
     two Gram matrices if not, and by Gram-Schmidt in batches of matrices of at most 512
-    elements of which one side is at most 8. A matrix that is not proven takes one thin
+    elements of which one side is at most 8. On a CPU another matrix of 32 columns and rows
+    or more, unless `hermitian`, goes by QR with column pivoting, and a second QR, if that
+    proves that the cutoff truncates rounding alone. What is not proven takes one thin
     singular value decomposition (`eigh` if `hermitian`). That program takes longer to
     compile, so `method="auto"` chooses it where about a thousand calls repay that: where
     the number of matrices times `n^2 + m n / 8`, n being the shorter side, is at least
-    16384. If n is at most 8, 8192 are enough, but then for 32 matrices or more. On a CPU
-    batches go through in chunks. With jaxlib before 0.12 a call of LAPACK gets so few
-    matrices that it does not divide them among threads, because such calls may wait for
-    each other forever. The result for a matrix does not depend on the others of its
-    batch; one with several tolerances goes by the largest. Where LAPACK does not converge
-    on a matrix the decomposition is taken again on a CPU, of a multiple, but not in a
-    program that the compiler divides over devices, nor on other platforms, where the host
-    would have to be asked. A program that the compiler divides over devices, and one of
-    symbolic sizes, takes singular values of every matrix; inside `jax.shard_map` it need
-    not. There is one factorization for the value and all derivatives. Outside of `jit` a
-    program is compiled once for every shape, dtype and set of options. A first derivative
+    16384, or 32768 for pivoting. If n is at most 8, 8192 are enough, but then for 32
+    matrices or more. On a CPU batches go through in chunks. With jaxlib before 0.12 a call
+    of LAPACK gets so few matrices that it does not divide them among threads, because such
+    calls may wait for each other forever. The result for a matrix does not depend on the
+    others of its batch; one with several tolerances goes by the largest. Where LAPACK does
+    not converge on a matrix the decomposition is taken again on a CPU, of a multiple, but
+    not in a program that the compiler divides over devices, nor on other platforms, where
+    the host would have to be asked. A program that the compiler divides over devices, and
+    one of symbolic sizes, takes singular values of every matrix; inside `jax.shard_map` it
+    need not. There is one factorization for the value and all derivatives. Outside of `jit`
+    a program is compiled once for every shape, dtype and set of options. A first derivative
     of tall matrices takes four products of `2 m n^2` flops, or two if the matrices are
     square and all proven, and keeps `m n + n^2 + 2 n + 1` numbers. A second one takes the
     flops of some twenty such products, a third of some ninety.

@@ -145,8 +145,8 @@ def test_what_is_plainly_deficient_is_certified(rng):
 
 def test_what_a_tolerance_keeps_or_more_than_rounding_is_not_certified(rng):
     a = of_values(rng, (40, 40), [1, 0.5, 1e-3], np.float64)
-    assert decomposed(a, 1e-2).certified == False  # noqa: E712
-    assert decomposed(a, 1e-17).certified == False  # noqa: E712
+    assert not decomposed(a, 1e-2).certified
+    assert not decomposed(a, 1e-17).certified
     assert decomposed(a, 1e-6).certified
     assert decomposed(a, 1e-6).kept.sum() == 3
 
