@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.interpreters import ad
 
-from jaxpinv import _rules
+from jaxpinv import _products, _rules
 from jaxpinv._calculus import form
 from jaxpinv._calculus.form import Outer, Slot
 from jaxpinv._factorization import (
@@ -28,19 +28,11 @@ from jaxpinv._factorization import (
     triangular,
 )
 from jaxpinv._factorization.full_rank import FullRank
-from jaxpinv._factors import (
-    ApplyGram,
-    ApplyU,
-    Cutoff,
-    Factors,
-    any_oblique,
-    product_with_gram,
-    product_with_u,
-)
+from jaxpinv._factors import ApplyGram, Cutoff, Factors
 from jaxpinv._linalg import transpose, with_tangent_of
 from jaxpinv._platform import chunking
 from jaxpinv._platform import plan as plans
-from jaxpinv._platform.plan import FormPlan, Method, Plan
+from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 from jaxpinv._platform.workarounds import can_lower_qr
@@ -204,56 +196,14 @@ def _pinv_form_impl(*operands, layout, truncates, tuning, target):
             form.unpack(layout, operands[_FACTORS:]),
             truncates=truncates,
             may_branch=plan.may_branch,
-            apply_u=_apply_u(plan),
+            apply_u=_products.apply_u(plan),
             apply_gram=apply_gram,
         )
 
-    evaluate = _with_gram(plan, evaluate_with)
+    evaluate = _products.with_gram(plan, evaluate_with)
     if plan.chunk is None or not batch:
         return evaluate(*operands)
     return chunking.along_batch(evaluate, plan.chunk, len(batch), *operands)
-
-
-def _apply_u(plan: FormPlan) -> ApplyU:
-    """Products with `U`, left out where the plan says that they may be."""
-
-    def unless_all(factors: Factors, product: Callable, x: Array) -> Array:
-        every = jnp.all(factors.is_inverse)
-        return jax.lax.cond(every, lambda u, x: x, product, factors.u, x)
-
-    def unless_each(factors: Factors, product: Callable, x: Array) -> Array:
-        if factors.u.shape != x.shape:
-            return unless_all(factors, product, x)
-        u, found = (jnp.reshape(y, (-1, *y.shape[-2:])) for y in (factors.u, x))
-        chosen = ~factors.is_inverse.ravel()
-        [found] = chunking.replace(
-            lambda u, x: (product(u, x),), plan.each, chosen, [found], u, found
-        )
-        return jnp.reshape(found, x.shape)
-
-    return {"never": product_with_u, "all": unless_all, "each": unless_each}[plan.identity]
-
-
-def _with_gram(plan: FormPlan, f: Callable[..., Array]) -> Callable[..., Array]:
-    """`f(apply_gram, *operands)` as a function of operands, the first ones the factors.
-
-    Products with `V^H V` are left out where the plan says that they may be.
-    """
-
-    def if_any(factors: Factors, x: Array) -> Array:
-        return jax.lax.cond(
-            any_oblique(factors),
-            lambda v, kept, x: product_with_gram(factors._replace(v=v, kept=kept), x),
-            lambda v, kept, x: x,
-            *(factors.v, factors.kept, x),
-        )
-
-    def apart(*operands: Array) -> Array:
-        needed = any_oblique(Factors(*operands[:_FACTORS]))
-        return jax.lax.cond(needed, always, partial(f, lambda factors, x: x), *operands)
-
-    always = partial(f, product_with_gram)
-    return {"always": always, "if any": partial(f, if_any), "apart": apart}[plan.gram]
 
 
 def _pinv_form_jvp(primals, tangents, *, layout, **params):

@@ -66,9 +66,9 @@ def factor(
     shapes = (x.shape for x in (finite, *cutoff))
     if jnp.broadcast_shapes(*shapes) != finite.shape:
         trial = trial._replace(deficient=None)
-    *triplets, x, full_rank, certified = _solve(a, cutoff, decompose, trial)
+    u, s, v, x, full_rank, certified = _solve(a, cutoff, decompose, trial)
     is_inverse = full_rank if trial.full_rank.is_inverse else None
-    factors = truncate(triplets, cutoff, finite, certified, is_inverse)
+    factors = truncate((u, s, v), cutoff, finite, certified, is_inverse)
     return factors, x if factors.s.shape[:-1] == finite.shape else pseudo_inverse(factors)
 
 

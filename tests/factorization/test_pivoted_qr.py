@@ -131,6 +131,9 @@ def test_no_certified_rank_is_wrong_and_no_error_is_large(rng, dtype, name):
             continue
         rank = int(found.kept.sum())
         assert rank == np.sum(s > cutoff) or np.any(near)
+        if dtype == np.float64:
+            # Singular vectors in double precision are no oracle for what is as accurate.
+            continue
         exact = vh[:rank].T / s[:rank] @ u[:, :rank].T
         error = relative_error(found.x, exact) / (eps * s[0] / s[rank - 1])
         others = relative_error(by_svd(a), exact) / (eps * s[0] / s[rank - 1])
