@@ -39,10 +39,11 @@ def _damped_factor_impl(
     own = plan_of(a.shape, a, target, method, tuning)
     augmented = plan_of((*batch, m + n, n), a, target, "svd", tuning)
     decompose = _decompose(own, hermitian=hermitian)
-    trial = trial_of(plan, target)
+    trial = trial_of(plan, target, hermitian=hermitian)
 
     def undamped(a: Array, cutoff: Cutoff) -> tuple[Factors, Array]:
-        return auto.factor(a, *cutoff, decompose=decompose, trial=trial_of(own, target))
+        trial = trial_of(own, target, hermitian=hermitian)
+        return auto.factor(a, *cutoff, decompose=decompose, trial=trial)
 
     # Of singular triplets the filter makes the same without a damping. Where the
     # partitioner divides the batch, all devices would wait for the answer.

@@ -131,32 +131,42 @@ def pinv(
     every unknown is damped. With `hermitian=True` tangents and gradients are
     Hermitian, to rounding. Tolerances have derivative zero.
 
-    **Cost.** With `method="direct"` a matrix is first factored without singular values, and
-    if that proves that none is truncated it is enough: by LU if the matrix is square, by
-    two Gram matrices if not, and by Gram-Schmidt in batches of matrices of at most 512
-    elements of which one side is at most 8. That one is enough for any rank if what is
-    truncated is proven to be rounding. A matrix that is not proven takes one thin
-    singular value decomposition (`eigh` if `hermitian`). That program takes longer to
-    compile, so `method="auto"` chooses it where about a thousand calls repay that: where
-    the number of matrices times `n^2 + m n / 8`, n being the shorter side, is at least
-    16384. If n is at most 8, 8192 are enough, but then for 32 matrices or more. On a CPU
-    batches go through in chunks. With jaxlib before 0.12 a call of LAPACK gets so few
-    matrices that it does not divide them among threads, because such calls may wait for
-    each other forever. The result for a matrix does not depend on the others of its
-    batch; one with several tolerances goes by the largest. Where LAPACK does not converge
-    on a matrix the decomposition is taken again on a CPU, of a multiple, but not in a
-    program that the compiler divides over devices, nor on other platforms, where the host
-    would have to be asked. A program that the compiler divides over devices takes singular
-    values of every matrix but for Gram-Schmidt, and one of symbolic sizes always does;
-    inside `jax.shard_map` it need not. There is one factorization for the value and all
-    derivatives. Outside of `jit` a program is compiled once for every shape, dtype and set
-    of options. A first derivative of tall matrices takes four products of `2 m n^2` flops,
-    or two if the matrices are square and all proven, and keeps `m n + n^2 + 2 n + 1`
-    numbers. A second one takes the flops of some twenty such products, a third of some
-    ninety. With a damping a Cholesky factorization of `A^H A + D^2` is tried, with one
-    correction of its error, where "direct" tries one, and singular values of `a` are the
-    other way, or of `[A; D]` with `damp_scale`. Derivatives take the products of `m + n`
-    rows.
+    **Cost.** `method="svd"` takes one thin singular value decomposition of every matrix, or
+    `eigh` if `hermitian`. `method="direct"` first tries what needs no singular values, and
+    keeps the result if it proves which values are truncated:
+
+    - batches of matrices with one side of at most 8 and at most 512 elements: pivoted
+      Gram-Schmidt, for any rank;
+    - other square matrices: LU, for full rank;
+    - other matrices: two Gram matrices, for full rank;
+    - on a CPU, matrices with both sides of at least 32 that do not have full rank, unless
+      `hermitian`: QR with column pivoting, if only rounding is truncated.
+
+    A matrix without such a proof takes a decomposition as with `method="svd"`. Programs of
+    symbolic sizes always do, and so do programs that the compiler divides over devices,
+    except for Gram-Schmidt. Inside `jax.shard_map` everything is tried.
+
+    The direct program takes longer to compile. `method="auto"` takes it if it saves more
+    than that in about a thousand calls. With n the shorter side, this is where the number
+    of matrices times `n^2 + m n / 8` is at least 16384, or 32768 for pivoted QR. If n is at
+    most 8, it is 8192 for 32 matrices or more, and 65536 for fewer. Outside of `jit`, one
+    program is compiled for every shape, dtype and set of options.
+
+    The result for a matrix does not depend on the others in its batch. A matrix with
+    several tolerances is tried with the largest. On a CPU, batches are divided into chunks.
+    With jaxlib before 0.12, a call of LAPACK gets so few matrices that it does not divide
+    them among threads, because such calls may wait for each other forever. If LAPACK does
+    not converge on a matrix, a CPU decomposes a multiple of it, except in a program that
+    the compiler divides over devices. Other platforms would have to ask the host.
+
+    There is one factorization for the value and all derivatives. A first derivative of tall
+    matrices takes four products of `2 m n^2` flops, or two if all matrices are square and
+    proven to have full rank. It keeps `m n + n^2 + 2 n + 1` numbers. A second derivative
+    takes the flops of some twenty such products, a third of some ninety.
+
+    With a damping, `method="direct"` tries a Cholesky factorization of `A^H A + D^2` with
+    one correction of its error. Otherwise it takes singular values of `a`, or of `[A; D]`
+    with `damp_scale`. Derivatives take the products of `m + n` rows.
 
     Example:
         >>> import jax.numpy as jnp

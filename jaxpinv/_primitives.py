@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.interpreters import ad
 
-from jaxpinv import _rules
+from jaxpinv import _products, _rules
 from jaxpinv._calculus import form
 from jaxpinv._calculus.form import Outer, Slot
 from jaxpinv._factorization import (
@@ -22,24 +22,17 @@ from jaxpinv._factorization import (
     complement,
     gram_schmidt,
     lu,
+    pivoted_qr,
     ranks,
     svd,
     triangular,
 )
 from jaxpinv._factorization.full_rank import Attempt, FullRank
-from jaxpinv._factors import (
-    ApplyGram,
-    ApplyU,
-    Cutoff,
-    Factors,
-    any_oblique,
-    product_with_gram,
-    product_with_u,
-)
+from jaxpinv._factors import ApplyGram, Cutoff, Factors
 from jaxpinv._linalg import transpose, with_tangent_of
 from jaxpinv._platform import chunking
 from jaxpinv._platform import plan as plans
-from jaxpinv._platform.plan import FormPlan, Method, Plan
+from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 from jaxpinv._platform.workarounds import can_lower_qr, prevent_fusion
@@ -72,13 +65,12 @@ def _factor_impl(a, rtol, atol, *, hermitian, method, with_pinv, tuning, target)
         calls=partial(chunking.in_calls, plan.svd_call),
         retries=plan.retries,
     )
-    factors, x = auto.factor(
-        a, rtol, atol, decompose=decompose, trial=trial_of(plan, target)
-    )
+    trial = trial_of(plan, target, hermitian=hermitian)
+    factors, x = auto.factor(a, rtol, atol, decompose=decompose, trial=trial)
     return (*factors, x) if with_pinv else tuple(factors)
 
 
-def trial_of(plan: Plan, target: Target) -> auto.Trial | None:
+def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | None:
     """How a factorization without singular values is tried, if the plan has one."""
     if plan.full_rank is None:
         return None
@@ -91,7 +83,16 @@ def trial_of(plan: Plan, target: Target) -> auto.Trial | None:
             return chunking.replace(f, plan.remainder, *operands)
         return chunking.replace_divided(f, plan.groups, plan.remainder, *operands)
 
-    return auto.Trial(_full_rank(plan, target), in_chunks, replace, target.is_local)
+    deficient = partial(pivoted_qr.factor, by_halves=plan.by_halves)
+    # Eigenvectors take less time than singular vectors.
+    tries = plan.pivoted_qr and not hermitian
+    return auto.Trial(
+        _full_rank(plan, target),
+        in_chunks,
+        replace,
+        flattens=target.is_local,
+        deficient=deficient if tries else None,
+    )
 
 
 def gram_schmidt_on(target: Target) -> Callable[[Array, Cutoff], Attempt]:
@@ -107,16 +108,16 @@ def _full_rank(plan: Plan, target: Target) -> FullRank:
     """The factorization without singular values of a plan."""
     if plan.full_rank == "gram_schmidt":
         return FullRank(gram_schmidt_on(target), is_inverse=False, takes_any_size=True)
+    options = {"sharply": plan.sharply, "gives_up_early": plan.pivoted_qr}
     if plan.full_rank == "cholesky_qr":
-        factor = partial(cholesky_qr.factor, width=plan.width, sharply=plan.sharply)
-        return FullRank(factor, is_inverse=False)
+        factor = partial(cholesky_qr.factor, width=plan.width)
+        return FullRank(partial(factor, **options), is_inverse=False)
     invert = {
         "at once": triangular.inverse_at_once,
         "by columns": partial(triangular.inverse_by_columns, width=plan.width),
         "by rows": partial(triangular.inverse_by_rows, width=plan.width),
     }[plan.inverse]
-    factor = partial(lu.factor, invert=invert, sharply=plan.sharply)
-    return FullRank(factor, is_inverse=True)
+    return FullRank(partial(lu.factor, invert=invert, **options), is_inverse=True)
 
 
 factor_p = _rules.primitive("factor", _factor_impl, multiple_results=True)
@@ -224,56 +225,14 @@ def _pinv_form_impl(*operands, layout, truncates, tuning, target):
             form.unpack(layout, operands[_FACTORS:]),
             truncates=truncates,
             may_branch=plan.may_branch,
-            apply_u=_apply_u(plan),
+            apply_u=_products.apply_u(plan),
             apply_gram=apply_gram,
         )
 
-    evaluate = _with_gram(plan, evaluate_with)
+    evaluate = _products.with_gram(plan, evaluate_with)
     if plan.chunk is None or not batch:
         return evaluate(*operands)
     return chunking.along_batch(evaluate, plan.chunk, len(batch), *operands)
-
-
-def _apply_u(plan: FormPlan) -> ApplyU:
-    """Products with `U`, left out where the plan says that they may be."""
-
-    def unless_all(factors: Factors, product: Callable, x: Array) -> Array:
-        every = jnp.all(factors.is_inverse)
-        return jax.lax.cond(every, lambda u, x: x, product, factors.u, x)
-
-    def unless_each(factors: Factors, product: Callable, x: Array) -> Array:
-        if factors.u.shape != x.shape:
-            return unless_all(factors, product, x)
-        u, found = (jnp.reshape(y, (-1, *y.shape[-2:])) for y in (factors.u, x))
-        chosen = ~factors.is_inverse.ravel()
-        [found] = chunking.replace(
-            lambda u, x: (product(u, x),), plan.each, chosen, [found], u, found
-        )
-        return jnp.reshape(found, x.shape)
-
-    return {"never": product_with_u, "all": unless_all, "each": unless_each}[plan.identity]
-
-
-def _with_gram(plan: FormPlan, f: Callable[..., Array]) -> Callable[..., Array]:
-    """`f(apply_gram, *operands)` as a function of operands, the first ones the factors.
-
-    Products with `V^H V` are left out where the plan says that they may be.
-    """
-
-    def if_any(factors: Factors, x: Array) -> Array:
-        return jax.lax.cond(
-            any_oblique(factors),
-            lambda v, kept, x: product_with_gram(factors._replace(v=v, kept=kept), x),
-            lambda v, kept, x: x,
-            *(factors.v, factors.kept, x),
-        )
-
-    def apart(*operands: Array) -> Array:
-        needed = any_oblique(Factors(*operands[:_FACTORS]))
-        return jax.lax.cond(needed, always, partial(f, lambda factors, x: x), *operands)
-
-    always = partial(f, product_with_gram)
-    return {"always": always, "if any": partial(f, if_any), "apart": apart}[plan.gram]
 
 
 def _pinv_form_jvp(primals, tangents, *, layout, **params):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._factorization.full_rank import FullRank
+from jaxpinv._factorization.pivoted_qr import Decomposition
 from jaxpinv._factors import (
     Cutoff,
     Factors,
@@ -19,8 +20,10 @@ from jaxpinv._factors import (
 )
 from jaxpinv._linalg import finite_or_zero, normalize_scale
 
+#: What truncates rounding alone, if that is certified, of matrices and tolerances.
+Deficient = Callable[[Array, Cutoff], Decomposition]
 Decompose = Callable[[Array], Triplets]
-#: `u`, `s`, `v` of `Factors`, and the pseudo-inverse.
+#: `u`, `s`, `v` of `Factors`, the pseudo-inverse, and where they are certified.
 Solution = tuple[Array, ...]
 
 
@@ -33,12 +36,14 @@ class Trial(NamedTuple):
         replace: puts what a function makes of chosen matrices of a batch in their places,
             `(f, chosen, found, *operands)`.
         flattens: whether a batch is to have one axis.
+        deficient: the factorization that is tried of what is not of full rank, if any.
     """
 
     full_rank: FullRank
     in_chunks: Callable[..., tuple[Array, ...]]
     replace: Callable[..., tuple[Array, ...]]
     flattens: bool = True
+    deficient: Deficient | None = None
 
 
 def factor(
@@ -58,20 +63,22 @@ def factor(
     if trial is None:
         factors = truncate(decompose(a), cutoff, finite)
         return factors, pseudo_inverse(factors)
-    # A matrix with several tolerances has several pseudo-inverses. What is truncated for
-    # the largest one need not be for the others.
-    if jnp.broadcast_shapes(finite.shape, rtol.shape, atol.shape) != finite.shape:
-        trial = trial._replace(full_rank=trial.full_rank.of_full_rank())
-    (u, s, v, x), certified = _solve(a, cutoff, decompose, trial)
-    is_inverse = certified if trial.full_rank.is_inverse else None
+    # A matrix with several tolerances has several pseudo-inverses. What none of them
+    # truncates is certified for all, but not what one of them does.
+    shapes = (x.shape for x in (finite, *cutoff))
+    if jnp.broadcast_shapes(*shapes) != finite.shape:
+        full_rank = trial.full_rank.of_full_rank()
+        trial = trial._replace(full_rank=full_rank, deficient=None)
+    u, s, v, x, full_rank, certified = _solve(a, cutoff, decompose, trial)
+    is_inverse = full_rank if trial.full_rank.is_inverse else None
     factors = truncate((u, s, v), cutoff, finite, certified, is_inverse)
     return factors, x if factors.s.shape[:-1] == finite.shape else pseudo_inverse(factors)
 
 
 def _solve(
     a: Array, cutoff: Cutoff, decompose: Decompose, trial: Trial
-) -> tuple[Solution, Array]:
-    """Solutions of `a`, by singular triplets where not certified, and where they are."""
+) -> tuple[Array, ...]:
+    """Solutions of `a`, where they are certified for full rank, and where at all."""
     *batch, m, n = a.shape
     # One matrix has no batch axis: its decomposition in a loop would not depend on the
     # counter, and the compiler would move it out of the loop.
@@ -80,25 +87,40 @@ def _solve(
     flat = jnp.reshape(a, (*shape, m, n))
     problems = (flat, *(jnp.reshape(largest_met(x, batch), shape) for x in cutoff))
 
-    def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
+    def attempt(a: Array, rtol: Array, atol: Array) -> Solution:
         return _attempt(trial.full_rank, a, Cutoff(rtol, atol))
 
     def solve(a: Array, rtol: Array, atol: Array) -> Solution:
-        triplets, finite = decompose(a), finite_or_zero(a)[1][..., 0, 0]
-        factors = truncate(triplets, Cutoff(rtol, atol), finite)
-        return (*triplets, pseudo_inverse(factors))
+        cutoff = Cutoff(rtol, atol)
+        if trial.deficient is None:
+            return _by_triplets(decompose, a, cutoff)
+        found = _by_decomposition(trial.deficient, a, cutoff)
+        certified = found[-1]
+
+        def complete(found: Solution) -> Solution:
+            # What is certified stays, whatever else there is.
+            others = _by_triplets(decompose, a, cutoff)
+            return tuple(
+                jnp.where(jnp.expand_dims(certified, range(len(shape), x.ndim)), x, y)
+                for x, y in zip(found, others, strict=True)
+            )
+
+        return jax.lax.cond(jnp.all(certified), lambda found: found, complete, found)
 
     if shape:
-        *found, certified = trial.in_chunks(attempt, *problems)
-        found = trial.replace(solve, ~certified, found, *problems)
+        *found, full_rank = trial.in_chunks(attempt, *problems)
+        found = trial.replace(solve, ~full_rank, [*found, full_rank], *problems)
     else:
-        *found, certified = attempt(*problems)
-        found = jax.lax.cond(certified, lambda: tuple(found), lambda: solve(*problems))
-    back = [jnp.reshape(x, (*batch, *x.shape[len(shape) :])) for x in (*found, certified)]
-    return tuple(back[:-1]), back[-1]
+        found = attempt(*problems)
+        full_rank = found[-1]
+        found = jax.lax.cond(full_rank, lambda: found, lambda: solve(*problems))
+    return tuple(
+        jnp.reshape(x, (*batch, *x.shape[len(shape) :]))
+        for x in (*found[:-1], full_rank, found[-1])
+    )
 
 
-def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> tuple[Array, ...]:
+def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> Solution:
     """Solutions without singular values, and where they are certified."""
     if full_rank.takes_any_size:
         q, w, x, certified, s = full_rank.factor(a, cutoff)
@@ -111,3 +133,19 @@ def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> tuple[Array, ...]
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
     x = x / scale[..., None, None].astype(a.dtype)
     return q, s, w, x, certified & finite
+
+
+def _by_decomposition(deficient: Deficient, a: Array, cutoff: Cutoff) -> Solution:
+    """The same where rounding may be truncated."""
+    scaled, scale, finite = normalize_scale(a)
+    u, v, x, kept, certified = deficient(scaled, cutoff._replace(atol=cutoff.atol / scale))
+    s = jnp.where(kept, scale[..., None], 0)
+    x = x / scale[..., None, None].astype(a.dtype)
+    return u, s, v, x, certified & finite
+
+
+def _by_triplets(decompose: Decompose, a: Array, cutoff: Cutoff) -> Solution:
+    """The same from singular triplets, which need no certificate."""
+    triplets, finite = decompose(a), finite_or_zero(a)[1][..., 0, 0]
+    factors = truncate(triplets, cutoff, finite)
+    return *triplets, pseudo_inverse(factors), finite & False

@@ -30,7 +30,12 @@ _SEED = (1955, 51, 406)
 
 # What Gram-Schmidt leaves of matrices that are products rounded once is up to 1.5 eps
 # ||A||_F. To drop so much changes the pseudo-inverse by that times the condition.
-_REMAINDER = 4
+_TINY_REMAINDER = 4
+# Products of two factors of order 500 and rank 250 have a remainder of 7 to 9 eps ||A||_F.
+_REMAINDER = 0.5
+# The largest value that is dropped, over eps times the largest one, is the error of the
+# pseudo-inverse over that and the condition. Such products have 14: the error is 2.3.
+_LEAST_DROPPED, _DROPPED = 4, 0.7
 
 
 def rules_out_full_rank(
@@ -110,13 +115,13 @@ def certify_rank(
     kept = w_norm * (cutoff.above(norm) + _LEAST_MARGIN * eps * norm + remainder) < 1
     # The largest of so many singular values is at least their root mean square.
     largest = norm / jnp.sqrt(jnp.maximum(rank, 1))
-    limit = jnp.minimum(cutoff.above(largest), _REMAINDER * eps * norm)
+    limit = jnp.minimum(cutoff.above(largest), _TINY_REMAINDER * eps * norm)
     return kept & ((remainder == 0) | (remainder + eps * norm / 2 <= limit))
 
 
 def largest_remainder(norm: Array) -> Array:
     """What counts as rounding in a matrix of that norm, of batch shape."""
-    return _REMAINDER * jnp.finfo(norm.dtype).eps * norm
+    return _TINY_REMAINDER * jnp.finfo(norm.dtype).eps * norm
 
 
 def probed(a: Array, w: Array) -> tuple[Array, Array]:
@@ -124,13 +129,17 @@ def probed(a: Array, w: Array) -> tuple[Array, Array]:
 
     Both from a few random directions, the second from below.
     """
-    n = a.shape[-1]
-    directions = np.random.default_rng(_SEED).standard_normal((_PROBES, n))
-    probes = jnp.asarray(directions, a.dtype)
-    probes = jnp.broadcast_to(probes, (*a.shape[:-2], _PROBES, n))
+    probes = _probes(a)
     image = matmul(probes, w)
     residual = frobenius_norm(matmul(image, a) - probes) / _PROBES**0.5
     return residual, frobenius_norm(matmul(image, adjoint(w))) / frobenius_norm(image)
+
+
+def _probes(a: Array) -> Array:
+    """A few random directions, `(..., 4, n)`."""
+    n = a.shape[-1]
+    directions = np.random.default_rng(_SEED).standard_normal((_PROBES, n))
+    return jnp.broadcast_to(jnp.asarray(directions, a.dtype), (*a.shape[:-2], _PROBES, n))
 
 
 def leaves_small_residual(a: Array, norm: Array, w: Array, residual: Array) -> Array:
@@ -141,6 +150,50 @@ def leaves_small_residual(a: Array, norm: Array, w: Array, residual: Array) -> A
     one of `a w`, a small one makes `1 / ||w||` a bound of the smallest singular value.
     """
     return residual <= _rounding(a, norm) * frobenius_norm(w)
+
+
+def numerical_rank(a: Array, norm: Array, r: Array, cutoff: Cutoff) -> tuple[Array, Array]:
+    """Which columns of a pivoted QR factorization are kept, and whether the rest is zero.
+
+    It is if that is rounding and below the cutoff, as no singular value of `a` that is
+    truncated is above its norm.
+
+    Args:
+        a: `(..., m, n)`, of elements of size 1.
+        norm: its Frobenius norm, of batch shape.
+        r: the triangular factor, `(..., n, n)`.
+        cutoff: the tolerances.
+
+    Returns:
+        `(..., n)`, bool, and `(...)`, bool.
+    """
+    rows = jnp.sum(jnp.square(jnp.abs(r)), axis=-1)
+    below = jnp.sqrt(jax.lax.cumsum(rows, axis=rows.ndim - 1, reverse=True))
+    eps, root = float(jnp.finfo(a.dtype).eps), a.shape[-1] ** 0.5
+    kept = below > max(_LEAST_MARGIN, _REMAINDER * root) * eps * norm[..., None]
+    rest = jnp.max(jnp.where(kept, 0, below), axis=-1)
+    largest = _seen_in_probes(r)
+    dropped = _seen_in_probes(jnp.where(kept[..., :, None], 0, r))
+    is_rounding = dropped <= max(_LEAST_DROPPED, _DROPPED * root) * eps * largest
+    return kept, is_rounding & (rest <= cutoff.above(largest))
+
+
+def _seen_in_probes(x: Array) -> Array:
+    """The largest singular value of `(..., n, n)`, estimated from below, of batch shape."""
+    image = matmul(x, adjoint(_probes(x)))
+    size = frobenius_norm(image)
+    return frobenius_norm(matmul(adjoint(x), image)) / jnp.where(size > 0, size, 1)
+
+
+def makes_orthonormal(a: Array, norm: Array, w: Array, u: Array, kept: Array) -> Array:
+    """Whether `a w` is `u` in the kept columns, to rounding, of batch shape.
+
+    That is seen in a few random directions: a residual that is too large in any is so. The
+    other columns of `w` are zero.
+    """
+    z = adjoint(_probes(a))
+    residual = matmul(a, matmul(w, z)) - matmul(u, jnp.where(kept[..., :, None], z, 0))
+    return frobenius_norm(residual) <= _PROBES**0.5 * _rounding(a, norm) * frobenius_norm(w)
 
 
 def _rounding(a: Array, norm: Array) -> Array:

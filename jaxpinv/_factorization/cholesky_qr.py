@@ -15,20 +15,26 @@ from jaxpinv._linalg import adjoint, identity, matmul, transpose
 # condition of 1000 leaves 9 of them or more, and with one of 8000 the square root below
 # converges in 1 of 2200 cases.
 SMALLEST_PIVOT = 2
+# Where they are fewer, pivots of matrices without full rank are seldom above this.
+_SUSPICIOUS_PIVOT = 8
 
 
-def factor(a: Array, cutoff: Cutoff, *, width: int, sharply: bool) -> Attempt:
+def factor(
+    a: Array, cutoff: Cutoff, *, width: int, sharply: bool, gives_up_early: bool
+) -> Attempt:
     """QR by a Cholesky factor of the Gram matrix, made orthonormal, for tall matrices.
 
     That leaves `Q` orthonormal to eps times the condition squared, which the inverse square
     root of its own Gram matrix mends, as a second Cholesky factor would (Yamamoto,
-    Nakatsukasa, Yanagisawa, Fukaya, ETNA 44 (2015) 306-326).
+    Nakatsukasa, Yanagisawa, Fukaya, ETNA 44 (2015) 306-326). With `gives_up_early` a
+    suspicion is enough to give up, since something else is tried then.
     """
     gram = matmul(adjoint(a), a)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
     first = orthonormalizer(gram, width=width)
     pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
-    least = SMALLEST_PIVOT * float(jnp.finfo(a.dtype).eps) ** 0.5
+    smallest = _SUSPICIOUS_PIVOT if gives_up_early else SMALLEST_PIVOT
+    least = smallest * float(jnp.finfo(a.dtype).eps) ** 0.5
     possible = ~certificate.rules_out_full_rank(a, norm, pivots, cutoff, least)
 
     def orthonormalize(first: Array) -> tuple[Array, Array, Array, Array]:

@@ -31,6 +31,8 @@ class Plan:
         sharply: whether certificates take norms that need products of matrices.
         width: columns or rows that a triangular factor is inverted by at a time.
         chunk: matrices on which it is tried at a time.
+        pivoted_qr: whether QR with column pivoting is tried of what is not of full rank.
+        by_halves: whether it branches on the rank, since matrices are taken one by one.
         remainder: matrices without a certificate that are decomposed at a time. If it is 1,
             they are also searched for one by one.
         groups: of a batch that is divided over devices, how many parts hold what is left
@@ -50,6 +52,8 @@ class Plan:
     sharply: bool = False
     width: int = DEFAULT.columns
     chunk: int | None = None
+    pivoted_qr: bool = False
+    by_halves: bool = False
     remainder: int | None = None
     groups: int | None = None
     svd_call: int | None = None
@@ -145,8 +149,14 @@ def factorization(
     left = 2 * tuning.vector if full_rank == "gram_schmidt" else chunk
     rest = min(chunk, left, svd_call)
     by_rank = method != "svd" and n <= tuning.tiny and m <= tuning.rank_rows
+    is_pivoted = n >= tuning.pivoted_qr and (
+        method == "direct" or _saved(count, m, n, tuning) >= tuning.repays_pivoted
+    )
+    remainder = 1 if rest <= tuning.few and count <= tuning.searched else rest
     return Plan(
         full_rank=full_rank,
+        pivoted_qr=full_rank is not None and is_pivoted,
+        by_halves=min(remainder, count) == 1,
         inverse=inverse,
         sharply=n >= tuning.sharp,
         width=width,
@@ -264,10 +274,15 @@ def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -
 
 def _repays(count: int, m: int, n: int, tuning: Tuning) -> bool:
     """Whether a factorization without singular values repays its compilation."""
-    saved = count * (n * n + m * n / tuning.repays_rows)
+    saved = _saved(count, m, n, tuning)
     if n > tuning.tiny:
         return saved >= tuning.repays
     return saved >= (tuning.repays_tiny if count >= tuning.many else tuning.repays_few)
+
+
+def _saved(count: int, m: int, n: int, tuning: Tuning) -> float:
+    """What is proportional to the time that such a factorization saves."""
+    return count * (n * n + m * n / tuning.repays_rows)
 
 
 def _full_rank(count: int, m: int, n: int, tuning: Tuning) -> FullRank:

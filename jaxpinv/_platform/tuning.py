@@ -49,6 +49,9 @@ class Tuning:
         sharp: least order at which norms are computed that take products of matrices. A
             smaller matrix is seldom so near its cutoff that they decide.
         columns: columns of a Gram matrix that are orthonormalized at a time.
+        pivoted_qr: fewest columns of matrices of which QR with column pivoting is faster
+            than singular vectors.
+        repays_pivoted: the same as `repays`, for that.
     """
 
     tiny: int = 8
@@ -76,6 +79,8 @@ class Tuning:
     rows: int = 16
     sharp: int = 128
     columns: int = 24
+    pivoted_qr: int = 32
+    repays_pivoted: int = 1 << 15
 
     def __repr__(self) -> str:
         """What differs from the default: jaxprs print it in each equation."""

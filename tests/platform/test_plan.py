@@ -89,9 +89,27 @@ def test_what_does_not_repay_its_compilation_is_not_planned(shape, is_tried):
     assert (planned(shape, method="auto").full_rank is not None) == is_tried
 
 
+@pytest.mark.parametrize(
+    ("shape", "method", "is_pivoted"),
+    [
+        ((128, 128), "auto", False),
+        ((200, 200), "auto", True),
+        ((1000, 300), "auto", True),
+        ((20, 32, 32), "auto", False),
+        ((40, 32, 32), "auto", True),
+        ((40, 31, 31), "direct", False),
+        ((32, 32), "direct", True),
+        ((500, 500), "svd", False),
+    ],
+)
+def test_columns_are_pivoted_where_that_repays_its_compilation(shape, method, is_pivoted):
+    assert planned(shape, method=method).pivoted_qr == is_pivoted
+
+
 @pytest.mark.parametrize("target", [GPU, DIVIDED, TYPED, ANYWHERE], ids=str)
 def test_only_a_cpu_that_has_the_whole_batch_loops_over_it(target):
     found = planned((2000, 64, 64), target)
+    assert not found.pivoted_qr
     assert found.chunk is None
     assert found.svd_call is None
     assert found.values_call is None

@@ -1,0 +1,99 @@
+"""Complete orthogonal decompositions by QR with column pivoting, of deficient matrices.
+
+With `A P = U [R; 0]`, where the rows of `R` that are rounding are left out, a second QR
+factorization, of its adjoint, gives `R = L V^H` with a triangular `L` whose condition is
+that of `A` (G. W. Stewart, SIAM J. Sci. Comput. 20 (1999) 1336-1348).
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxpinv._factorization import certificate
+from jaxpinv._factors import Cutoff
+from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul
+
+
+class Decomposition(NamedTuple):
+    """Factors of matrices of which no more than rounding is truncated.
+
+    Attributes:
+        u: `(..., m, n)`, orthonormal columns.
+        v: `(..., n, n)`. `A V = U` in the kept columns, and the others are an orthonormal
+            basis of the null space of what is kept.
+        x: the pseudo-inverse, `(..., n, m)`.
+        kept: `(..., n)`, bool.
+        certified: `(...)`, bool. Where it is False the rest is anything.
+    """
+
+    u: Array
+    v: Array
+    x: Array
+    kept: Array
+    certified: Array
+
+
+def factor(a: Array, cutoff: Cutoff, *, by_halves: bool) -> Decomposition:
+    """The decomposition of `(..., m, n)`, `m >= n`, of elements of size 1.
+
+    `by_halves` is for one matrix: the program then branches on whether its rank is at most
+    `n / 2`, and takes matrices of that size.
+    """
+    n = a.shape[-1]
+    u, r, order = jax.lax.linalg.qr(a, full_matrices=False, pivoting=True)
+    norm = frobenius_norm(a)
+    kept, is_rounding = certificate.numerical_rank(a, norm, r, cutoff)
+    r = jnp.where(kept[..., :, None], r, 0)
+    half = -(-n // 2)
+    whole = partial(_by_rows, size=n)
+    if by_halves:
+        is_low = ~jnp.any(kept[..., half:])
+        by_half = partial(_by_rows, size=half)
+        w, null, x = jax.lax.cond(is_low, by_half, whole, u, r, kept, order)
+    else:
+        w, null, x = whole(u, r, kept, order)
+    accurate = certificate.makes_orthonormal(a, norm, w, u, kept)
+    certified = certificate.certify_full_rank(a, norm, w, cutoff, is_rounding & accurate)
+    # Apart until here, so that the null space is not made for a value alone.
+    return Decomposition(u, w + null, x, kept, certified)
+
+
+def _by_rows(
+    u: Array, r: Array, kept: Array, order: Array, *, size: int
+) -> tuple[Array, Array, Array]:
+    """Kept and truncated columns of `V`, and the pseudo-inverse.
+
+    Of the first `size` rows of the triangular factor: the others are zero.
+    """
+    rows_h, first = adjoint(r[..., :size, :]), kept[..., :size]
+    # Columns of zeros are not reflected, so that all of Q has the null space behind.
+    v, l_h = jax.lax.linalg.qr(rows_h, full_matrices=False)
+    basis, _ = jax.lax.linalg.qr(rows_h, full_matrices=True)
+    one = identity(l_h)
+    inverse_h = jax.lax.linalg.triangular_solve(
+        jnp.where(first[..., None, :], l_h, one), one, left_side=True, lower=False
+    )
+    w = matmul(v, adjoint(jnp.where(first[..., None, :], inverse_h, 0)))
+    w = _unpermuted(w, order)
+    x = matmul(w, adjoint(u[..., :size]))
+    null = _unpermuted(jnp.where(kept[..., None, :], 0, basis), order)
+    w = jnp.pad(w, [*[(0, 0)] * (r.ndim - 1), (0, r.shape[-1] - size)])
+    return w, null, x
+
+
+def _unpermuted(rows: Array, order: Array) -> Array:
+    """Rows in the order of the columns of A, where `order` made that of the given ones."""
+    shape = (*order.shape, order.shape[-1])
+    here = order[..., None, :] == jax.lax.broadcasted_iota(
+        order.dtype, shape, order.ndim - 1
+    )
+    # Its inverse, without a sort, which takes longer to compile.
+    place = jnp.argmax(here, axis=-1)
+
+    def taken(rows: Array, place: Array) -> Array:
+        return rows.at[place].get(mode="promise_in_bounds")
+
+    return (jax.vmap(taken) if rows.ndim > 2 else taken)(rows, place)

@@ -1,0 +1,60 @@
+"""Products in derivatives that are left out where no matrix of a batch needs them."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxpinv._factors import (
+    ApplyU,
+    Factors,
+    any_oblique,
+    product_with_gram,
+    product_with_u,
+)
+from jaxpinv._platform import chunking
+from jaxpinv._platform.plan import FormPlan
+
+
+def apply_u(plan: FormPlan) -> ApplyU:
+    """Products with `U`, left out where the plan says that they may be."""
+
+    def unless_all(factors: Factors, product: Callable, x: Array) -> Array:
+        every = jnp.all(factors.is_inverse)
+        return jax.lax.cond(every, lambda u, x: x, product, factors.u, x)
+
+    def unless_each(factors: Factors, product: Callable, x: Array) -> Array:
+        if factors.u.shape != x.shape:
+            return unless_all(factors, product, x)
+        u, found = (jnp.reshape(y, (-1, *y.shape[-2:])) for y in (factors.u, x))
+        chosen = ~factors.is_inverse.ravel()
+        [found] = chunking.replace(
+            lambda u, x: (product(u, x),), plan.each, chosen, [found], u, found
+        )
+        return jnp.reshape(found, x.shape)
+
+    return {"never": product_with_u, "all": unless_all, "each": unless_each}[plan.identity]
+
+
+def with_gram(plan: FormPlan, f: Callable[..., Array]) -> Callable[..., Array]:
+    """`f(apply_gram, *operands)` as a function of operands, the first ones the factors.
+
+    Products with `V^H V` are left out where the plan says that they may be.
+    """
+
+    def if_any(factors: Factors, x: Array) -> Array:
+        return jax.lax.cond(
+            any_oblique(factors),
+            lambda v, kept, x: product_with_gram(factors._replace(v=v, kept=kept), x),
+            lambda v, kept, x: x,
+            *(factors.v, factors.kept, x),
+        )
+
+    def apart(*operands: Array) -> Array:
+        needed = any_oblique(Factors(*operands[: len(Factors._fields)]))
+        return jax.lax.cond(needed, always, partial(f, lambda factors, x: x), *operands)
+
+    always = partial(f, product_with_gram)
+    return {"always": always, "if any": partial(f, if_any), "apart": apart}[plan.gram]

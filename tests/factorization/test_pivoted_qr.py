@@ -1,0 +1,247 @@
+"""Matrices without full rank, by QR with column pivoting."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+import jaxpinv
+from jaxpinv._factorization import pivoted_qr
+from jaxpinv._factors import Cutoff
+from tests.comparison import bound, pair, relative_error
+from tests.matrices import gaussian
+
+DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
+direct = partial(jaxpinv.pinv, method="direct")
+by_svd = partial(jaxpinv.pinv, method="svd")
+
+
+def of_values(rng, shape, values, dtype):
+    """Matrix with these singular values, in the precision of the dtype."""
+    wide = np.result_type(dtype, np.float64)
+    u, v = (np.linalg.qr(gaussian(rng, (k, len(values)), wide))[0] for k in shape)
+    return (u * values @ v.conj().T).astype(dtype)
+
+
+@partial(jax.jit, static_argnames="by_halves")
+def decomposed(a, rtol=None, *, by_halves=True):
+    eps = jnp.finfo(a.dtype).eps
+    rtol = max(a.shape[-2:]) * eps if rtol is None else rtol
+    real = jnp.finfo(a.dtype).dtype
+    cutoff = Cutoff(*(jnp.full(a.shape[:-2], x, real) for x in (rtol, 0.0)))
+    return pivoted_qr.factor(a, cutoff, by_halves=by_halves)
+
+
+def looked_at(a, found):
+    """Of the factors of one matrix: errors over eps of what their contract says."""
+    u, v, x, kept, _ = (np.asarray(y) for y in found)
+    wide = np.result_type(a.dtype, np.float64)
+    a, u, v, x = (y.astype(wide) for y in (a, u, v, x))
+    null, w = v[:, ~kept], v[:, kept]
+    norm, size = np.linalg.norm(a), np.linalg.norm(w)
+    errors = [
+        np.linalg.norm(u.conj().T @ u - np.eye(u.shape[1])) / len(kept) ** 0.5,
+        np.linalg.norm(null.conj().T @ null - np.eye(null.shape[1])) / len(kept) ** 0.5,
+        np.linalg.norm(null.conj().T @ w) / max(size, 1e-300),
+        np.linalg.norm(a @ null) / max(norm, 1e-300),
+        np.linalg.norm(a @ w - u[:, kept]) / max(norm * size, 1e-300),
+        np.linalg.norm(x - w @ u[:, kept].conj().T) / max(size, 1e-300),
+    ]
+    return np.array(errors) / np.finfo(found.x.dtype).eps
+
+
+@pytest.mark.slow_unless("True-20-float64")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rank", [0, 1, 20, 39, 40])
+@pytest.mark.parametrize("by_halves", [True, False])
+@pytest.mark.parametrize("m", [40, 55])
+def test_the_factors_are_what_the_contract_says(rng, m, by_halves, rank, dtype):
+    a = of_values(rng, (m, 40), np.geomspace(1, 0.01, rank), dtype)
+    found = decomposed(a, by_halves=by_halves)
+    assert found.certified
+    assert found.kept.sum() == rank
+    assert np.all(looked_at(a, found) <= 20)
+
+
+@pytest.mark.slow_unless("complex64")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_equations_of_penrose_hold(rng, dtype):
+    a = of_values(rng, (60, 40), np.geomspace(1, 0.1, 17), dtype)
+    x, eps = np.asarray(direct(a)), np.finfo(dtype).eps
+    for y, z in [(a @ x @ a, a), (x @ a @ x, x)]:
+        assert np.linalg.norm(y - z) <= 200 * eps * np.linalg.norm(z)
+    for y in (a @ x, x @ a):
+        assert np.linalg.norm(y - y.conj().T) <= 400 * eps
+
+
+def kahan(n):
+    c, s = np.cos(1.2), np.sin(1.2)
+    return s ** np.arange(n)[:, None] * (np.eye(n) - c * np.triu(np.ones((n, n)), 1))
+
+
+def with_value_at(rng, factor, n, dtype):
+    """Rank n/2 and one more value, so many times the cutoff."""
+    cutoff = n * np.finfo(dtype).eps
+    return of_values(rng, (n, n), [*np.geomspace(1, 0.1, n // 2), factor * cutoff], dtype)
+
+
+ADVERSARIAL = {
+    "kahan": lambda rng, n, dtype: kahan(n),
+    "vandermonde": lambda rng, n, dtype: np.vander(np.linspace(0, 1, n)),
+    "hilbert": lambda rng, n, dtype: scipy.linalg.hilbert(n),
+    "graded": lambda rng, n, dtype: of_values(
+        rng, (n, n), np.geomspace(1, 1e-14, n), dtype
+    ),
+    "graded_rows": lambda rng, n, dtype: (
+        np.geomspace(1, 1e-6, n)[:, None] * of_values(rng, (n, n), np.ones(n // 3), dtype)
+    ),
+    "repeated": lambda rng, n, dtype: of_values(rng, (n, n), np.ones(n // 2), dtype),
+    "integer": lambda rng, n, dtype: (
+        rng.integers(-3, 4, (n, n // 2)) @ rng.integers(-3, 4, (n // 2, n))
+    ),
+    "columns_twice": lambda rng, n, dtype: np.tile(gaussian(rng, (n, n // 2)), 2),
+    "ones": lambda rng, n, dtype: np.ones((n, n)),
+    "noise": lambda rng, n, dtype: (
+        of_values(rng, (n, n), np.ones(n // 2), dtype)
+        + 3 * n**0.5 * np.finfo(dtype).eps * gaussian(rng, (n, n)).real / n
+    ),
+    "above": lambda rng, n, dtype: with_value_at(rng, 4, n, dtype),
+    "below": lambda rng, n, dtype: with_value_at(rng, 1 / 4, n, dtype),
+    "far_below": lambda rng, n, dtype: with_value_at(rng, 1 / 40, n, dtype),
+}
+
+
+@pytest.mark.slow_unless("float32-(kahan|above|below|integer)")
+@pytest.mark.parametrize("name", ADVERSARIAL)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_certified_rank_is_wrong_and_no_error_is_large(rng, dtype, name):
+    n, eps = 48, np.finfo(dtype).eps
+    for _ in range(4):
+        a = np.asarray(ADVERSARIAL[name](rng, n, dtype)).astype(dtype)
+        u, s, vh = np.linalg.svd(a.astype(np.float64))
+        cutoff = n * eps * s[0]
+        found = decomposed(a)
+        near = np.abs(s - cutoff) <= 2 * cutoff
+        # A float64 SVD is off by a few eps itself.
+        near = near & (s > cutoff / 4) if dtype == np.float32 else near
+        if not found.certified:
+            continue
+        rank = int(found.kept.sum())
+        assert rank == np.sum(s > cutoff) or np.any(near)
+        if dtype == np.float64:
+            # Singular vectors in double precision are no oracle for what is as accurate.
+            continue
+        exact = vh[:rank].T / s[:rank] @ u[:, :rank].T
+        error = relative_error(found.x, exact) / (eps * s[0] / s[rank - 1])
+        others = relative_error(by_svd(a), exact) / (eps * s[0] / s[rank - 1])
+        assert error <= max(4, 4 * others)
+
+
+def test_what_is_plainly_deficient_is_certified(rng):
+    for dtype in (np.float32, np.float64):
+        for name in ("repeated", "integer", "columns_twice", "ones"):
+            assert decomposed(ADVERSARIAL[name](rng, 48, dtype).astype(dtype)).certified
+
+
+def test_what_a_tolerance_keeps_or_more_than_rounding_is_not_certified(rng):
+    a = of_values(rng, (40, 40), [1, 0.5, 1e-3], np.float64)
+    assert not decomposed(a, 1e-2).certified
+    assert not decomposed(a, 1e-17).certified
+    assert decomposed(a, 1e-6).certified
+    assert decomposed(a, 1e-6).kept.sum() == 3
+
+
+def test_a_matrix_does_not_depend_on_its_batch(rng):
+    n = 40
+    deficient = of_values(rng, (n, n), np.geomspace(1, 0.1, 15), np.float32)
+    full = of_values(rng, (n, n), np.geomspace(1, 0.1, n), np.float32)
+    truncated = of_values(rng, (n, n), np.geomspace(1, 1e-5, n), np.float32)
+    broken = np.full((n, n), np.nan, np.float32)
+    infinite = full.copy()
+    infinite[0, 0] = np.inf
+    kinds = [deficient, full, truncated, broken, infinite]
+    alone = direct(np.stack([deficient] * 5))
+    mixed, rank = direct(np.stack(kinds), return_rank=True)
+    assert np.array_equal(alone[0], mixed[0])
+    assert np.all(np.isnan(mixed[3:]))
+    assert list(rank[:2]) == [15, n]
+    assert list(rank[3:]) == [0, 0]
+    for a, x in zip(kinds[:3], mixed, strict=False):
+        assert relative_error(x, by_svd(a)) <= bound(np.float32, 1e5)
+
+
+def test_several_tolerances_of_one_matrix_are_each_met(rng):
+    a = of_values(rng, (40, 40), np.geomspace(1, 0.1, 20), np.float64)
+    a = np.stack([a] * 2)
+    rtol = np.array([[1e-10], [0.5], [1e-30]])
+    x, rank = direct(a, rtol, return_rank=True)
+    _, expected = by_svd(a, rtol, return_rank=True)
+    assert np.array_equal(rank, expected)
+    assert rank[0, 0] == 20
+    assert relative_error(x[0], by_svd(a)) <= bound(np.float64, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("shape", [(40, 40), (50, 40), (40, 50)], ids=str)
+def test_derivatives_are_those_along_a_curve_of_constant_rank(rng, shape, dtype):
+    m, n = shape
+    a = of_values(rng, shape, np.geomspace(1, 0.2, 15), dtype)
+    left, right = (gaussian(rng, (k, k), dtype) / k**0.5 for k in shape)
+    ct = gaussian(rng, (n, m), dtype)
+
+    def curve(t):
+        return (jnp.eye(m) + t * left) @ a @ (jnp.eye(n) + t * right)
+
+    def value(t):
+        return direct(curve(t))
+
+    def gradient(a):
+        return jax.vjp(direct, a)[1](jnp.asarray(ct))[0]
+
+    h = 1e-3
+    x = [np.linalg.pinv(np.asarray(curve(k * h)), rcond=1e-9) for k in range(-3, 4)]
+    first = (x[6] - 9 * x[5] + 45 * x[4] - 45 * x[2] + 9 * x[1] - x[0]) / (60 * h)
+    second = (2 * x[6] - 27 * x[5] + 270 * x[4] - 490 * x[3]) / (180 * h * h)
+    second = second + (270 * x[2] - 27 * x[1] + 2 * x[0]) / (180 * h * h)
+
+    def dual(f):
+        return lambda t: jax.jvp(f, (t,), (1.0,))[1]
+
+    assert relative_error(jax.jit(dual(value))(0.0), first) <= 1e-7
+    assert relative_error(jax.jit(dual(dual(value)))(0.0), second) <= 1e-6
+    # Along any direction, as with singular vectors.
+    e = gaussian(rng, shape, dtype)
+    of_svd = jax.jit(lambda a: jax.jvp(jax.grad(lambda a: total(by_svd, a)), (a,), (e,)))
+
+    def total(f, a):
+        return jnp.real(pair(ct, f(a)))
+
+    found = jax.jit(lambda a: jax.jvp(jax.grad(lambda a: total(direct, a)), (a,), (e,)))
+    for y, z in zip(found(a), of_svd(a), strict=True):
+        assert relative_error(y, z) <= 1e-9
+
+
+@pytest.mark.slow_unless("50, 40")
+@pytest.mark.parametrize("shape", [(40, 40), (50, 40), (40, 50)], ids=str)
+def test_null_spaces_and_least_squares(rng, shape):
+    m, n = shape
+    a = of_values(rng, shape, np.geomspace(1, 0.1, 15), np.float64)
+    b, x = gaussian(rng, (m,)), gaussian(rng, (n,))
+    exact = np.linalg.pinv(a, rcond=1e-10)
+    basis, nullity = jaxpinv.null_space(a, method="direct")
+    basis = np.asarray(basis)
+    assert nullity == n - 15
+    assert not np.any(basis[:, n - 15 :])
+    assert np.max(np.abs(basis @ basis.T - (np.eye(n) - exact @ a))) <= 1e-13
+    assert np.max(np.abs(basis.T @ basis - np.diag(np.arange(n) < n - 15))) <= 1e-14
+    projection = jaxpinv.null_projection(a, x, method="direct")
+    assert relative_error(projection, x - exact @ (a @ x)) <= 1e-13
+    solution, residuals, rank, s = jaxpinv.lstsq(a, b, method="direct")
+    assert rank == 15
+    assert relative_error(solution, exact @ b) <= 1e-12
+    assert relative_error(residuals, np.sum((b - a @ exact @ b) ** 2)) <= 1e-12
+    assert relative_error(s, np.linalg.svd(a, compute_uv=False)) <= 1e-13
