@@ -65,7 +65,8 @@ def _integers_of_low_rank(rng, batch, m, n, dtype):
 
 def _scaled_columns(rng, batch, m, n, dtype):
     scale = 10 ** rng.uniform(-6, 6, (batch, 1, n))
-    return (gaussian(rng, (batch, m, n), complex) * scale).astype(dtype)
+    double = np.result_type(dtype, float)
+    return (gaussian(rng, (batch, m, n), double) * scale).astype(dtype)
 
 
 def _scaled_rows(rng, batch, m, n, dtype):
