@@ -176,7 +176,7 @@ def test_a_matrix_does_not_depend_on_its_batch(rng):
 def test_several_tolerances_of_one_matrix_are_each_met(rng):
     a = of_values(rng, (40, 40), np.geomspace(1, 0.1, 20), np.float64)
     a = np.stack([a] * 2)
-    rtol = np.array([[1e-10], [0.5], [1e-30]])
+    rtol = np.array([[1e-10], [1e-30]])
     x, rank = direct(a, rtol, return_rank=True)
     _, expected = by_svd(a, rtol, return_rank=True)
     assert np.array_equal(rank, expected)
