@@ -49,12 +49,16 @@ def factor(a: Array, cutoff: Cutoff, *, by_halves: bool) -> Decomposition:
     r = jnp.where(kept[..., :, None], r, 0)
     half = -(-n // 2)
     whole = partial(_by_rows, size=n)
-    if by_halves:
+
+    def by_half(*factors: Array) -> tuple[Array, ...]:
         is_low = ~jnp.any(kept[..., half:])
-        by_half = partial(_by_rows, size=half)
-        w, null, x = jax.lax.cond(is_low, by_half, whole, u, r, kept, order)
-    else:
-        w, null, x = whole(u, r, kept, order)
+        return jax.lax.cond(is_low, partial(_by_rows, size=half), whole, *factors)
+
+    def give_up(u: Array, r: Array, kept: Array, order: Array) -> tuple[Array, ...]:
+        return r, r, adjoint(u)
+
+    decompose = by_half if by_halves else whole
+    w, null, x = jax.lax.cond(jnp.any(is_rounding), decompose, give_up, u, r, kept, order)
     accurate = certificate.makes_orthonormal(a, norm, w, u, kept)
     certified = certificate.certify_full_rank(a, norm, w, cutoff, is_rounding & accurate)
     # Apart until here, so that the null space is not made for a value alone.

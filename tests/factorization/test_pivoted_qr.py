@@ -11,7 +11,7 @@ import scipy.linalg
 import jaxpinv
 from jaxpinv._factorization import pivoted_qr
 from jaxpinv._factors import Cutoff
-from tests.comparison import bound, pair, relative_error
+from tests.comparison import bound, relative_error
 from tests.matrices import gaussian
 
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
@@ -176,7 +176,7 @@ def test_a_matrix_does_not_depend_on_its_batch(rng):
 def test_several_tolerances_of_one_matrix_are_each_met(rng):
     a = of_values(rng, (40, 40), np.geomspace(1, 0.1, 20), np.float64)
     a = np.stack([a] * 2)
-    rtol = np.array([[1e-10], [0.5], [1e-30]])
+    rtol = np.array([[1e-10], [1e-30]])
     x, rank = direct(a, rtol, return_rank=True)
     _, expected = by_svd(a, rtol, return_rank=True)
     assert np.array_equal(rank, expected)
@@ -199,9 +199,6 @@ def test_derivatives_are_those_along_a_curve_of_constant_rank(rng, shape, dtype)
     def value(t):
         return direct(curve(t))
 
-    def gradient(a):
-        return jax.vjp(direct, a)[1](jnp.asarray(ct))[0]
-
     h = 1e-3
     x = [np.linalg.pinv(np.asarray(curve(k * h)), rcond=1e-9) for k in range(-3, 4)]
     first = (x[6] - 9 * x[5] + 45 * x[4] - 45 * x[2] + 9 * x[1] - x[0]) / (60 * h)
@@ -215,13 +212,15 @@ def test_derivatives_are_those_along_a_curve_of_constant_rank(rng, shape, dtype)
     assert relative_error(jax.jit(dual(dual(value)))(0.0), second) <= 1e-6
     # Along any direction, as with singular vectors.
     e = gaussian(rng, shape, dtype)
-    of_svd = jax.jit(lambda a: jax.jvp(jax.grad(lambda a: total(by_svd, a)), (a,), (e,)))
 
-    def total(f, a):
-        return jnp.real(pair(ct, f(a)))
+    def derivatives(f, a):
+        def total(a):
+            return jnp.real(jnp.sum(ct * f(a)))
 
-    found = jax.jit(lambda a: jax.jvp(jax.grad(lambda a: total(direct, a)), (a,), (e,)))
-    for y, z in zip(found(a), of_svd(a), strict=True):
+        return jax.jvp(jax.grad(total), (a,), (e,))
+
+    of_svd = jax.jit(partial(derivatives, by_svd))(a)
+    for y, z in zip(jax.jit(partial(derivatives, direct))(a), of_svd, strict=True):
         assert relative_error(y, z) <= 1e-9
 
 
