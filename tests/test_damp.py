@@ -218,20 +218,22 @@ def test_no_digits_are_lost(rng, dtype, method, m, n, rank, is_scaled):
 class TestWithoutDamping:
     """A damping of zero."""
 
-    @pytest.mark.slow_unless("5-.*40, 5, 5.*direct")
+    @pytest.mark.slow_unless("12-.*6, 12, 12.*direct")
     @pytest.mark.parametrize("method", ["svd", "direct"])
     @pytest.mark.parametrize(
-        "shape", [(3, 5, 5), (40, 5, 5), (40, 6, 3), (3, 4, 9)], ids=str
+        "shape", [(3, 5, 5), (6, 12, 12), (40, 6, 3), (3, 4, 9)], ids=str
     )
-    @pytest.mark.parametrize("rank", [5, 2])
+    @pytest.mark.parametrize("rank", [12, 2])
     def test_it_is_pinv_for_each_matrix(self, rng, shape, method, rank):
-        spectrum = [3, 2, 1, 1, 1][: min(shape[1:])]
-        spectrum[rank:] = [0] * (len(spectrum) - rank)
+        spectrum = np.linspace(3, 1, min(shape[1:]))
+        spectrum[rank:] = 0
         a = matrix(rng, shape, spectrum, np.float32)
         damp = np.where(np.arange(shape[0]) % 2, 0.5, 0).astype(np.float32)
         found = np.asarray(pinv(a, damp=damp, method=method))
         plain = np.asarray(pinv(a, method=method))
-        assert np.array_equal(found[::2], plain[::2])
+        # XLA may fuse the filter, which multiplies by one, with what comes next.
+        limit = 2 * np.finfo(np.float32).eps if method == "svd" else 0
+        assert relative_error(found[::2], plain[::2]) <= limit
         exact = np.stack([damping_oracle.filtered(x, 0.5) for x in a[1::2]])
         assert relative_error(found[1::2], exact) <= bound(np.float32, 6)
 
