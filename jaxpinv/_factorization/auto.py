@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from jaxpinv._factors import (
     pseudo_inverse,
     truncate,
 )
-from jaxpinv._linalg import finite_or_zero, normalize_scale
+from jaxpinv._linalg import finite_or_zero, normalize_scale, transpose
 
 #: What truncates rounding alone, if that is certified, of matrices and tolerances.
 Deficient = Callable[[Array, Cutoff], Decomposition]
@@ -85,16 +86,22 @@ def _solve(
     shape = () if math.prod(batch) == 1 else (math.prod(batch),)
     shape = shape if trial.flattens else (*batch,)
     flat = jnp.reshape(a, (*shape, m, n))
-    problems = (flat, *(jnp.reshape(largest_met(x, batch), shape) for x in cutoff))
+    tolerances = Cutoff(*(jnp.reshape(largest_met(x, batch), shape) for x in cutoff))
+    problems = (flat, *tolerances)
 
-    def attempt(a: Array, rtol: Array, atol: Array) -> Solution:
+    def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
         return _attempt(trial.full_rank, a, Cutoff(rtol, atol))
 
-    def solve(a: Array, rtol: Array, atol: Array) -> Solution:
+    def solve(a: Array, rtol: Array, atol: Array, may_be_rounding: Array) -> Solution:
         cutoff = Cutoff(rtol, atol)
         if trial.deficient is None:
             return _by_triplets(decompose, a, cutoff)
-        found = _by_decomposition(trial.deficient, a, cutoff)
+        found = jax.lax.cond(
+            jnp.any(may_be_rounding),
+            partial(_by_decomposition, trial.deficient),
+            _not_certified,
+            *(a, cutoff),
+        )
         certified = found[-1]
 
         def complete(found: Solution) -> Solution:
@@ -108,31 +115,34 @@ def _solve(
         return jax.lax.cond(jnp.all(certified), lambda found: found, complete, found)
 
     if shape:
-        *found, full_rank = trial.in_chunks(attempt, *problems)
-        found = trial.replace(solve, ~full_rank, [*found, full_rank], *problems)
+        *found, full_rank, rest = trial.in_chunks(attempt, *problems)
+        found = trial.replace(solve, ~full_rank, [*found, full_rank], *problems, rest)
     else:
-        found = attempt(*problems)
-        full_rank = found[-1]
-        found = jax.lax.cond(full_rank, lambda: found, lambda: solve(*problems))
+        *found, full_rank, rest = attempt(*problems)
+        found = jax.lax.cond(
+            full_rank, lambda: (*found, full_rank), lambda: solve(flat, *tolerances, rest)
+        )
     return tuple(
         jnp.reshape(x, (*batch, *x.shape[len(shape) :]))
         for x in (*found[:-1], full_rank, found[-1])
     )
 
 
-def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> Solution:
-    """Solutions without singular values, and where they are certified."""
+def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> tuple[Array, ...]:
+    """Solutions without singular values, and where else rounding may be truncated."""
     if full_rank.takes_any_size:
-        q, w, x, certified, s = full_rank.factor(a, cutoff)
+        q, w, x, certified, s, _ = full_rank.factor(a, cutoff)
         assert s is not None
-        return q, s, w, x, certified
+        return q, s, w, x, certified, ~certified
     scaled, scale, finite = normalize_scale(a)
-    q, w, x, certified, _ = full_rank.factor(
+    q, w, x, certified, _, may_be_rounding = full_rank.factor(
         scaled, cutoff._replace(atol=cutoff.atol / scale)
     )
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
     x = x / scale[..., None, None].astype(a.dtype)
-    return q, s, w, x, certified & finite
+    certified = certified & finite
+    rest = ~certified if may_be_rounding is None else may_be_rounding
+    return q, s, w, x, certified, rest
 
 
 def _by_decomposition(deficient: Deficient, a: Array, cutoff: Cutoff) -> Solution:
@@ -142,6 +152,13 @@ def _by_decomposition(deficient: Deficient, a: Array, cutoff: Cutoff) -> Solutio
     s = jnp.where(kept, scale[..., None], 0)
     x = x / scale[..., None, None].astype(a.dtype)
     return u, s, v, x, certified & finite
+
+
+def _not_certified(a: Array, _: Cutoff) -> Solution:
+    """Anything of the same shapes, made of `a`, of which nothing is certified."""
+    # In `shard_map` it varies as the matrices do.
+    nowhere = finite_or_zero(a)[1][..., 0, 0] & False
+    return a, jnp.real(a[..., 0, :]), a[..., : a.shape[-1], :], transpose(a), nowhere
 
 
 def _by_triplets(decompose: Decompose, a: Array, cutoff: Cutoff) -> Solution:

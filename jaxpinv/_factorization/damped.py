@@ -211,7 +211,7 @@ def by_rows(
     a: Array, d: Array, cutoff: Cutoff, *, gram_schmidt: Callable[[Array, Cutoff], Attempt]
 ) -> Attempt:
     """By Gram-Schmidt, for matrices of few rows and columns."""
-    q, w, x, certified, s = gram_schmidt(augment(a, d), cutoff)
+    q, w, x, certified, s, _ = gram_schmidt(augment(a, d), cutoff)
     assert s is not None
     full_rank = jnp.all(s > 0, axis=-1)
     w = w / jnp.where(s > 0, s, 1)[..., None, :].astype(w.dtype)
@@ -308,6 +308,6 @@ def _attempt(attempt: Factor, a: Array, d: Array, cutoff: Cutoff) -> tuple[Array
     scale = power_of_two(jnp.maximum(*sizes))
     unit = scale[..., None, None].astype(a.dtype)
     cutoff = cutoff._replace(atol=cutoff.atol / scale)
-    q, w, x, certified, _ = attempt(a / unit, d / scale[..., None], cutoff)
+    q, w, x, certified, *_ = attempt(a / unit, d / scale[..., None], cutoff)
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
     return q, s, w, x / unit, certified & finite

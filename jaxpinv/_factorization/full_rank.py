@@ -24,6 +24,8 @@ class Attempt(NamedTuple):
         certified: `(...)`, bool. Where it is False the rest is anything.
         s: `(..., n)`, 0 where truncated, such that `q`, `s` and `w` are those of `Factors`.
             None stands for ones, in units of the scale of the matrix.
+        may_be_rounding: `(...)`, bool. If it is False and full rank is not certified, more
+            than rounding is very likely truncated. None means that nothing is known.
     """
 
     q: Array
@@ -31,6 +33,7 @@ class Attempt(NamedTuple):
     x: Array
     certified: Array
     s: Array | None = None
+    may_be_rounding: Array | None = None
 
 
 class FullRank(NamedTuple):

@@ -59,7 +59,9 @@ def factor(
         jnp.any(possible), inverse, lambda lu_t: (lu_t, possible), transpose(lu)
     )
     q = jnp.where(certified[..., None, None], identity(a), 0)
-    return Attempt(q, w, w, certified)
+    smallest = _SUSPICIOUS_PIVOT * a.shape[-1] ** 0.5 * eps * norm
+    may_be_rounding = ~jnp.all(jnp.abs(diagonal) > smallest[..., None], axis=-1)
+    return Attempt(q, w, w, certified, may_be_rounding=may_be_rounding)
 
 
 def _corrected(a: Array, w: Array, where: Array) -> Array:

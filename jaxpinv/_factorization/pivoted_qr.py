@@ -76,12 +76,13 @@ def _by_rows(
     # Columns of zeros are not reflected, so that all of Q has the null space behind.
     v, l_h = jax.lax.linalg.qr(rows_h, full_matrices=False)
     basis, _ = jax.lax.linalg.qr(rows_h, full_matrices=True)
-    one = identity(l_h)
-    inverse_h = jax.lax.linalg.triangular_solve(
-        jnp.where(first[..., None, :], l_h, one), one, left_side=True, lower=False
+    w_h = jax.lax.linalg.triangular_solve(
+        jnp.where(first[..., None, :], l_h, identity(l_h)),
+        jnp.where(first[..., :, None], adjoint(v), 0),
+        left_side=True,
+        lower=False,
     )
-    w = matmul(v, adjoint(jnp.where(first[..., None, :], inverse_h, 0)))
-    w = _unpermuted(w, order)
+    w = _unpermuted(adjoint(w_h), order)
     x = matmul(w, adjoint(u[..., :size]))
     null = _unpermuted(jnp.where(kept[..., None, :], 0, basis), order)
     w = jnp.pad(w, [*[(0, 0)] * (r.ndim - 1), (0, r.shape[-1] - size)])

@@ -9,7 +9,8 @@ import pytest
 import scipy.linalg
 
 import jaxpinv
-from jaxpinv._factorization import pivoted_qr
+from jaxpinv._factorization import lu, pivoted_qr
+from jaxpinv._factorization.triangular import inverse_at_once
 from jaxpinv._factors import Cutoff
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian
@@ -144,6 +145,27 @@ def test_what_is_plainly_deficient_is_certified(rng):
     for dtype in (np.float32, np.float64):
         for name in ("repeated", "integer", "columns_twice", "ones"):
             assert decomposed(ADVERSARIAL[name](rng, 48, dtype).astype(dtype)).certified
+
+
+@pytest.mark.slow_unless("200-120-complex64")
+@pytest.mark.parametrize(("n", "rank"), [(64, 40), (200, 120), (500, 250)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_product_of_two_factors_is_certified(rng, n, rank, dtype):
+    a = gaussian(rng, (n, rank), dtype) @ gaussian(rng, (rank, n), dtype)
+    found = decomposed(a / np.abs(a).max())
+    assert found.certified
+    assert found.kept.sum() == rank
+
+
+@pytest.mark.parametrize("noise", [0, 1e-9])
+def test_pivots_of_lu_tell_rounding_from_what_is_larger(rng, noise):
+    a = of_values(rng, (200, 200), np.ones(120), np.float64)
+    a = a + noise * gaussian(rng, a.shape)
+    cutoff = Cutoff(jnp.asarray(1e-6), jnp.asarray(0.0))
+    factor = partial(lu.factor, invert=inverse_at_once, sharply=True, gives_up_early=True)
+    found = jax.jit(factor)(a, cutoff)
+    assert not found.certified
+    assert found.may_be_rounding == (noise == 0)
 
 
 def test_what_a_tolerance_keeps_or_more_than_rounding_is_not_certified(rng):
