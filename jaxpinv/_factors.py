@@ -107,7 +107,7 @@ def truncate(
     # Of decompositions the largest is the first or, of eigenvalues, the last.
     largest = jnp.maximum(s[..., :1], s[..., -1:])
     # A largest value that overflows would truncate all others: the result would be zero.
-    undefined = ~(largest < jnp.inf) | (~finite | cutoff.is_undefined())[..., None]
+    undefined = ~jnp.isfinite(largest) | (~finite | cutoff.is_undefined())[..., None]
     kept = jnp.where(certified[..., None], s > 0, cutoff.keeps(s, largest)) | undefined
     s = s * jnp.where(undefined, jnp.nan, 1)
     return Factors(u, s, v, kept, nowhere if is_inverse is None else is_inverse)
@@ -132,15 +132,22 @@ def product_with_gram(factors: Factors, x: Array) -> Array:
     Truncated columns of `x` remain what they are: zero.
     """
     product = matmul(matmul(x, adjoint(factors.v)), factors.v)
-    return jnp.where(factors.kept[..., None, :], product, x)
+    # Only where it is needed, or a matrix would depend on the others of its batch.
+    needed = _is_oblique(factors)[..., None] & factors.kept
+    return jnp.where(needed[..., None, :], product, x)
 
 
 def any_oblique(factors: Factors) -> Array:
-    """Whether the kept columns of `V` of any matrix are not known to be orthonormal.
+    """Whether the products with the Gram matrices of `V` are needed for any matrix."""
+    return jnp.any(_is_oblique(factors))
 
-    Only that of a matrix of which something is truncated is asked for.
+
+def _is_oblique(factors: Factors) -> Array:
+    """Whether kept columns of `V` are not known to be orthonormal, and matter, `(...)`.
+
+    Where nothing is truncated, they do not.
     """
-    return jnp.any(~factors.kept & (factors.s == 0))
+    return jnp.any(~factors.kept & (factors.s == 0), axis=-1)
 
 
 def inverse_values(factors: Factors) -> Array:

@@ -46,7 +46,7 @@ def finite_or_zero(a: Array) -> tuple[Array, Array]:
 
     LAPACK's gesdd can loop forever on an Inf, so that it must never see one.
     """
-    finite = _largest_element(a) < jnp.inf
+    finite = jnp.isfinite(_largest_element(a))
     return jnp.where(finite, a, 0), finite
 
 
@@ -85,7 +85,12 @@ def _largest_element(a: Array) -> Array:
     """
     parts = [jnp.real(a), jnp.imag(a)] if jnp.iscomplexobj(a) else [a]
     # A maximum may pass over a NaN.
-    sizes = (jnp.where(jnp.isfinite(x), jnp.abs(x), jnp.inf) for x in parts)
+    # Overflows where a number is not finite: a constant Inf would alarm `jax_debug_infs`.
+    most = float(jnp.finfo(a.dtype).max)
+    sizes = (
+        jnp.where(ok, jnp.abs(x), 2) * jnp.where(ok, 1, most)
+        for x, ok in ((x, jnp.isfinite(x)) for x in parts)
+    )
     size = functools.reduce(jnp.maximum, sizes)
     return jnp.max(size, axis=(-2, -1), keepdims=True, initial=0)
 

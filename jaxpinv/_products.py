@@ -47,9 +47,11 @@ def with_gram(plan: FormPlan, f: Callable[..., Array]) -> Callable[..., Array]:
     def if_any(factors: Factors, x: Array) -> Array:
         return jax.lax.cond(
             any_oblique(factors),
-            lambda v, kept, x: product_with_gram(factors._replace(v=v, kept=kept), x),
-            lambda v, kept, x: x,
-            *(factors.v, factors.kept, x),
+            lambda s, v, kept, x: product_with_gram(
+                factors._replace(s=s, v=v, kept=kept), x
+            ),
+            lambda s, v, kept, x: x,
+            *(factors.s, factors.v, factors.kept, x),
         )
 
     def apart(*operands: Array) -> Array:

@@ -35,7 +35,7 @@ def in_every_case(test):
 def test_values_are_those_of_the_filter(rng, shape, spectrum, method, dtype):
     a = matrix(rng, shape, spectrum, dtype)
     b, x = gaussian(rng, (shape[0], 2), dtype), gaussian(rng, (shape[1], 2), dtype)
-    exact = damping_oracle.filtered(a, DAMP)
+    exact = damping_oracle.filtered(a, DAMP).astype(dtype)
     limit = bound(np.float64, 2 / DAMP)
 
     found = jaxpinv.pinv(a, damp=DAMP, method=method)
@@ -55,7 +55,7 @@ def test_values_are_those_of_the_filter(rng, shape, spectrum, method, dtype):
 def test_each_unknown_may_have_its_damping(rng, shape, spectrum, method, dtype):
     a = matrix(rng, shape, spectrum, dtype)
     scale = np.linspace(0.5, 2, shape[1])
-    exact = damping_oracle.damped(a, DAMP * scale)
+    exact = damping_oracle.damped(a, DAMP * scale).astype(dtype)
     b, x = gaussian(rng, (shape[0], 2), dtype), gaussian(rng, (shape[1], 2), dtype)
     options = {"damp": DAMP, "damp_scale": scale, "method": method}
     limit = bound(np.float64, 4 / DAMP)

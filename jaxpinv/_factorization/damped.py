@@ -163,7 +163,7 @@ def by_gram(a: Array, d: Array, cutoff: Cutoff, *, truncates: bool) -> Attempt:
     """By a Cholesky factor of `A^H A + D^2`, made orthonormal.
 
     As `cholesky_qr.factor`, without the products of the rows of `D`. If the cutoff is zero
-    and `truncates` False no norm is looked at.
+    and `truncates` is False, no norm is needed.
     """
     gram = matmul(adjoint(a), a) + _diagonal(jnp.square(d), a)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from jaxpinv._factorization import certificate
+from jaxpinv._factorization import certificate, lu
+from jaxpinv._factorization.triangular import inverse_at_once
 from jaxpinv._factors import Cutoff
 from tests.comparison import bound, relative_error
 from tests.factorization.full_rank_cases import (
@@ -115,7 +116,13 @@ class TestCertificate:
             error = relative_error(direct_pinv(a), np.linalg.pinv(a))
             assert error <= bound(np.float64, 60)
         # It is the transpose that is eliminated.
-        assert singular_values_taken(wilkinson(60).T + 1e-3 * np.eye(60)[::-1])
+        a = jnp.asarray(wilkinson(60).T + 1e-3 * np.eye(60)[::-1])
+        cutoff = Cutoff(jnp.asarray(1e-14), jnp.asarray(0.0))
+        for b, is_certified in ((a, False), (a.T, True)):
+            found = lu.factor(
+                b, cutoff, invert=inverse_at_once, sharply=False, gives_up_early=False
+            )
+            assert found.certified == is_certified
 
     # Shapes that other tests compile as well.
     @pytest.mark.slow

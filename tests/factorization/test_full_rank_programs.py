@@ -39,11 +39,11 @@ def test_lowers_for_other_platforms(shape, platform):
 
 @pytest.mark.slow_unless("3, 3")
 class TestOverDevices:
-    """A batch that is divided takes singular values, but not within `shard_map`."""
+    """A divided batch takes singular values unless it is tiny or within `shard_map`."""
 
     @pytest.mark.parametrize("shape", [(512, 3, 2), (16, 10, 10), (16, 12, 10)], ids=str)
     @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-    def test_shard_map_keeps_the_direct_method_and_others_need_no_collective(
+    def test_shard_map_needs_no_collective_and_others_at_most_one_number(
         self, rng, shape, kind
     ):
         mesh = jax.make_mesh((8,), ("batch",), axis_types=(kind,))
@@ -60,8 +60,11 @@ class TestOverDevices:
                 lowered = g.lower(b)
                 compiled = lowered.compile()
                 text = str(compiled.as_text())
-                assert not any(x in text for x in ("all-gather", "all-reduce", "permute"))
-                assert ("while" in lowered.as_text()) == is_direct
+                assert not any(x in text for x in ("all-gather", "permute"))
+                # Of tiny matrices, whether any is left for singular values.
+                asks = shape[-1] <= 8 and not is_direct
+                assert ("all-reduce" in text) == asks
+                assert ("while" in lowered.as_text()) == (is_direct or asks)
                 error = relative_error(compiled(b), expected)
                 assert error <= bound(np.float64, CONDITION**2)
 

@@ -146,16 +146,20 @@ EIGENVALUES = [3.0, -3.0, 2.0, 2.0, -0.5]
 
 
 def failing(decompose, attempts, note=lambda size: None):
-    """A decomposition that fails on matrices with zeros in the first row, and small ones.
+    """A decomposition that fails on matrices with zeros in the first row but for a 3.
 
-    It succeeds with the multiple after so many attempts. `note` is told of what size the
-    matrices are that it is given.
+    In any power of two. It fails with `3^j` for j up to `attempts` in place of that number,
+    and so succeeds with the multiple after so many attempts. `note` is told the sizes of
+    the matrices that it is given.
     """
+    mantissas = np.frexp(3.0 ** np.arange(1, min(attempts, 15) + 1))[0]
 
     def f(a):
         size = jnp.abs(a[..., 0, 0])
         jax.debug.callback(note, size)
-        failed = (size < 3.0**attempts * 1.4) & jnp.all(a[..., 0, 1:] == 0, axis=-1)
+        mantissa, _ = jnp.frexp(size)
+        is_power = jnp.isin(mantissa, mantissas.astype(size.dtype))
+        failed = is_power & jnp.all(a[..., 0, 1:] == 0, axis=-1)
         return tuple(
             jnp.where(
                 jnp.expand_dims(failed, range(failed.ndim, x.ndim)),
@@ -240,7 +244,7 @@ def test_nan_remains_where_all_multiples_fail_as_well(rng, count):
 def test_no_multiple_of_a_finite_matrix_is_infinite(rng, size):
     # LAPACK may loop forever on an Inf.
     sizes = []
-    a = batch_of(rng, "svd", np.float64, [0], 1) / 3 * size
+    a = batch_of(rng, "svd", np.float64, [0], 1) * 2.0 ** np.round(np.log2(size / 3))
     run(failing(CALLS["svd"], 100, lambda x: sizes.extend(x.tolist())), a)
     assert len(sizes) > 8
     assert np.all(np.isfinite(sizes))

@@ -216,7 +216,10 @@ def test_derivatives_are_those_along_a_curve_of_constant_rank(rng, shape, dtype)
     ct = gaussian(rng, (n, m), dtype)
 
     def curve(t):
-        return (jnp.eye(m) + t * left) @ a @ (jnp.eye(n) + t * right)
+        t = jnp.asarray(t, dtype)
+        return (
+            (jnp.eye(m, dtype=dtype) + t * left) @ a @ (jnp.eye(n, dtype=dtype) + t * right)
+        )
 
     def value(t):
         return direct(curve(t))
