@@ -98,16 +98,20 @@ def _plan(options: argparse.Namespace) -> Iterator[str]:
     )
     eps = float(jnp.finfo(options.dtype).eps)
     yield f"default rtol: max(m, n) * eps = {tall * eps:.3g}"
-    if m < n:
-        yield f"the adjoint is factored: {tall} by {short}"
     if not math.prod(options.shape):
         yield "nothing to factor"
         return
+    if m < n:
+        yield f"the adjoint is factored: {tall} by {short}"
     if chosen.full_rank is None:
         yield "factorization: singular value decomposition of every matrix"
     else:
-        name = _NAMES[chosen.full_rank]
-        yield f"factorization: {name}; singular values only if full rank is not proven"
+        of = "the" if chosen.full_rank == "gram_schmidt" else "full"
+        second = "QR with column pivoting, then " if chosen.pivoted_qr else ""
+        yield (
+            f"factorization: {_NAMES[chosen.full_rank]}; {second}singular values only if "
+            f"{of} rank is not proven"
+        )
     yield f"why: {_reason(count, tall, short, options.method)}"
     yield from _sizes(chosen, count)
 
@@ -117,10 +121,10 @@ def _reason(count: int, m: int, n: int, method: str) -> str:
     if method != "auto":
         return f"method={method!r} was asked for"
     saved = count * (n * n + m * n / DEFAULT.repays_rows)
-    needed = DEFAULT.repays_tiny if n <= DEFAULT.tiny else DEFAULT.repays
+    needed = DEFAULT.repays
+    if n <= DEFAULT.tiny:
+        needed = DEFAULT.repays_tiny if count >= DEFAULT.many else DEFAULT.repays_few
     compared = f"the work saved, {saved:.3g}, "
-    if n <= DEFAULT.tiny and count < DEFAULT.many:
-        return f"fewer than {DEFAULT.many} tiny matrices do not repay the compilation"
     if saved < needed:
         return f"{compared}is less than {needed}: it does not repay the compilation"
     return f"{compared}is at least {needed}: it repays the compilation within 1000 calls"

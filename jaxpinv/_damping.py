@@ -1,5 +1,6 @@
 """The damping of unknowns, `damp * damp_scale`: checked, and as it is computed with."""
 
+import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -72,11 +73,13 @@ def of_one_matrix(
 
 
 def is_everywhere(damping: Damping) -> bool:
-    """Whether it is known that every unknown is damped."""
+    """Whether it is known that every unknown is damped, in any dtype."""
     given = [x for x in damping if x is not None]
-    return bool(given) and all(
-        is_known(x) and bool(np.all(np.asarray(x) > 0)) for x in given
-    )
+    if not given or not all(is_known(x) for x in given):
+        return False
+    # A product may vanish where its factors do not.
+    least = math.prod(float(np.min(np.asarray(x), initial=np.inf)) for x in given)
+    return least >= float(np.finfo(np.float32).tiny)
 
 
 def batch_shape(batch: tuple, damp: Array | None, scale: Array | None) -> tuple:

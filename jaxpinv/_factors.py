@@ -97,8 +97,8 @@ def truncate(
         triplets: of all matrices.
         cutoff: the tolerances.
         finite: where the matrix was finite, `(...)`.
-        certified: where what is kept has `s > 0`, and the triplets need not be singular
-            ones.
+        certified: where `s > 0` says what is kept, instead of the cutoff. There, the
+            triplets need not be singular ones.
         is_inverse: where `U` is the identity.
     """
     u, s, v = triplets

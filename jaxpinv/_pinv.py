@@ -101,10 +101,10 @@ def pinv(
             negative, 0 for an unknown that is not damped. Ones by default.
 
     Returns:
-        The pseudo-inverses, `(..., n, m)`, in the floating dtype of `a`; the tolerances
-        may enlarge the batch shape. With `return_rank=True` also the number of singular
-        values that were kept, in JAX's default integer dtype, of batch shape. A matrix
-        with an element that is not finite gives NaN and rank 0, and so does a NaN
+        The pseudo-inverses, `(..., n, m)`, in the floating dtype of `a`; tolerances and
+        damping may enlarge the batch shape. With `return_rank=True` also the number of
+        singular values that were kept, in JAX's default integer dtype, of batch shape. A
+        matrix with an element that is not finite gives NaN and rank 0, and so does a NaN
         tolerance; the other matrices of a batch are not touched by it. So does a finite
         matrix, of more than 25 columns and rows, on which LAPACK does not converge, nor on
         any of eight multiples.
@@ -120,16 +120,19 @@ def pinv(
     tolerances that are given refer to `[A; D]`. Where some unknowns are not damped the
     default is the usual one, and a damping larger than the largest element of the matrix
     does not raise it. The rank is that of `a`. A damping that is tiny beside a matrix of
-    deficient rank amplifies the rounding of its zeros, `eps * s_1 / d^2`.
+    deficient rank amplifies the rounding of its zeros, `eps * s_1 / d^2`. If `d^2`
+    underflows, below about 1e-19 for elements of size 1 in float32, derivatives at such a
+    matrix are NaN. A damping that is not finite gives NaN, and the rank remains that of
+    `a`. A negative one raises an error unless it is traced.
 
     **Differentiability.** In `a`, to every order and in both modes, wherever no singular
     value sits on the cutoff. The derivative is that of the function above, also where
     values that are not zero are truncated; repeated singular values and zero matrices are
     no exceptions. Where the rank changes the pseudo-inverse jumps, and the derivative is
-    that of the rank that was found. Damped, it does not jump: value and derivatives, in
-    `damp` and `damp_scale` too, exist at every matrix, as long as
-    every unknown is damped. With `hermitian=True` tangents and gradients are
-    Hermitian, to rounding. Tolerances have derivative zero.
+    that of the rank that was found. If every unknown is damped, it does not jump: value and
+    derivatives, in `damp` and `damp_scale` too, exist at every matrix. With
+    `hermitian=True` tangents and gradients are Hermitian, to rounding. Tolerances have
+    derivative zero.
 
     **Cost.** `method="svd"` takes one thin singular value decomposition of every matrix, or
     `eigh` if `hermitian`. `method="direct"` first tries what needs no singular values, and

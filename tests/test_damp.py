@@ -65,6 +65,14 @@ def test_each_unknown_may_have_its_damping(rng, shape, spectrum, method, dtype):
     assert np.max(np.abs(projected - (x - exact @ a @ x))) <= 10 * limit
 
 
+def test_a_damping_that_vanishes_truncates_as_none_does():
+    a = np.array([[1, 2], [3, 6], [0.7, 1.4]], np.float32)
+    exact = np.linalg.pinv(a, 1e-6)
+    scale = np.full(2, 1e-30)
+    for x in (jaxpinv.pinv(a, damp=1e-50), jaxpinv.pinv(a, damp=1e-30, damp_scale=scale)):
+        assert relative_error(x, exact) <= bound(np.float32, 10)
+
+
 @pytest.mark.parametrize("damp", [DAMP, 1e3])
 def test_scipy_and_scikit_learn_agree(rng, damp):
     features, b = gaussian(rng, (20, 3)), gaussian(rng, (20,))
@@ -227,7 +235,7 @@ class TestWithoutDamping:
     def test_it_is_pinv_for_each_matrix(self, rng, shape, method, rank):
         spectrum = np.linspace(3, 1, min(shape[1:]))
         spectrum[rank:] = 0
-        a = matrix(rng, shape, spectrum, np.float32)
+        a = matrix(rng, shape, spectrum.tolist(), np.float32)
         damp = np.where(np.arange(shape[0]) % 2, 0.5, 0).astype(np.float32)
         found = np.asarray(pinv(a, damp=damp, method=method))
         plain = np.asarray(pinv(a, method=method))

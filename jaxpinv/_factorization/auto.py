@@ -36,7 +36,7 @@ class Trial(NamedTuple):
         in_chunks: applies a function to a batch, `(f, *operands)`.
         replace: puts what a function makes of chosen matrices of a batch in their places,
             `(f, chosen, found, *operands)`.
-        flattens: whether a batch is to have one axis.
+        flattens: whether batch axes are merged into one.
         deficient: the factorization that is tried of what is not of full rank, if any.
     """
 

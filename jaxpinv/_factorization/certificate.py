@@ -25,7 +25,7 @@ _POWER_STEPS, _POWER_FACTOR = 4, 1.15
 # A residual of rank one looks ten times smaller than it is in all of four directions with a
 # probability of 4e-5.
 _PROBES = 4
-# Not one that makes a Gaussian matrix of a user: of its own rows nothing is learned.
+# Not one that makes a Gaussian matrix of a user: probes that are its own rows tell nothing.
 _SEED = (1955, 51, 406)
 
 # What Gram-Schmidt leaves of matrices that are products rounded once is up to 2.3 eps
@@ -96,7 +96,7 @@ def certify_full_rank(
 
 
 def certify_rank(
-    norm: Array, w_norm: Array, remainder: Array, rank: Array, cutoff: Cutoff
+    norm: Array, w_norm: Array, remainder: Array, rank: Array, cutoff: Cutoff, n: int
 ) -> Array:
     """Whether it is proven which singular values of a matrix are kept, of batch shape.
 
@@ -111,13 +111,15 @@ def certify_rank(
         remainder: that of `R`.
         rank: the number of columns of `W`.
         cutoff: the tolerances.
+        n: the number of columns of `A`.
     """
     eps = jnp.finfo(norm.dtype).eps
     kept = w_norm * (cutoff.above(norm) + _LEAST_MARGIN * eps * norm + remainder) < 1
     # The largest of so many singular values is at least their root mean square.
     largest = norm / jnp.sqrt(jnp.maximum(rank, 1))
     limit = jnp.minimum(cutoff.above(largest), _TINY_REMAINDER * eps * norm)
-    return kept & ((remainder == 0) | (remainder + eps * norm / 2 <= limit))
+    # Not where the remainder is zero: its squares may have vanished.
+    return kept & ((rank == n) | (remainder + eps * norm / 2 <= limit))
 
 
 def largest_remainder(norm: Array) -> Array:
@@ -172,7 +174,7 @@ def numerical_rank(a: Array, norm: Array, r: Array, cutoff: Cutoff) -> tuple[Arr
     below = jnp.sqrt(jax.lax.cumsum(rows, axis=rows.ndim - 1, reverse=True))
     eps, root = float(jnp.finfo(a.dtype).eps), a.shape[-1] ** 0.5
     kept = below > max(_LEAST_MARGIN, _REMAINDER * root) * eps * norm[..., None]
-    rest = jnp.max(jnp.where(kept, 0, below), axis=-1)
+    rest = jnp.max(jnp.where(kept, 0, below + eps * norm[..., None] / 2), axis=-1)
     largest = _seen_in_probes(r)
     dropped = _seen_in_probes(jnp.where(kept[..., :, None], 0, r))
     is_rounding = dropped <= max(_LEAST_DROPPED, _DROPPED * root) * eps * largest

@@ -63,6 +63,7 @@ def factor(a: Array, cutoff: Cutoff, *, isolate: Isolate, may_branch: bool) -> A
         jnp.sqrt(remainder),
         _sum(kept.astype(norm.dtype)),
         cutoff._replace(atol=cutoff.atol / scale),
+        n,
     )
     x = _sum(w[:, None, j] * jnp.conj(u[:, j])[None] for j in range(n))
     x = _batch_first(isolate(x / scale.astype(a.dtype)[None, None]))
@@ -96,7 +97,7 @@ def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ..
         return jnp.where(here, new_state[None], state)
 
     def step(_, carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        # Of the pick before, for an array that others are made of is copied to change it.
+        # One step late: XLA copies an array that is still read when it changes.
         z, state, code, remainder = carry
         state = updated(state, code)
         left = _sum(_square(z[:m]))
@@ -105,7 +106,7 @@ def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ..
         is_null = largest <= rounding
         total = _sum(jnp.maximum(left, 0))
         remainder = jnp.maximum(remainder, jnp.where(is_null, total, 0))
-        # Of equal ones the first. In one number, for what is isolated is copied.
+        # Of equal ones the first. One number says both, for every isolated array is copied.
         first = _folded(jnp.minimum, jnp.where(left == largest[None], order, n))
         code = isolate(jnp.where(is_null, first + n, first))
         here, is_null, new_state = picked(code)

@@ -73,7 +73,7 @@ def _by_rows(
     Of the first `size` rows of the triangular factor: the others are zero.
     """
     rows_h, first = adjoint(r[..., :size, :]), kept[..., :size]
-    # Columns of zeros are not reflected, so that all of Q has the null space behind.
+    # QR does not reflect columns of zeros: the last columns of all of Q are the null space.
     v, l_h = jax.lax.linalg.qr(rows_h, full_matrices=False)
     basis, _ = jax.lax.linalg.qr(rows_h, full_matrices=True)
     w_h = jax.lax.linalg.triangular_solve(

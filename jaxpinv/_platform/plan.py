@@ -102,7 +102,7 @@ def factorization(
         is_complex: whether the matrices are complex.
         method: whether a factorization without singular values is tried. With "auto" it is
             where that repays its compilation in about a thousand calls. In a program that
-            the partitioner divides none is that takes loops over matrices, which would move
+            the partitioner divides, none is tried that loops over matrices: it would move
             these between devices.
         tuning: constants of speed.
     """
@@ -149,8 +149,10 @@ def factorization(
     left = 2 * tuning.vector if full_rank == "gram_schmidt" else chunk
     rest = min(chunk, left, svd_call)
     by_rank = method != "svd" and n <= tuning.tiny and m <= tuning.rank_rows
-    is_pivoted = n >= tuning.pivoted_qr and (
-        method == "direct" or _saved(count, m, n, tuning) >= tuning.repays_pivoted
+    is_pivoted = (
+        not target.is_exported
+        and n >= tuning.pivoted_qr
+        and (method == "direct" or _saved(count, m, n, tuning) >= tuning.repays_pivoted)
     )
     remainder = 1 if rest <= tuning.few and count <= tuning.searched else rest
     return Plan(
@@ -193,7 +195,7 @@ def form(
     plan = partial(FormPlan, may_branch, gram=gram)
     can_be_identity = may_branch and m == n > tuning.tiny
     # A first derivative makes few arrays and gains nothing by chunks; a higher one gains.
-    # And a truncated matrix makes those of its chunk alone take the longer formula.
+    # And where a matrix is truncated, only its chunk takes the longer formula.
     if may_loop and (formula == "either" or (formula == "matrices" and order > 1)):
         is_large = math.prod(shape) >= tuning.beyond_caches
         identity = "all" if can_be_identity else "never"

@@ -18,12 +18,15 @@ class Target(NamedTuple):
         has_typed_axes: whether the type of an operand says over what mesh axes it is
             divided. Then every intermediate array would have to say so too, even if there
             is one device.
+        is_exported: whether the program is to be stored: then it may call only what later
+            versions promise to have.
     """
 
     is_cpu: bool
     is_whole: bool
     devices: int = 1
     has_typed_axes: bool = False
+    is_exported: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -53,7 +56,11 @@ def of_lowering(ctx: mlir.LoweringRuleContext, *, is_cpu: bool) -> Target:
     shardings = (getattr(aval, "sharding", None) for aval in ctx.avals_in)
     specs = (getattr(sharding, "spec", None) or () for sharding in shardings)
     has_typed_axes = any(axis is not None for spec in specs for axis in spec)
-    return Target(is_cpu, is_whole, 1 if is_whole else count or 1, has_typed_axes)
+    lowering = getattr(ctx.module_context, "lowering_parameters", None)
+    is_exported = getattr(lowering, "for_export", False)
+    return Target(
+        is_cpu, is_whole, 1 if is_whole else count or 1, has_typed_axes, is_exported
+    )
 
 
 def here() -> Target:

@@ -2,6 +2,7 @@
 
 import functools
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -288,7 +289,8 @@ def oblique(a, rank, *, fills_up):
     Nor are those that are kept the first ones, and they are in units of 4.
     """
     n = a.shape[1]
-    u, r, order = scipy.linalg.qr(a, mode="economic", pivoting=True)
+    found: Any = scipy.linalg.qr(a, mode="economic", pivoting=True)
+    u, r, order = found
     null = scipy.linalg.null_space(a, rcond=1e-9)
     v, kept = np.zeros((n, n), a.dtype), np.arange(n) < rank
     v[order[:rank], :rank] = 4 * np.linalg.inv(r[:rank, :rank])

@@ -107,7 +107,7 @@ ADVERSARIAL = {
     "ones": lambda rng, n, dtype: np.ones((n, n)),
     "noise": lambda rng, n, dtype: (
         of_values(rng, (n, n), np.ones(n // 2), dtype)
-        + 3 * n**0.5 * np.finfo(dtype).eps * gaussian(rng, (n, n)).real / n
+        + 3 * n**0.5 * np.finfo(dtype).eps * np.real(gaussian(rng, (n, n))) / n
     ),
     "above": lambda rng, n, dtype: with_value_at(rng, 4, n, dtype),
     "below": lambda rng, n, dtype: with_value_at(rng, 1 / 4, n, dtype),

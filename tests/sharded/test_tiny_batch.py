@@ -43,7 +43,7 @@ def test_devices_agree_on_nothing_but_whether_any_matrix_is_left(rng, left, kind
         compiled = value_and_gradient.lower(divided).compile()
         results = compiled(divided)
     assert set(collectives(compiled)) == {"all-reduce"}
-    [shape] = re.findall(r"= (\S+) all-reduce\(", compiled.as_text())
+    [shape] = re.findall(r"= (\S+) all-reduce\(", str(compiled.as_text()))
     assert re.fullmatch(r"\w+\[\]", shape)
     for y in results:
         assert y.sharding.shard_shape(y.shape)[0] == 200
