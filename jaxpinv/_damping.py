@@ -78,7 +78,7 @@ def is_everywhere(damping: Damping) -> bool:
     if not given or not all(is_known(x) for x in given):
         return False
     # A product may vanish where its factors do not.
-    least = math.prod(float(np.min(np.asarray(x), initial=np.inf)) for x in given)
+    least = math.prod(np.min(np.asarray(x, float), initial=np.inf) for x in given)
     return least >= float(np.finfo(np.float32).tiny)
 
 
