@@ -2,7 +2,7 @@
 
     python -m tests.project.code_blocks README.md
 
-A file is one session: its blocks share their names. If a block of plain text follows a
+The blocks of a file share their names. If a block of plain text follows a
 block of code, it must be what the code prints. Blocks with prompts are doctests.
 """
 
