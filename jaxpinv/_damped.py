@@ -17,7 +17,6 @@ from jaxpinv._linalg import (
     adjoint,
     finite_or_zero,
     matmul,
-    squared_norms,
     with_tangent_of,
 )
 from jaxpinv._primitives import attach, kept_p, pinv_form
@@ -69,11 +68,6 @@ class DampedMatrix(NamedTuple):
         found = self._form(Outer(None, jnp.conj(b)))
         n = self.given.a.shape[-1]
         return jnp.conj(jax.lax.slice_in_dim(found, 0, n, axis=-2))
-
-    def residuals(self, b: Array, x: Array) -> Array:
-        """Squared 2-norms of the columns of `b - A x`, `(..., k)`, real."""
-        real = jnp.finfo(self.dtype).dtype
-        return squared_norms(b - matmul(self.given.a, x)).astype(real)
 
     def null_projection(self, x: Array) -> Array:
         """`x - A_D^+ A x` of `x`, `(..., n, k)`."""

@@ -138,7 +138,7 @@ def _lstsq(inputs: Inputs, *, strategy: Strategy, with_values: bool) -> LstsqRes
     matrix = (factorize if inputs.damp is None else _damped.factorize)(inputs, strategy)
     b = matrix.columns
     x = matrix.solve(b)
-    residuals = matrix.residuals(b, x)
+    residuals = matrix.given.residuals(b, x)
     if inputs.columns is not None and inputs.columns.ndim == 1:
         x, residuals = x[..., 0], residuals[..., 0]
     values = matrix.singular_values() if with_values else None

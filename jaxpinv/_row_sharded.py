@@ -15,7 +15,6 @@ from jaxpinv._calculus.form import Outer
 from jaxpinv._factorization import damped_tsqr, svd, tsqr
 from jaxpinv._factors import Cutoff, Factors, Triplets, pseudo_inverse, truncate
 from jaxpinv._inputs import Inputs
-from jaxpinv._linalg import matmul, squared_norms
 from jaxpinv._mesh import Placement
 from jaxpinv._platform import chunking
 from jaxpinv._platform import plan as plans
@@ -71,11 +70,6 @@ class DampedRows(NamedTuple):
         """What it is applied to, `(m, k)`."""
         assert self.given.columns is not None
         return self.given.columns
-
-    def residuals(self, b: Array, x: Array) -> Array:
-        """Squared 2-norms of the columns of `b - A x`, `(k,)`, real."""
-        real = jnp.finfo(self.dtype).dtype
-        return squared_norms(b - matmul(self.given.a, x)).astype(real)
 
     def pinv(self) -> Array:
         """The damped inverse, `(n, m)`, in the dtype of the results."""

@@ -112,6 +112,11 @@ class Promoted(NamedTuple):
         """Whether `m < n`."""
         return self.a.shape[-2] < self.a.shape[-1]
 
+    def residuals(self, b: Array, x: Array) -> Array:
+        """Squared 2-norms of the columns of `b - A x`, `(..., k)`, real."""
+        real = jnp.finfo(self.dtype).dtype
+        return squared_norms(b - matmul(self.a, x)).astype(real)
+
     def tall(self) -> tuple[Array, Array, Array]:
         """The matrices or, if they are wide, their adjoints, and the tolerances.
 
@@ -162,11 +167,6 @@ class FactoredMatrix(NamedTuple):
             return self._form([Outer(b, None)])
         # pinv(A) b is the conjugate of the transpose of pinv(A^H) times that of b.
         return jnp.conj(self._form([Outer(None, jnp.conj(b))]))
-
-    def residuals(self, b: Array, x: Array) -> Array:
-        """Squared 2-norms of the columns of `b - A x`, `(..., k)`, real."""
-        real = jnp.finfo(self.dtype).dtype
-        return squared_norms(b - matmul(self.given.a, x)).astype(real)
 
     def null_projection(self, x: Array) -> Array:
         """The projection of `x`, `(..., n, k)`, on the null space."""

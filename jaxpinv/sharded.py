@@ -262,7 +262,7 @@ def _lstsq(
         b = matrix.columns
         x = matrix.solve(b)
         solution = place.put(x.astype(matrix.dtype))
-        found = solution, matrix.residuals(b, x), matrix.rank()
+        found = solution, matrix.given.residuals(b, x), matrix.rank()
         if not with_values:
             return *found, None
         values = _row_sharded.singular_values(matrix)
