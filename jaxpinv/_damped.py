@@ -142,15 +142,27 @@ class DampedMatrix(NamedTuple):
 def factorize(inputs: Inputs, strategy: Strategy) -> DampedMatrix:
     """What a public function was given, with a damping, factored."""
     given = promote(inputs, strategy)
+    return of_promoted(
+        given,
+        strategy,
+        has_rtol=inputs.rtol is not None,
+        has_scale=inputs.damp_scale is not None,
+    )
+
+
+def of_promoted(
+    given: Promoted, strategy: Strategy, *, has_rtol: bool, has_scale: bool
+) -> DampedMatrix:
+    """The same of promoted arguments, and of whether two of them were given at all."""
     a, d = given.a, given.damping
     assert d is not None
     rtol, atol = given.rtol, given.atol
-    if inputs.rtol is None:
+    if not has_rtol:
         # What is damped is not near zero.
         is_damped = jnp.all(jax.lax.stop_gradient(d) > 0, axis=-1)
         rtol = jnp.zeros_like(rtol) if strategy.is_damped else jnp.where(is_damped, 0, rtol)
     unit = jnp.ones_like(d[..., :1])
-    if inputs.damp_scale is not None and not (strategy.is_damped and given.truncates):
+    if has_scale and not (strategy.is_damped and given.truncates):
         plain, damping = map(jax.lax.stop_gradient, (a, d))
         largest = jnp.max(jnp.abs(plain), axis=(-2, -1), initial=0)
         unit = unit_of(damping, largest, 2 * atol)

@@ -10,6 +10,7 @@ from jaxpinv import _rules
 from jaxpinv._factorization import auto, damped, svd
 from jaxpinv._factorization.damped import Factor
 from jaxpinv._factors import Cutoff, Factors
+from jaxpinv._linalg import adjoint, identity, matmul
 from jaxpinv._platform import chunking
 from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.target import Target
@@ -94,6 +95,26 @@ def _values_impl(a, *, method: Method, tuning, target):
 
 
 values_p = _rules.primitive("values", _values_impl)
+
+
+# triplets: a (..., m, n), and u, s and v of its factors -> its singular triplets
+
+
+def _triplets_impl(a, u, s, v, *, hermitian, tuning, target: Target):
+    plan = plan_of(a.shape, a, target, "svd", tuning)
+    decompose = _decompose(plan, hermitian=hermitian)
+    if not target.is_local:
+        return decompose(a)
+    gram = matmul(adjoint(v), v)
+    off = jnp.max(jnp.abs(gram - identity(v)), axis=(-2, -1), initial=0)
+    # Factors with a unitary V are triplets, unless what is zero there is not quite zero.
+    are_zeros = jnp.all(s > 0, axis=-1) | jnp.all(a == 0, axis=(-2, -1))
+    serves = (off <= 64 * jnp.finfo(s.dtype).eps) & are_zeros
+    serves = serves | jnp.any(jnp.isnan(s), axis=-1)
+    return jax.lax.cond(jnp.all(serves), lambda: (u, s, v), lambda: decompose(a))
+
+
+triplets_p = _rules.primitive("triplets", _triplets_impl, multiple_results=True)
 
 
 # top_inverse_of: the first columns of a pseudo-inverse that factors have

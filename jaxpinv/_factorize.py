@@ -75,4 +75,4 @@ def factorize(
 @partial(compiled, options=("strategy",))
 def _factorize(inputs: Inputs, *, strategy: Strategy) -> Factorization:
     """The factorization, compiled once for every shape."""
-    return stored(_solver.factorize(inputs, strategy))
+    return stored(_solver.factorize(inputs, strategy), inputs)

@@ -168,6 +168,12 @@ class FactoredMatrix(NamedTuple):
         # pinv(A) b is the conjugate of the transpose of pinv(A^H) times that of b.
         return jnp.conj(self._form([Outer(None, jnp.conj(b))]))
 
+    def solve_adjoint(self, x: Array) -> Array:
+        """The adjoint of the pseudo-inverse times `x`, `(..., n, k)`."""
+        if self.given.is_wide:
+            return self._form([Outer(x, None)])
+        return jnp.conj(self._form([Outer(None, jnp.conj(x))]))
+
     def null_projection(self, x: Array) -> Array:
         """The projection of `x`, `(..., n, k)`, on the null space."""
         project = off_range if self.given.is_wide else off_corange

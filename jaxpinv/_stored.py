@@ -10,16 +10,22 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv import _inputs, _solver, _tolerances
+from jaxpinv import _damped, _damping, _inputs, _solver, _tolerances
+from jaxpinv._damped import DampedMatrix
 from jaxpinv._factors import Factors
+from jaxpinv._filtered import FilteredMatrix, filtered
+from jaxpinv._inputs import Inputs
 from jaxpinv._shapes import prepend_axes
 from jaxpinv._solver import FactoredMatrix, Promoted, Strategy, compiled
+
+#: Name, value and length of vectors.
+_Columns = tuple[str, ArrayLike, int]
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("_a", "_rtol", "_atol", "_factors"),
-    meta_fields=("_truncates", "_dtype", "_strategy"),
+    meta_fields=("_truncates", "_is_given", "_dtype", "_strategy"),
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class Factorization:
@@ -42,6 +48,7 @@ class Factorization:
     _atol: Array
     _factors: Factors
     _truncates: bool
+    _is_given: tuple[bool, bool]
     _dtype: np.dtype
     _strategy: Strategy
 
@@ -53,19 +60,32 @@ class Factorization:
         """
         return _rank(_Use(self))
 
-    def pinv(self) -> Array:
+    def pinv(self, *, damp: ArrayLike | None = None) -> Array:
         """The pseudo-inverses, `(..., n, m)`, as `jaxpinv.pinv` returns them.
 
-        **Cost.** A product of `2 m n^2` flops, n being the shorter side.
-        """
-        return _pinv(_Use(self))
+        Args:
+            damp: as in `solve`.
 
-    def solve(self, b: ArrayLike) -> Array:
+        Raises:
+            TypeError: as `solve` does, for `damp`.
+            ValueError: as `solve` does, for `damp`.
+
+        **Cost.** A product of `2 m n^2` flops, n being the shorter side, or with a damping
+        of each matrix about nine such products.
+        """
+        use, is_damped = self._with("pinv", None, damp)
+        return _pinv(use, is_damped=is_damped)
+
+    def solve(self, b: ArrayLike, *, damp: ArrayLike | None = None) -> Array:
         """The solutions of minimum norm, `pinv(a) @ b`, as in `jaxpinv.lstsq`.
 
         Args:
             b: a vector, `(m,)`, or an array of matrices, `(..., m, k)`, as in
                 `jaxpinv.lstsq`. Batch shapes broadcast.
+            damp: a damping of all unknowns, as in `jaxpinv.lstsq`: a number or an array
+                that broadcasts against the batch shape, traced or not, not negative. There
+                is no `damp_scale`: the singular vectors of a matrix serve all dampings of
+                one size, but not those that scale its unknowns.
 
         Returns:
             The solutions, `(..., n)` or `(..., n, k)`, in the dtype that `a` and `b` have
@@ -79,13 +99,16 @@ class Factorization:
 
         **Cost.** Products of matrices with vectors, `O(m n k)`.
         """
-        return _solve(self._with("solve", "b", b, self._a.shape[-2]))
+        columns = ("b", b, self._a.shape[-2])
+        use, is_damped = self._with("solve", columns, damp)
+        return _solve(use, is_damped=is_damped)
 
-    def null_projection(self, x: ArrayLike) -> Array:
+    def null_projection(self, x: ArrayLike, *, damp: ArrayLike | None = None) -> Array:
         """The projections onto the null space, as `jaxpinv.null_projection` returns them.
 
         Args:
             x: a vector, `(n,)`, or an array of matrices, `(..., n, k)`.
+            damp: as in `solve`.
 
         Returns:
             The projections, in the shape of `x` but for the batch, which broadcasts, and in
@@ -97,7 +120,9 @@ class Factorization:
 
         **Cost.** As `solve`.
         """
-        return _null_projection(self._with("null_projection", "x", x, self._a.shape[-1]))
+        columns = ("x", x, self._a.shape[-1])
+        use, is_damped = self._with("null_projection", columns, damp)
+        return _null_projection(use, is_damped=is_damped)
 
     def singular_values(self) -> Array:
         """All singular values, descending, `(..., min(m, n))`, as in `jaxpinv.lstsq`.
@@ -120,15 +145,31 @@ class Factorization:
         shape = getattr(self._a, "shape", None)
         return f"Factorization(shape={shape}, dtype={self._dtype})"
 
-    def _with(self, method: str, name: str, value: ArrayLike, length: int) -> "_Use":
-        """What a method computes of an argument, checked.
+    def _with(
+        self, method: str, columns: _Columns | None, damp: ArrayLike | None
+    ) -> tuple["_Use", bool]:
+        """What a method computes of its arguments, checked.
+
+        Also whether it is known that everything is damped.
+
+        Args:
+            method: its name.
+            columns: name, value and length of what the matrix is applied to, if anything.
+            damp: the damping, if any.
 
         Raises:
-            TypeError: if its dtype does not fit.
-            ValueError: if its shape does not fit.
+            TypeError: if a dtype does not fit.
+            ValueError: if a shape does not fit, or a damping is negative.
         """
         function = f"Factorization.{method}"
-        batch = self._factors.s.shape[:-1]
+        batch, n = self._factors.s.shape[:-1], self._a.shape[-1]
+        damping = (damp, None)
+        damped, _ = _damping.check(function, damping, n, batch, _inputs.as_tolerance)
+        is_damped = _damping.is_everywhere(damping)
+        if columns is None:
+            return _Use(self, None, damped), is_damped
+        name, value, length = columns
+        batch = _damping.batch_shape(batch, damped, None)
         x = _inputs.as_vector_or_columns(function, name, value, length, batch)
         factored = jnp.finfo(self._a.dtype).dtype
         if jnp.finfo(_tolerances.computed_in(self._a, x)).dtype != factored:
@@ -137,7 +178,7 @@ class Factorization:
                 f"which the matrices were factored in, got dtype {x.dtype}; factorize "
                 f"a.astype({x.dtype}) or pass {name}.astype({factored})"
             )
-        return _Use(self, x)
+        return _Use(self, x, damped), is_damped
 
 
 class _Use(NamedTuple):
@@ -146,10 +187,12 @@ class _Use(NamedTuple):
     Attributes:
         factorization: what `factorize` returned.
         columns: a vector or `(..., length, k)`, if there is one.
+        damp: of any shape that broadcasts against the batch, if there is one.
     """
 
     factorization: Factorization
     columns: Array | None = None
+    damp: Array | None = None
 
     def matrix(self) -> FactoredMatrix:
         """The factored matrix, of one rank and dtype with what it is applied to."""
@@ -161,12 +204,15 @@ class _Use(NamedTuple):
             columns = columns[:, None] if columns.ndim == 1 else columns
             arrays.append(columns)
         computed = _tolerances.computed_in(*arrays)
-        rank = max(x.ndim for x in arrays)
+        batch = _damping.batch_shape(given._factors.s.shape[:-1], self.damp, None)
+        rank = max(len(batch) + 2, *(x.ndim for x in arrays))
         more = rank - given._a.ndim
-        batch = given._factors.s.shape[:-1]
-        a, u, *rest = _solver.varying_alike(
-            [prepend_axes(x.astype(computed), rank) for x in arrays], []
-        )
+        arrays = [prepend_axes(x.astype(computed), rank) for x in arrays]
+        if self.damp is not None:
+            real = jnp.finfo(computed).dtype
+            arrays.append(_damping.of_unknowns(self.damp, None, real, rank - 1))
+        a, u, *rest = _solver.varying_alike(arrays, [])
+        damping = None if self.damp is None else rest.pop()
         _, s, v, kept, is_inverse = (prepend_axes(x, x.ndim + more) for x in given._factors)
         factors = Factors(u, s, v.astype(computed), kept, is_inverse)
         promoted = Promoted(
@@ -177,8 +223,25 @@ class _Use(NamedTuple):
             batch,
             given._truncates,
             dtype,
+            damping,
         )
         return FactoredMatrix(promoted, factors, None, given._strategy, is_stored=True)
+
+    def damped(self, *, is_damped: bool) -> FactoredMatrix | FilteredMatrix | DampedMatrix:
+        """The same with the damping, if there is one.
+
+        `is_damped` says that it is nowhere zero.
+        """
+        matrix = self.matrix()
+        given = matrix.given
+        if given.damping is None:
+            return matrix
+        has_rtol, has_atol = self.factorization._is_given
+        if not (has_rtol or has_atol):
+            return filtered(matrix, given.damping, is_damped=is_damped)
+        # What tolerances truncate of what is damped is not what they truncate without.
+        strategy = matrix.strategy._replace(is_damped=is_damped)
+        return _damped.of_promoted(given, strategy, has_rtol=has_rtol, has_scale=False)
 
     def like_columns(self, x: Array) -> Array:
         """`x`, `(..., length, k)`, as a vector if that is what was given."""
@@ -186,8 +249,8 @@ class _Use(NamedTuple):
         return x[..., 0] if is_vector else x
 
 
-def stored(matrix: FactoredMatrix) -> Factorization:
-    """What is kept of a factored matrix.
+def stored(matrix: FactoredMatrix, inputs: Inputs) -> Factorization:
+    """What is kept of a factored matrix, and of what the public function was given.
 
     All leaves get the whole batch shape, so that they may be mapped and indexed alike.
     """
@@ -197,8 +260,14 @@ def stored(matrix: FactoredMatrix) -> Factorization:
         jnp.broadcast_to(x, (*given.batch, *x.shape[rank:]))
         for x in (given.a, given.rtol, given.atol, *matrix.factors)
     )
-    kept = Factors(*factors)
-    return Factorization(a, rtol, atol, kept, given.truncates, given.dtype, matrix.strategy)
+    is_given = inputs.rtol is not None, inputs.atol is not None
+    return Factorization(
+        *(a, rtol, atol, Factors(*factors)),
+        given.truncates,
+        is_given,
+        given.dtype,
+        matrix.strategy,
+    )
 
 
 @partial(compiled, options=())
@@ -207,24 +276,25 @@ def _rank(use: _Use) -> Array:
     return use.matrix().rank()
 
 
-@partial(compiled, options=())
-def _pinv(use: _Use) -> Array:
+@partial(compiled, options=("is_damped",))
+def _pinv(use: _Use, *, is_damped: bool) -> Array:
     """The pseudo-inverses."""
-    return use.matrix().pinv()
+    return use.damped(is_damped=is_damped).pinv()
 
 
-@partial(compiled, options=())
-def _solve(use: _Use) -> Array:
+@partial(compiled, options=("is_damped",))
+def _solve(use: _Use, *, is_damped: bool) -> Array:
     """The solutions."""
-    matrix = use.matrix()
+    matrix = use.damped(is_damped=is_damped)
     return use.like_columns(matrix.solve(matrix.columns).astype(matrix.dtype))
 
 
-@partial(compiled, options=())
-def _null_projection(use: _Use) -> Array:
+@partial(compiled, options=("is_damped",))
+def _null_projection(use: _Use, *, is_damped: bool) -> Array:
     """The projections."""
-    matrix = use.matrix()
-    return use.like_columns(matrix.null_projection(matrix.columns))
+    matrix = use.damped(is_damped=is_damped)
+    projected = matrix.null_projection(matrix.columns)
+    return use.like_columns(projected.astype(matrix.dtype))
 
 
 @partial(compiled, options=())

@@ -1,0 +1,152 @@
+"""Stored matrices with a damping: their singular triplets, filtered."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxpinv._calculus import augmented
+from jaxpinv._calculus.augmented import Augmented, Damped
+from jaxpinv._damped_primitives import triplets_p
+from jaxpinv._factors import Triplets
+from jaxpinv._linalg import adjoint, finite_or_zero, identity, matmul, power_of_two
+from jaxpinv._solver import FactoredMatrix
+
+
+class FilteredMatrix(NamedTuple):
+    """Factored matrices, all unknowns of each with one damping.
+
+    The methods are those of `FactoredMatrix`.
+
+    Attributes:
+        matrix: the matrices, factored without a damping, and what they are applied to.
+        d: the dampings, `(..., 1, 1)`, real.
+        is_zero: where they are zero, or None if it is known that none is.
+        damped: the matrices or, if they are wide, their adjoints, with their dampings, or 1
+            where that is zero.
+        over: 1 over the unit that `damped` is in, `(..., 1, 1)`.
+        triplets: singular triplets of the matrices of `damped`.
+    """
+
+    matrix: FactoredMatrix
+    d: Array
+    is_zero: Array | None
+    damped: Damped
+    over: Array
+    triplets: Triplets
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of the results."""
+        return self.matrix.dtype
+
+    @property
+    def columns(self) -> Array:
+        """What it is applied to, `(..., length, k)`."""
+        return self.matrix.columns
+
+    def pinv(self) -> Array:
+        """The damped inverse, `(..., n, m)`, in the dtype of the results."""
+        # Of tall matrices the adjoint, by as many right-hand sides as they have columns.
+        x = self._solution(g=identity(self.damped.a)).r * self.over
+        x = x if self.matrix.given.is_wide else adjoint(x)
+        if self.is_zero is not None:
+            plain = self.matrix.pinv().astype(x.dtype)
+            x = jnp.where(self.is_zero, self._near_zero(plain), x)
+        return x.astype(self.dtype)
+
+    def solve(self, b: Array) -> Array:
+        """The damped inverse times `b`, `(..., m, k)`."""
+        if self.matrix.given.is_wide:
+            x = self._solution(g=b).r * self.over
+        else:
+            x = self._solution(f=b).x * self.over
+        if self.is_zero is None:
+            return x
+        return jnp.where(self.is_zero, self._near_zero(self.matrix.solve(b)), x)
+
+    def null_projection(self, x: Array) -> Array:
+        """`x - A_D^+ A x` of `x`, `(..., n, k)`, in the dtype of the results."""
+        if self.matrix.given.is_wide:
+            projected = self._solution(f=x).r
+        else:
+            projected = self._solution(h=x).x * self.damped.d.astype(x.dtype)
+        if self.is_zero is not None:
+            plain = self.matrix.null_projection(x).astype(x.dtype)
+            moved = self.matrix.solve(matmul(self.matrix.given.a, x))
+            plain = plain + (moved - self._near_zero(moved))
+            projected = jnp.where(self.is_zero, plain, projected)
+        return projected.astype(self.dtype)
+
+    def _solution(
+        self, f: Array | None = None, h: Array | None = None, g: Array | None = None
+    ) -> Augmented:
+        """The solution of the augmented system with these right-hand sides, or zeros."""
+        a, d = self.damped.a, self.damped.d
+        *_, m, n = a.shape
+        [given] = [x for x in (f, h, g) if x is not None]
+        batch = jnp.broadcast_shapes(a.shape[:-2], d.shape[:-2], given.shape[:-2])
+        columns = given.shape[-1]
+        given = Augmented(
+            *(
+                jnp.zeros((*batch, rows, columns), a.dtype)
+                if x is None
+                else jnp.broadcast_to(x, (*batch, rows, columns))
+                for x, rows in ((f, m), (h, n), (g, n))
+            )
+        )
+        return augmented.solution(self.damped, self.triplets, given)
+
+    def _near_zero(self, x: Array) -> Array:
+        """What the damped inverse makes of what the undamped one made `x`, `(..., n, k)`.
+
+        Nothing new where the damping is zero, but for derivatives in the damping:
+        `x = (I + d^2 X X^H)^-1 X b`, with `X` the pseudo-inverse.
+        """
+        assert self.is_zero is not None
+        d = jnp.where(self.is_zero, self.d, 0).astype(x.dtype)
+        x = jnp.broadcast_to(
+            x, (*jnp.broadcast_shapes(x.shape[:-2], d.shape[:-2]), *x.shape[-2:])
+        )
+
+        def apply(x: Array) -> Array:
+            return x + d * self.matrix.solve(self.matrix.solve_adjoint(d * x))
+
+        def same(_, x: Array) -> Array:
+            return x
+
+        return jax.lax.custom_linear_solve(apply, x, same, same)
+
+
+def filtered(matrix: FactoredMatrix, d: Array, *, is_damped: bool) -> FilteredMatrix:
+    """Matrices with dampings, `(..., 1)`, real.
+
+    `is_damped` says that none of them is zero.
+    """
+    tall, *_ = matrix.given.tall()
+    u, s, v, *_ = jax.lax.stop_gradient(matrix.factors)
+    undefined = jnp.any(jnp.isnan(s), axis=-1)[..., None, None]
+    strategy = matrix.strategy
+    if not strategy.takes_triplets:
+        u, s, v = triplets_p.bind(
+            *(jax.lax.stop_gradient(tall), u, s, v),
+            hermitian=strategy.hermitian,
+            tuning=strategy.tuning,
+        )
+    # In units in which the larger of matrix and damping is 1.
+    a, _ = finite_or_zero(tall)
+    d = d[..., None]
+    fixed, damping = map(jax.lax.stop_gradient, (a, jnp.abs(d)))
+    largest = jnp.max(jnp.abs(fixed), axis=(-2, -1), keepdims=True, initial=0)
+    scale = power_of_two(largest)
+    unit = power_of_two(jnp.maximum(jnp.where(largest > 0, scale, 0), damping))
+    over, ratio = (1 / unit).astype(a.dtype), (scale / unit).astype(a.dtype)
+    scaled = d / unit
+    is_zero = None if is_damped else scaled == 0
+    usual = scaled if is_zero is None else jnp.where(is_zero, 1, scaled)
+    usual = jnp.where(undefined | ~jnp.isfinite(d), jnp.nan, usual)
+    damped = Damped(a / scale.astype(a.dtype), usual, ratio)
+    triplets = u, jnp.where(undefined[..., 0], 0, s) / scale[..., 0], v
+    return FilteredMatrix(matrix, d, is_zero, damped, over, triplets)
