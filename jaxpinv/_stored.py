@@ -15,6 +15,7 @@ from jaxpinv._damped import DampedMatrix
 from jaxpinv._factors import Factors
 from jaxpinv._filtered import FilteredMatrix, filtered
 from jaxpinv._inputs import Inputs
+from jaxpinv._platform.plan import is_tiny
 from jaxpinv._shapes import prepend_axes
 from jaxpinv._solver import FactoredMatrix, Promoted, Strategy, compiled
 
@@ -237,10 +238,15 @@ class _Use(NamedTuple):
         if given.damping is None:
             return matrix
         has_rtol, has_atol = self.factorization._is_given
-        if not (has_rtol or has_atol):
+        strategy = matrix.strategy
+        # Tolerances truncate other values of what is damped. And many tiny matrices are
+        # factored in less time than their singular vectors are found.
+        m, n = sorted(given.a.shape[-2:], reverse=True)
+        anew = has_rtol or has_atol
+        anew = anew or (is_tiny(m, n, strategy.tuning) and not strategy.takes_triplets)
+        if not anew:
             return filtered(matrix, given.damping, is_damped=is_damped)
-        # What tolerances truncate of what is damped is not what they truncate without.
-        strategy = matrix.strategy._replace(is_damped=is_damped)
+        strategy = strategy._replace(is_damped=is_damped)
         return _damped.of_promoted(given, strategy, has_rtol=has_rtol, has_scale=False)
 
     def like_columns(self, x: Array) -> Array:

@@ -7,8 +7,8 @@ the damped inverse `P A^H`, of `d^2 P` and of `P` itself:
 
     x = P (A^H f + d h - g),    r = f - A x,    y = h - d x
 
-(A. Bjorck, "Numerical Methods for Least Squares Problems", SIAM 1996, section 2.5, on it and
-its refinement). It is linear, and JAX differentiates the solution of a linear system to
+(A. Bjorck, "Numerical Methods for Least Squares Problems", SIAM 1996, section 2.5, on it
+and its refinement). It is linear, and JAX differentiates the solution of a linear system to
 every order, by solutions of the same system: so neither `P` nor anything else of that size
 is made, and triplets have no derivative.
 """

@@ -287,9 +287,16 @@ def _saved(count: int, m: int, n: int, tuning: Tuning) -> float:
     return count * (n * n + m * n / tuning.repays_rows)
 
 
+def is_tiny(m: int, n: int, tuning: Tuning = DEFAULT) -> bool:
+    """Whether batches of matrices of that size, `m >= n`, go by Gram-Schmidt."""
+    if not is_static_shape((m, n)):
+        return False
+    return n <= tuning.tiny and m * n <= tuning.gram_schmidt
+
+
 def _full_rank(count: int, m: int, n: int, tuning: Tuning) -> FullRank:
     """The factorization that suits a shape."""
-    if n <= tuning.tiny and m * n <= tuning.gram_schmidt and count > 1:
+    if is_tiny(m, n, tuning) and count > 1:
         return "gram_schmidt"
     return "lu" if m == n else "cholesky_qr"
 

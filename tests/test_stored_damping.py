@@ -1,0 +1,351 @@
+"""Dampings of a `Factorization`: values, digits, derivatives, and what stays as it is."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+
+import jaxpinv
+from tests import damping_oracle
+from tests.comparison import bound, pair, relative_error
+from tests.matrices import gaussian, hermitian_matrix, matrix
+
+# A side of more than eight, so that none is factored anew.
+SHAPES = {"tall": (12, 9), "square": (9, 9), "wide": (9, 10)}
+RANKS = {"full": 9, "deficient": 4, "zero": 0}
+DTYPES = {"real": np.float64, "complex": np.complex128}
+DAMPS = np.array([0.0, 0.3, 2.0])
+
+
+def of_rank(rng, shape, rank, dtype=np.float64):
+    """A matrix, its singular values from 2 to 0.5, and zeros."""
+    zeros = [0.0] * (min(shape) - rank)
+    return matrix(rng, shape, [*np.linspace(2, 0.5, rank), *zeros], dtype)
+
+
+@partial(jax.jit, static_argnames="method")
+def path(a, b, x, damps, method):
+    """Everything for many dampings of one factorization."""
+    factored = jaxpinv.factorize(a, method=method)
+    return jax.vmap(partial(all_of, factored, b, x))(damps)
+
+
+def all_of(factored, b, x, damp):
+    """Everything that a factorization gives with a damping."""
+    return (
+        factored.pinv(damp=damp),
+        factored.solve(b, damp=damp),
+        factored.null_projection(x, damp=damp),
+    )
+
+
+@pytest.mark.slow_unless("svd-deficient-wide-complex|direct-full-tall-real")
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("rank", RANKS.values(), ids=RANKS)
+@pytest.mark.parametrize("method", ["svd", "direct"])
+def test_a_path_of_dampings_is_that_of_the_filter(rng, method, rank, shape, dtype):
+    a = of_rank(rng, shape, rank, dtype)
+    m, n = shape
+    b, x = gaussian(rng, (m, 2), dtype), gaussian(rng, (n, 2), dtype)
+    found = path(a, b, x, DAMPS, method)
+    for i, d in enumerate(DAMPS):
+        exact = damping_oracle.filtered(a, d) if d else np.linalg.pinv(a)
+        exact = exact.astype(dtype)
+        limit = bound(np.float64, 2 / d if d else 100)
+        for y, known in zip(found, [exact, exact @ b, x - exact @ a @ x], strict=True):
+            assert np.max(np.abs(y[i] - known)) <= 10 * limit
+
+
+def test_scipy_agrees_and_batches_broadcast(rng):
+    a, b = gaussian(rng, (2, 20, 9)), gaussian(rng, (20,))
+    factored = jaxpinv.factorize(a)
+    found = factored.solve(b[:, None], damp=DAMPS[:, None])[..., 0]
+    assert found.shape == (3, 2, 9)
+    for i, d in enumerate(DAMPS):
+        for j in range(2):
+            known = scipy.sparse.linalg.lsqr(a[j], b, damp=d, atol=1e-15, btol=1e-15)[0]
+            assert relative_error(found[i, j], known) <= 1e-10
+
+
+@pytest.mark.slow_unless("float32-direct-9x9-4|float64-svd-20x9-9")
+@pytest.mark.parametrize(("m", "n", "rank"), [(20, 9, 9), (9, 9, 9), (9, 12, 9), (9, 9, 4)],
+    ids=["20x9-9", "9x9-9", "9x12-9", "9x9-4"])  # fmt: skip
+@pytest.mark.parametrize("method", ["svd", "direct"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_digits_are_lost(rng, dtype, method, m, n, rank):
+    a = of_rank(rng, (m, n), rank, dtype)
+    # A tiny damping amplifies the rounding of zeros.
+    sizes = [1e-6, 1e-3, 1e-1, 1, 1e2, 1e4] if rank == min(m, n) else [0.5, 1e2, 1e4]
+    damps = 2 * np.array(sizes, dtype)
+    zeros = np.zeros((n, 2), dtype)
+    identity = np.eye(m, dtype=dtype)
+    inverses, solutions, _ = path(a, identity, zeros, damps, method)
+    for i, d in enumerate(damps.astype(float)):
+        exact = damping_oracle.damped(a, np.full(n, d))
+        values = np.hypot(np.linalg.svd(a.astype(float), compute_uv=False), d)
+        limit = 4 * np.finfo(dtype).eps * values[0] / values[-1]
+        for x in (inverses[i], solutions[i]):
+            error = np.linalg.norm(np.asarray(x, float) - exact)
+            assert error <= limit * np.linalg.norm(exact)
+
+
+@partial(jax.jit, static_argnames=("name", "is_known", "method", "inside"))
+def all_derivatives(name, a, c, d, e, dc, dd, ct, *, is_known, method, inside):
+    """Two derivatives along `e`, `dc` and `dd`, gradients, and derivatives of these."""
+    make = partial(jaxpinv.factorize, method=method)
+    make = jax.jit(make) if inside else make
+
+    def f(a, c, d):
+        factored = make(a)
+        damp = {"damp": 0.7 if is_known else d}
+        if name == "pinv":
+            return factored.pinv(**damp)
+        return getattr(factored, name)(c, **damp)
+
+    def first(*at):
+        return jax.jvp(f, at, (e, dc, dd))[1]
+
+    def gradient(*at):
+        return jax.vjp(f, *at)[1](ct)
+
+    def along(*at):
+        slopes = gradient(*at)
+        return sum(
+            jnp.sum(jnp.real(g * t)) for g, t in zip(slopes, (e, dc, dd), strict=True)
+        )
+
+    at = (a, c, d)
+    _, second = jax.jvp(first, at, (e, dc, dd))
+    # Once forward and once in reverse over reverse.
+    slopes, hvp = jax.jvp(gradient, at, (e, dc, dd))
+    return first(*at), second, slopes, hvp, jax.grad(along, argnums=(0, 1, 2))(*at)
+
+
+@pytest.mark.slow_unless(
+    "solve-True-svd-wide-deficient-complex|null_projection-False-direct-tall-zero-real"
+)
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("rank", RANKS.values(), ids=RANKS)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("method", ["svd", "direct"])
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("name", ["pinv", "solve", "null_projection"])
+def test_derivatives_exist_at_every_matrix(rng, name, is_known, method, shape, rank, dtype):
+    # Differences of the oracle go over the deficient matrix.
+    m, n = shape
+    a, e = of_rank(rng, shape, rank, dtype), gaussian(rng, shape, dtype)
+    length = m if name == "solve" else n
+    c, dc = (gaussian(rng, (length, 1), dtype) for _ in range(2))
+    d, dd = 0.7, 0.0 if is_known else 0.4
+    x, x1, x2 = (
+        damping_oracle.derivative(a, np.full(n, d), e, np.full(n, dd), order)
+        if order
+        else damping_oracle.damped(a, np.full(n, d))
+        for order in range(3)
+    )
+    y, y1, y2 = x @ a, x1 @ a + x @ e, x2 @ a + 2 * x1 @ e
+    exact = {
+        "pinv": (x1, x2),
+        "solve": (x1 @ c + x @ dc, x2 @ c + 2 * x1 @ dc),
+        "null_projection": (dc - y1 @ c - y @ dc, -y2 @ c - 2 * y1 @ dc),
+    }[name]
+    ct = gaussian(rng, exact[0].shape, dtype)
+    first, second, slopes, hvp, by_reverse = all_derivatives(
+        *(name, a, c, d, e, dc, dd, ct),
+        is_known=is_known,
+        method=method,
+        inside=method == "direct",
+    )
+    for found, known in zip((first, second), exact, strict=True):
+        assert relative_error(found, known) <= 1e-9
+    for found, known in zip((slopes, hvp, by_reverse), (*exact, exact[1]), strict=True):
+        along = sum(pair(g, t) for g, t in zip(found, (e, dc, dd), strict=True))
+        assert abs(along - pair(ct, known)) <= 1e-9 * np.sum(np.abs(ct * known))
+
+
+class TestWithoutDamping:
+    """A damping of zero."""
+
+    @pytest.mark.slow_unless("svd")
+    @pytest.mark.parametrize("method", ["svd", "direct"])
+    def test_each_matrix_has_what_it_has_undamped(self, rng, method):
+        a = np.stack([of_rank(rng, (12, 9), rank) for rank in (9, 4, 9)])
+        b, x = gaussian(rng, (3, 12, 1)), gaussian(rng, (3, 9, 1))
+        factored = jaxpinv.factorize(a, method=method)
+        plain = factored.pinv(), factored.solve(b), factored.null_projection(x)
+        for damp in (np.array([0.0, 0.0, 0.5]), np.array([1e-320, 0.0, 0.5])):
+            found = all_of(factored, b, x, damp)
+            for y, known in zip(found, plain, strict=True):
+                assert np.array_equal(y[:2], known[:2])
+                assert relative_error(y[2], known[2]) > 1e-3
+        for y, known in zip(all_of(factored, b, x, 0), plain, strict=True):
+            assert np.array_equal(y, known)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["pinv", "solve", "null_projection"])
+    def test_derivatives_in_the_damping_exist(self, rng, name):
+        a, e = of_rank(rng, (12, 9), 9), gaussian(rng, (12, 9))
+        c = gaussian(rng, (12 if name == "solve" else 9, 1))
+        x1, x2 = (
+            damping_oracle.derivative(a, np.zeros(9), e, np.ones(9), order)
+            for order in (1, 2)
+        )
+        exact = {
+            "pinv": (x1, x2),
+            "solve": (x1 @ c, x2 @ c),
+            "null_projection": (-(x1 @ a + np.linalg.pinv(a) @ e) @ c,
+                                -(x2 @ a + 2 * x1 @ e) @ c),
+        }[name]  # fmt: skip
+        found = all_derivatives(
+            *(name, a, c, 0.0, e, 0 * c, 1.0, exact[1]),
+            is_known=False,
+            method="svd",
+            inside=False,
+        )
+        size = np.max(np.abs(exact[1]))
+        for y, known in zip(found[:2], exact, strict=True):
+            assert np.max(np.abs(y - known)) <= 1e-9 * size
+
+
+class TestTransformations:
+    """Where a factorization is made, and where it is damped."""
+
+    def test_one_decomposition_serves_a_path(self, rng):
+        a, b = gaussian(rng, (12, 9)), gaussian(rng, (12,))
+        for method, count in (("svd", 1), ("auto", 2)):
+            compiled = path.lower(a, b, b[:9], DAMPS, method).compile().as_text()
+            assert compiled.count('custom_call_target="lapack_dgesdd_ffi"') == count
+
+    @pytest.mark.slow
+    def test_it_passes_through_the_carry_of_a_scan(self, rng):
+        # As a search for the step of a trust region does.
+        a, e, b = gaussian(rng, (9, 10)), gaussian(rng, (9, 10)), gaussian(rng, (9,))
+        damps = np.array([0.5, 1.0, 2.0])
+
+        def by_scan(a):
+            def step(carry, damp):
+                factored, d = carry
+                x = factored.solve(b, damp=damp * d)
+                return (factored, jnp.sum(x**2)), x
+
+            start = jaxpinv.factorize(a), jnp.asarray(1.0)
+            (factored, last), found = jax.lax.scan(step, start, damps)
+            return jnp.sum(found**3) + last * jnp.sum(factored.solve(b, damp=last))
+
+        def by_loop(a):
+            d, total = 1.0, 0.0
+            for damp in damps:
+                y = b @ a @ jnp.linalg.inv(a.T @ a + (damp * d) ** 2 * jnp.eye(10))
+                d, total = jnp.sum(y**2), total + jnp.sum(y**3)
+            y = b @ a @ jnp.linalg.inv(a.T @ a + d**2 * jnp.eye(10))
+            return total + d * jnp.sum(y)
+
+        def second(f):
+            return jax.jit(jax.grad(lambda a: jnp.vdot(jax.grad(f)(a), e)))
+
+        for f in (lambda f: f, jax.grad, second):
+            found, exact = (jax.jit(f(g))(a) for g in (by_scan, by_loop))
+            assert relative_error(found, exact) <= 1e-8
+
+    def test_tolerances_that_are_given_hold(self, rng):
+        a, b = matrix(rng, (12, 9), [3, 2, 0.5, *[0.1] * 6]), gaussian(rng, (12,))
+        u, s, vh = np.linalg.svd(a, full_matrices=False)
+        kept = np.where(np.hypot(s, 0.2) > 0.3, s / (s**2 + 0.04), 0)
+        exact = (vh.T * kept) @ u.T
+        factored = jaxpinv.factorize(a, atol=0.3)
+        assert relative_error(factored.pinv(damp=0.2), exact) <= bound(np.float64, 10)
+        assert relative_error(factored.solve(b, damp=0.2), exact @ b) <= bound(
+            np.float64, 10
+        )
+        # But not the default, which would truncate 1e-15.
+        tiny = matrix(rng, (12, 9), [1, 0.5, *[1e-15] * 7])
+        exact = damping_oracle.filtered(tiny, 1e-14)
+        found = jaxpinv.factorize(tiny).pinv(damp=1e-14)
+        assert relative_error(found, exact) <= 0.5
+
+    @pytest.mark.slow_unless("auto")
+    @pytest.mark.parametrize("method", ["auto", "svd"])
+    def test_batches_of_tiny_matrices(self, rng, method):
+        a, b = gaussian(rng, (300, 6, 7)), gaussian(rng, (300, 6))
+        factored = jaxpinv.factorize(a, method=method)
+
+        def solve(factored, b):
+            return factored.solve(b, damp=0.4)
+
+        found = jax.vmap(solve)(factored, b)
+        exact = np.stack([damping_oracle.filtered(x, 0.4) @ y for x, y in zip(a, b)][:9])
+        assert relative_error(found[:9], exact) <= bound(np.float64, 100)
+
+    @pytest.mark.slow
+    def test_lower_triangles_alone_are_read(self, rng):
+        a = hermitian_matrix(rng, [3, -2, 1, *[0] * 6], np.complex128)
+        factored = jaxpinv.factorize(a + np.triu(np.ones((9, 9)), 1), hermitian=True)
+        exact = damping_oracle.filtered(a, 0.3)
+        assert relative_error(factored.pinv(damp=0.3), exact) <= bound(np.float64, 10)
+
+    @pytest.mark.slow_unless("nan")
+    @pytest.mark.parametrize("broken", [np.nan, np.inf])
+    def test_what_is_not_finite_is_nan_for_its_matrix(self, rng, broken):
+        a, b = gaussian(rng, (4, 12, 9)), gaussian(rng, (4, 12, 2))
+        damp = np.array([0.3, 0.3, 0.3, broken])
+        a[1, 2, 3] = broken
+        b[2, 4, 1] = broken
+
+        def total(a):
+            return jnp.sum(solve(a, b, damp)[..., 0])
+
+        def solve(a, b, damp):
+            return jaxpinv.factorize(a).solve(b, damp=damp)
+
+        found, slope = np.asarray(jax.jit(solve)(a, b, damp)), jax.jit(jax.grad(total))(a)
+        expected = np.zeros((4, 2), bool)
+        expected[[1, 3]] = expected[2, 1] = True
+        assert np.array_equal(np.all(np.isnan(found), axis=1), expected)
+        assert np.array_equal(np.any(np.isnan(found), axis=1), expected)
+        assert np.array_equal(np.all(np.isnan(slope), axis=(1, 2)), [0, 1, 0, 1])
+        assert not np.any(np.isnan(slope[[0, 2]]))
+
+    @pytest.mark.slow_unless("1e-30")
+    @pytest.mark.parametrize("size", [1e-30, 1e30])
+    def test_no_square_leaves_the_range(self, rng, size):
+        a = of_rank(rng, (12, 9), 9)
+        b, x = gaussian(rng, (12, 2)), gaussian(rng, (9, 2))
+        exact = damping_oracle.filtered(a, 0.3)
+        scaled, d = (a * size).astype(np.float32), np.array([0.3 * size], np.float32)
+        found = path(scaled, *(y.astype(np.float32) for y in (b, x)), d, "svd")
+        limit = bound(np.float32, 10)
+        for y, known in zip(found[:2], (exact, exact @ b), strict=True):
+            assert relative_error(np.asarray(y[0], float) * size, known) <= limit
+        assert relative_error(found[2][0], x - exact @ a @ x) <= limit
+        # A damping beyond the square of the range is not lost.
+        zero = jaxpinv.factorize(0 * scaled).solve(b.astype(np.float32), damp=d[0])
+        assert np.array_equal(zero, np.zeros((9, 2)))
+
+    @pytest.mark.slow_unless("shape2")
+    @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (2, 0, 12)])
+    def test_nothing_is_damped_where_nothing_is(self, shape):
+        factored = jaxpinv.factorize(np.zeros(shape))
+        m, n = shape[-2:]
+        assert factored.pinv(damp=1.0).shape == (*shape[:-2], n, m)
+        found = factored.solve(np.ones((m, 1)), damp=1.0)
+        assert np.array_equal(found, np.zeros((*shape[:-2], n, 1)))
+        found = factored.null_projection(np.ones((n, 1)), damp=1.0)
+        assert np.array_equal(found, np.ones((*shape[:-2], n, 1)))
+
+
+@pytest.mark.parametrize("method", ["pinv", "solve", "null_projection"])
+def test_what_is_no_damping_is_refused(method):
+    factored = jaxpinv.factorize(np.ones((5, 3, 3)))
+    given = () if method == "pinv" else (np.ones(3),)
+    apply = partial(getattr(factored, method), *given)
+    start = rf"^Factorization\.{method}: expected "
+    with pytest.raises(ValueError, match=start + r"damp >= 0, got -1\.0"):
+        apply(damp=-1.0)
+    with pytest.raises(TypeError, match=start + "damp to be a real number"):
+        apply(damp=True)
+    with pytest.raises(ValueError, match=start + "a damping that broadcasts"):
+        apply(damp=np.ones(2))
