@@ -90,7 +90,7 @@ def log_manipulability(q: Array) -> Array:
     return jaxpinv.log_pdet(jacobian(frames(q)), rtol=0)
 
 
-def damping(manipulability: Array, largest: Array) -> Array:
+def damping(manipulability: Array, largest: float | Array) -> Array:
     """The damping of Nakamura and Hanafusa: `largest` in a singular pose, 0 far from it.
 
     They write `J^T (J J^T + k I)^-1` with `k = k_0 (1 - w / w_0)^2` where the
