@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = np.full((len(a), len(ridge.GROUPS)), np.log(START))
 
     def expand(at: NDArray) -> newton.Expansion:
-        return jax.device_get(ridge.expansions(at, a, y, jnp.asarray(data.groups)))
+        found = ridge.expansions(jnp.asarray(at), a, y, jnp.asarray(data.groups))
+        return newton.Expansion(at, *jax.device_get(found))
 
     seconds: dict[str, float] = {}
     with tqdm(total=len(ratios), unit="factorization", leave=False) as bar:

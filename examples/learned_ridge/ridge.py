@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_diabetes
 
 import jaxpinv
-from examples.learned_ridge.newton import Expansion
 
 #: The groups of features.
 GROUPS = ("body", "serum", "squares", "products")
@@ -88,10 +87,20 @@ def leave_one_out(
 
 
 @jax.jit
-def expansions(log_dampings: Array, a: Array, y: Array, groups: Array) -> Expansion:
-    """Errors of `k` problems, `a` being `(k, m, 1 + n)`, with derivatives.
+def expansions(
+    log_dampings: Array, a: Array, y: Array, groups: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Errors of `k` problems with derivatives, from one factorization of each.
 
-    Error, gradient and Hessian of a problem come from one factorization.
+    Args:
+        log_dampings: `(k, g)`.
+        a: `(k, m, 1 + n)`.
+        y: `(k, m)`.
+        groups: as in `Data`.
+
+    Returns:
+        Errors, `(k,)`, coefficients, `(k, 1 + n)`, gradients, `(k, g)`, and Hessians,
+        `(k, g, g)`.
     """
     with_gradient = jax.value_and_grad(leave_one_out, has_aux=True)
 
@@ -103,5 +112,4 @@ def expansions(log_dampings: Array, a: Array, y: Array, groups: Array) -> Expans
     # Not `vmap`: a batch takes twice as long to compile, and is no faster on a CPU.
     problems = (log_dampings, a, y)
     hessian, values = jax.lax.map(lambda problem: with_hessian(*problem), problems)
-    error, coefficients, slope = values
-    return Expansion(log_dampings, error, coefficients, slope, hessian)
+    return (*values, hessian)

@@ -22,7 +22,7 @@ def expand(log_dampings):
     """The errors of all rows and of both halves, with derivatives."""
     a, y = PRESENT[:, :, None] * DATA.a, PRESENT * DATA.y
     arrays = map(jnp.asarray, (log_dampings, a, y, DATA.groups))
-    return jax.device_get(ridge.expansions(*arrays))
+    return newton.Expansion(log_dampings, *jax.device_get(ridge.expansions(*arrays)))
 
 
 def normal_equations(a, y, dampings):
