@@ -26,10 +26,11 @@ DENAVIT_HARTENBERG = np.array(
     ]
 )
 
-#: Joint angles in radians, joint speeds in radians per second.
+#: Joint angles in radians, and their first and second derivatives in seconds.
 LOWER = np.array([-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973])
 UPPER = np.array([2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973])
 MAX_SPEED = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])
+MAX_ACCELERATION = np.array([15, 7.5, 10, 12.5, 15, 20, 20])
 MIDDLE, HALF_RANGE = (UPPER + LOWER) / 2, (UPPER - LOWER) / 2
 
 #: Where the examples of Franka's `libfranka` begin.

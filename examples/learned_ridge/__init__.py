@@ -1,0 +1,1 @@
+"""Ridge regression with one damping for each group of features, learned."""
