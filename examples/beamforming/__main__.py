@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         services[name] = jax.device_get(served(everywhere, waves, rtol, precoder))
         rates = services[name].rate
         low = np.percentile(rates, 1)
-        print(f"{name:35}{rates.mean():6.2f} bit/s/Hz, all but 1 % above {low:5.2f}")
+        print(f"{name:35}{rates.mean():6.2f} bit/s/Hz, all but 1% above {low:5.2f}")
     for name, error in errors.items():
         print(f"error of the gradient {name}: {error:.1e}")
     (_, _), gradient = value_and_gradient(moved, waves, zero_forcing)

@@ -165,7 +165,7 @@ def _in_words(found: NDArray, exact: NDArray) -> str:
     error = comparison.relative_error(found, exact)
     if not np.isfinite(error):
         return "NaN"
-    return "exact" if error < EXACT else f"{100 * error:.0f} % off"
+    return "exact" if error < EXACT else f"{100 * error:.0f}% off"
 
 
 def _kept_two(call: Callable[[], Array]) -> str:
