@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.datasets import load_breast_cancer
 
-from examples._style import FADED, INK, style
+from examples._style import FADED, INK, save, style
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent / "pages" / "images"
@@ -51,7 +51,7 @@ def cutoffs(path: Path) -> None:
             size=9,
         )
     axes.set(xlabel="index", ylabel="singular value / largest", ylim=(1e-16, 3))
-    figure.savefig(path)
+    save(figure, path)
 
 
 def communication(path: Path, devices: int = 4) -> None:
@@ -81,7 +81,7 @@ def communication(path: Path, devices: int = 4) -> None:
     axes.text(-0.5, 2.75, "up: triangular factors, $n^2$ numbers each", color=RED, size=10)
     text = "down: blocks of the orthogonal factor, $n^2$ numbers each"
     axes.text(-0.5, 2.5, text, color=GREEN, size=10)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def layers() -> list[list[str]]:
@@ -125,7 +125,7 @@ def architecture(path: Path) -> None:
     for name, (x, y) in places.items():
         _box(axes, x, y, name, INK)
     # A test reads from the file whether it shows the modules of today.
-    figure.savefig(path, metadata={"Description": " ".join(places)})
+    save(figure, path, modules=" ".join(places))
 
 
 def _imported(path: Path) -> Iterator[str]:

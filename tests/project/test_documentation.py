@@ -248,7 +248,7 @@ def test_the_page_and_the_published_diagram_have_the_modules_of_today():
     }
     assert listed == names
     with Image.open(PAGES / "images" / "architecture.png") as picture_file:
-        drawn = picture_file.info.get("Description", "").split()
+        drawn = picture_file.info.get("modules", "").split()
     assert set(drawn) == names, "run python -m examples.docs.figures"
 
 
