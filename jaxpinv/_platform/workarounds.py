@@ -110,4 +110,4 @@ def cast_to_varying(x: Array, axes: tuple[str, ...]) -> Array:
     """
     if hasattr(jax.lax, "pcast"):
         return jax.lax.pcast(x, axes, to="varying")
-    return jax.lax.pvary(x, axes)
+    return jax.lax.pvary(x, axes)  # pyright: ignore[reportAttributeAccessIssue]
