@@ -1,1 +1,1 @@
-"""Examples, each a package that is run by its name: `python -m examples.beamforming`."""
+"""Examples, each a package to run by its name: `python -m examples.beamforming`."""

@@ -30,10 +30,9 @@ def parsed(
     quick: Mapping[str, Any],
     arguments: Sequence[str] | None,
 ) -> argparse.Namespace:
-    """The options of a command line. It makes the folder for the figures.
+    """Parses a command line, and makes the folder for the figures.
 
-    With `--quick` the defaults are those of a small run, and other options still change
-    them.
+    With `--quick` the defaults are those of a small run; other options override them.
     """
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--quick", action="store_true")

@@ -24,9 +24,9 @@ def factorize(
     $$A V = U\,\mathrm{diag}(s), \qquad
     A^+ = \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} s_i^{-1} v_i u_i^H,$$
 
-    with orthonormal columns $u_i$. It is what `pinv`, `lstsq`, `null_projection` and
-    `log_pdet` begin with. A robot's step, which is a solution and a motion in the null
-    space, takes it once instead of twice, and right-hand sides may come one after another.
+    with orthonormal columns $u_i$. `pinv`, `lstsq`, `null_projection` and `log_pdet` begin
+    with this factorization. Share it if you need two of them, such as a solution and a
+    motion in the null space for a robot's step, or if right-hand sides come one by one.
 
     Args:
         a: matrices, `(..., m, n)`, of the dtypes of `pinv`.
@@ -45,12 +45,12 @@ def factorize(
         TypeError: as `pinv` does.
         ValueError: as `pinv` does.
 
-    **Differentiability.** What the methods return has the derivatives of what the functions
-    return, in `a`: see `Factorization`.
+    **Differentiability.** The results of the methods have the same derivatives in `a` as
+    those of the functions: see `Factorization`.
 
-    **Cost.** One factorization as in `pinv`. It keeps `2 m n + n^2 + 2 n + 3` numbers of
-    each matrix, n being the shorter side. The methods take what they say there, and their
-    derivatives what those of the functions do.
+    **Cost.** One factorization as in `pinv`. It keeps `2 m n + n^2 + 2 n + 3` numbers for
+    each matrix, n being the shorter side. The methods state their cost. Their derivatives
+    cost as much as those of the functions.
 
     Example:
         >>> import jax.numpy as jnp

@@ -59,12 +59,12 @@ def log_pdet(
 
     which is $\log |\det A|$ if $A$ is square and nothing is truncated, and
     $\tfrac12 \log\det A A^H$ or $\tfrac12 \log\det A^H A$ if $A$ has full row or column
-    rank: without the product, which loses half of the digits.
+    rank, but computed without these products, which would lose half of the digits.
 
     Args:
         a: matrices, `(..., m, n)`, of the dtypes of `pinv`.
         rtol: as in `pinv`.
-        hermitian: as in `pinv`. The absolute values of the eigenvalues count.
+        hermitian: as in `pinv`. The sum is over absolute values of eigenvalues.
         atol: as in `pinv`.
         rcond: as in `pinv`.
         method: as in `pinv`.
@@ -74,25 +74,25 @@ def log_pdet(
         The logarithms, real, of batch shape, in the precision of the floating dtype of
         `a`; the tolerances may enlarge the batch shape. With `return_rank=True` also the
         number of singular values that were kept, in JAX's default integer dtype. A zero
-        matrix, and one without rows or columns, has 0 and rank 0. No size of the elements
-        overflows or vanishes. A matrix with an element that is not finite, or with a NaN
-        tolerance, gives NaN and rank 0, and so does one on which LAPACK gives up, as in
-        `pinv`.
+        matrix, or one without rows or columns, gives 0 and rank 0. Very large
+        and very small elements neither overflow nor underflow. A matrix with an element
+        that is not finite, or with a NaN tolerance, gives NaN and rank 0, as does one on
+        which LAPACK fails, as in `pinv`.
 
     Raises:
         TypeError: as `pinv` does.
         ValueError: as `pinv` does.
 
     **Differentiability.** In `a`, to every order and in both modes, as `pinv`: the
-    derivative along $E$ is $\mathrm{Re}\,\mathrm{tr}(A^+ E)$, also where values that are
-    not zero are truncated. Hence the gradient of a real matrix is the transpose of
-    `pinv(a)`. Where the rank changes the value jumps, and the derivative is that of the
-    rank that was found. With `hermitian=True` gradients are Hermitian.
+    derivative along $E$ is $\mathrm{Re}\,\mathrm{tr}(A^+ E)$, even if nonzero singular
+    values are truncated. So the gradient at a real matrix is the transpose of `pinv(a)`.
+    Where the rank changes, the value jumps, and the derivative is the one for the rank that
+    was found. With `hermitian=True`, gradients are Hermitian.
 
     **Cost.** One factorization as in `pinv`, shared by the value and all derivatives. If
     that is not a singular value decomposition, also the determinant of an n by n matrix, n
-    being the shorter side. The gradient takes one product of `2 m n^2` flops, and further
-    derivatives what those of `pinv` do.
+    being the shorter side. The gradient takes one product of `2 m n^2` flops. Higher
+    derivatives cost as much as those of `pinv`.
 
     Example:
         >>> import jax

@@ -22,7 +22,7 @@ class LstsqResult(NamedTuple):
         rank: number of singular values that were kept, in the default integer dtype,
             `(...)`.
         singular_values: all of them, descending, `(..., min(m, n))`, real; None if they
-            were left out.
+            were not computed.
     """
 
     solution: Array
@@ -47,7 +47,7 @@ def lstsq(
 ) -> LstsqResult:
     r"""Least-squares solution of minimum norm, `pinv(a) @ b`, without forming `pinv(a)`.
 
-    Of all $x$ that minimize $\|b - A_k x\|_2$ the shortest, where $A_k$ is $A$ without the
+    It is the shortest $x$ that minimizes $\|b - A_k x\|_2$, where $A_k$ is $A$ without the
     singular values that `pinv` truncates:
 
     $$x = A^+ b = \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)}
@@ -59,47 +59,47 @@ def lstsq(
         b: a vector, `(m,)`, or an array of matrices, `(..., m, k)`. As in
             `numpy.linalg.solve` of NumPy 2 it is a vector only if it has one axis: write
             `b[..., None]` for a batch of vectors. Batch shapes broadcast.
-        rtol: as in `pinv`, computed in the dtype that `a` and `b` have in common. Where `a`
-            has a shorter one, the default is at least `eps` of that.
+        rtol: as in `pinv`, computed in the common dtype of `a` and `b`. If the dtype of `a`
+            is shorter, the default is at least its `eps`.
         hermitian: as in `pinv`.
         atol: as in `pinv`.
         rcond: as in `pinv`.
         method: as in `pinv`.
         return_singular_values: whether to compute the singular values.
         damp: as in `pinv`. The solution then minimizes $\|b - A x\|^2 + \|D x\|^2$: ridge
-            regression, Tikhonov regularization, or a step of Levenberg and Marquardt.
-        damp_scale: as in `pinv`, for instance 0 for an intercept.
+            regression, Tikhonov regularization, or a Levenberg-Marquardt step.
+        damp_scale: as in `pinv`; for instance, 0 for an intercept.
 
     Returns:
         The solution, residuals, rank and singular values, in the order of PyTorch. With
-        `return_singular_values=False` the last one is None. Shapes
-        depend on those of the arguments alone: unlike in NumPy and PyTorch the residuals
-        are there for every rank and shape. A matrix that is not finite gives NaN and rank
-        0, and a column of `b` that is not finite one of NaN; all others stay as they are.
-        So does a finite matrix on which LAPACK gives up, as in `pinv`. With a damping
-        residuals, rank and singular values are still those of `a` alone, and the rank is
-        found as by `matrix_rank`.
+        `return_singular_values=False` the last one is None. The shapes depend only on the
+        shapes of the arguments: unlike in NumPy and PyTorch, there are residuals for every
+        rank and shape. A matrix that is not finite gives NaN and rank 0, as does one on
+        which LAPACK fails, as in `pinv`. A column of `b` that is not finite gives a column
+        of NaN. All other results are not affected. With a damping, the residuals, rank and
+        singular values are still those of `a` alone, and the rank is found as by
+        `matrix_rank`.
 
     Raises:
         TypeError: if an argument is not numeric or a tolerance is not real.
-        ValueError: as `pinv` does, and if the rows of `a` and `b` are not as many.
+        ValueError: as `pinv` does, and if `a` and `b` differ in their number of rows.
 
-    **Differentiability.** The solution as `pinv`, in `a` and `b`. The residuals too. The
-    singular values as those of `jnp.linalg.svd`: beyond first order not where they are
-    repeated. Where the cutoff is `max(m, n) * eps` of the dtype that is computed in, what
-    it truncates counts as zero: the derivative may differ from that of `pinv` by the error
-    of rounding `a`.
+    **Differentiability.** The solution and the residuals have derivatives in `a` and `b`,
+    as in `pinv`. The singular values are differentiable as in `jnp.linalg.svd`: beyond
+    first order not where they are repeated. With the default `max(m, n) * eps`, truncated
+    values count as zero, so the derivative may differ from that of `pinv` by the error of
+    rounding `a`.
 
     **Cost.** One factorization as in `pinv`, shared by the solution and its derivatives.
     The solution takes products of matrices with vectors, `O(m n k)`. So do its derivatives,
-    and nothing n by m is formed but the gradient itself, unless a tolerance is given that
-    truncates more than rounding makes of zeros in any matrix of the batch, or of its chunk
-    if it goes through in chunks: then they cost what those of `pinv` do. So they do
-    wherever a tolerance is given and the compiler divides the program over devices: in
-    `jax.shard_map` each asks for itself. Where matrices are factored directly the singular
-    values take a decomposition of their own, and their derivatives take one always: `jit`
-    removes what is not used, and outside of it `return_singular_values=False` does. A
-    program is compiled once for every shape, dtype and set of options.
+    which form nothing n by m but the gradient itself. They cost as much as those of `pinv`
+    if a tolerance truncates more than rounding errors in any matrix of the batch, or of its
+    chunk if the batch is divided into chunks, and always if there is a tolerance and the
+    compiler divides the program over devices. In `jax.shard_map`, each device decides for
+    itself. If matrices are factored directly, the singular values take a decomposition of
+    their own; their derivatives always do. `jit` removes what is not used; outside `jit`,
+    `return_singular_values=False` does. A program is compiled once for every shape, dtype
+    and set of options.
 
     Example:
         >>> import jax.numpy as jnp

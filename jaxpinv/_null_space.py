@@ -20,8 +20,8 @@ class NullSpaceResult(NamedTuple):
     """What `null_space` returns.
 
     Attributes:
-        basis: `(..., n, n)`, in the floating dtype of `a`. Of its columns so many in front
-            as `nullity` says are an orthonormal basis, and the others are zero.
+        basis: `(..., n, n)`, in the floating dtype of `a`. Its first `nullity` columns are
+            an orthonormal basis, and the others are zero.
         nullity: the dimension of the null space, in the default integer dtype, `(...)`.
     """
 
@@ -45,8 +45,8 @@ def null_projection(
 
     $$P x = x - \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} v_i\, (v_i^H x),$$
 
-    the motion $x$ of a redundant arm as far as it leaves its hand where it is. Singular
-    values that are truncated count as zero.
+    the part of a joint motion $x$ of a redundant arm that does not move its hand. Truncated
+    singular values count as zero.
 
     Args:
         a: matrices, `(..., m, n)`, of any numeric dtype.
@@ -61,16 +61,16 @@ def null_projection(
         damp_scale: as in `pinv`.
 
     Returns:
-        The projections, in the shape of `x` but for the batch, which broadcasts, and in the
-        dtype that `a` and `x` have in common. A matrix that is not finite gives NaN,
-        and so does one on which LAPACK gives up, as in `pinv`.
+        The projections, in the shape of `x`, except that batch shapes broadcast, and in the
+        common dtype of `a` and `x`. A matrix that is not finite gives NaN, as does one on
+        which LAPACK fails, as in `pinv`.
 
     Raises:
         TypeError: as `lstsq` does.
         ValueError: as `lstsq` does, for the columns of `a`.
 
-    **Differentiability.** As the solution of `lstsq`, in `a` and `x`. Derivatives lose
-    digits with the condition of the kept singular values, which the value does not.
+    **Differentiability.** As the solution of `lstsq`, in `a` and `x`. Derivatives, unlike
+    the value, lose digits if the kept singular values are ill-conditioned.
 
     **Cost.** As `lstsq`. The n by n projector is never formed.
 
@@ -136,24 +136,24 @@ def null_space(
 
     Returns:
         The basis, `(..., n, n)`, in the floating dtype of `a`, and the nullity, n minus the
-        rank, in the default integer dtype, of batch shape. The basis has `nullity`
-        orthonormal columns in front; the others are zero. Outside of `jit`,
-        `basis[:, :nullity]` is the array of `scipy.linalg.null_space`. A matrix that is not
+        rank, in the default integer dtype, of batch shape. The first `nullity` columns of
+        the basis are orthonormal; the others are zero. Outside `jit`, `basis[:, :nullity]`
+        has the shape and the span of `scipy.linalg.null_space`. A matrix that is not
         finite, or has a NaN tolerance, gives a basis of NaN and nullity 0.
 
     Raises:
         TypeError: as `pinv` does.
         ValueError: as `pinv` does.
 
-    **Differentiability.** The basis is defined up to a rotation, the same for value and
-    derivative: only functions of $N N^H$, the projector, have meaningful derivatives. They
-    are exact to every order and in both modes, wherever `pinv` is differentiable. With the
-    derivative $dP$ of the projector $P = I - A^+ A$ the derivative of the basis is
-    $dN = dP\, N$. If only zeros are truncated, that is $-A^+ E N$ along $E$.
+    **Differentiability.** The basis is defined up to a rotation, the same for the value and
+    the derivative, so only functions of the projector $N N^H$ have meaningful derivatives.
+    These are exact to every order and in both modes, wherever `pinv` is differentiable.
+    With the derivative $dP$ of the projector $P = I - A^+ A$, the derivative of the basis
+    is $dN = dP\, N$. If only zeros are truncated, this is $-A^+ E N$ along $E$.
 
     **Cost.** One factorization as in `pinv`, and if `m < n` a QR factorization of an n by m
-    matrix with all of `Q`. The derivative takes what that of the solution of `lstsq` does
-    for n right-hand sides.
+    matrix with the full `Q`. The derivative costs as much as that of the solution of
+    `lstsq` with n right-hand sides.
 
     Example:
         >>> import jax.numpy as jnp

@@ -34,10 +34,9 @@ def matrix_rank(
 
     Returns:
         The ranks, in the default integer dtype of JAX, of batch shape. The rule is that of
-        `pinv` and `lstsq`, but the singular values are computed without vectors: one that
-        is within rounding of the cutoff may count here and be truncated there, or the
-        other way round. A matrix that is not finite has rank 0, and so has one with a NaN
-        tolerance.
+        `pinv` and `lstsq`, but the singular values are computed without vectors, so one
+        that is within rounding of the cutoff may be kept here and truncated there, or vice
+        versa. A matrix that is not finite, or has a NaN tolerance, has rank 0.
 
     Raises:
         TypeError: as `pinv` does.
@@ -46,10 +45,10 @@ def matrix_rank(
     **Differentiability.** None: the rank is an integer, and its tangent is zero.
 
     **Cost.** The singular values without vectors, `O(m n min(m, n))`, as in
-    `jnp.linalg.matrix_rank`. Those of a matrix with at least twice as many rows as columns,
-    or the reverse, are computed from its triangular factor. Unless `method="svd"`, large
-    batches of matrices with at most 64 rows and 8 columns, or the reverse, are first tried
-    by Gram-Schmidt, which may prove the rank without singular values.
+    `jnp.linalg.matrix_rank`. If one side is at least twice as long as the other, they are
+    computed from the triangular factor. Unless `method="svd"`, large batches of matrices
+    with at most 64 rows and 8 columns, or vice versa, first go through Gram-Schmidt, which
+    may prove the rank without singular values.
 
     Example:
         >>> import jax.numpy as jnp

@@ -32,16 +32,16 @@ _Columns = tuple[str, ArrayLike, int]
 class Factorization:
     r"""Matrices, factored once for many uses: what `factorize` returns.
 
-    An opaque pytree. It may be an argument and a result of what `jax.jit`, `jax.vmap`,
-    `jax.lax.scan` and other transformations make, a carry of a loop, and donated. What its
-    methods return are the results of the functions of the same names, with all derivatives
-    in the matrices that were factored, wherever that was. Its leaves have the batch shape
-    in front, and may be indexed and stacked along it by `jax.tree.map`.
+    An opaque pytree. It may be an argument or a result of functions transformed by
+    `jax.jit`, `jax.vmap`, `jax.lax.scan` and others, the carry of a loop, and donated. Its
+    methods return the results of the functions of the same names, with all derivatives in
+    the matrices that were factored. Its leaves have the batch shape as leading axes; use
+    `jax.tree.map` to index or stack them.
 
-    **Differentiability.** What the methods return is differentiable in `a` of `factorize`
-    as what the functions return is, also if the factorization is made inside of a `jit`, a
-    `scan` or a function that is differentiated, and used outside of it. The leaves
-    themselves are not to be differentiated, nor computed with.
+    **Differentiability.** The results of the methods are differentiable in the argument `a`
+    of `factorize`, like those of the functions, even if the factorization is made inside a
+    `jit`, a `scan` or a differentiated function and used outside it. Do not differentiate
+    the leaves, and do not compute with them.
     """
 
     _a: Array

@@ -66,33 +66,32 @@ def pinv(
 ) -> Array | tuple[Array, Array]:
     r"""Moore-Penrose pseudo-inverse of a tall matrix whose rows lie on many devices.
 
-    That of `jaxpinv.pinv`,
+    It is the result of `jaxpinv.pinv`,
 
     $$A^+ = \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} s_i^{-1} v_i u_i^H ,$$
 
-    from the singular values of the small triangular factor in $A = Q R$, to which every
-    device contributes that of its own rows.
+    from the singular values of the small triangular factor in $A = Q R$, which is combined
+    from the triangular factors of the rows of each device.
 
     Args:
         a: one matrix, `(m, n)` with `m >= n`, of the dtypes of `jaxpinv.pinv`. The devices
-            of `axis` must divide `m`: append rows of zeros where they do not. A device may
-            have fewer rows than columns. What is not divided so already is moved.
+            of `axis` must divide `m`: append rows of zeros if they do not. A device may
+            have fewer rows than columns. An array that lies elsewhere is moved.
         rtol: singular values up to `rtol` times the largest one are truncated. A number,
-            traced or not. If neither tolerance is given it is `min(m * eps, sqrt(eps))` of
-            the dtype that is computed in, with the `m` of the whole matrix, or `eps` of the
-            dtype of `a` if that is larger. The bound matters beyond `1 / sqrt(eps)` rows,
-            2896 in single precision: there `m * eps`, the default of `jaxpinv.pinv`, would
-            truncate more and more, and everything at 8.4 million. If only `atol` is given
-            it is that where `atol` is zero, and zero
-            elsewhere.
+            traced or not. If neither tolerance is given, the default is
+            `min(m * eps, sqrt(eps))`, with the `eps` of the dtype of the computation and
+            the `m` of the whole matrix, but at least the `eps` of the dtype of `a`. Beyond
+            `1 / sqrt(eps)` rows, 2896 in single precision, `m * eps`, the default of
+            `jaxpinv.pinv`, would truncate more and more, and everything at 8.4 million. If
+            only `atol` is given, `rtol` is this default where `atol` is zero, else zero.
         atol: singular values up to `atol`, in the unit of `a`, are truncated. Zero by
             default.
         rcond: NumPy's name for `rtol`.
-        mesh: the devices. If it is not given it is that on which `a` lies, or that of
-            `jax.set_mesh`. The type of `a` has it also in transformations.
-        axis: the axis of the mesh that divides the rows, or a tuple of axes. If it is not
-            given it is that of the sharding of `a`, or the only axis. In `jit`, `grad` and
-            other transformations the type of `a` has no axis unless that is explicit.
+        mesh: the devices. By default the mesh of `a`, which is known in transformations
+            too, or that of `jax.set_mesh`.
+        axis: the axis of the mesh that divides the rows, or a tuple of axes. By default the
+            axis of the sharding of `a`, or the only axis. In `jit`, `grad` and other
+            transformations, the sharding of `a` is known only on an explicit mesh.
         return_rank: whether to return the rank as well.
         damp: a damping, as in `jaxpinv.pinv`: one number, traced or not.
         damp_scale: as in `jaxpinv.pinv`, a vector, `(n,)`.
@@ -106,24 +105,23 @@ def pinv(
     Raises:
         TypeError: if `a` is not numeric or a tolerance is not real.
         ValueError: if `a` is not one matrix, or wide, or the devices do not divide its
-            rows; if its columns are divided; if mesh or axis are not known; if both `rtol`
+            rows; if its columns are divided; if the mesh or axis is unknown; if both `rtol`
             and `rcond` are given; if a tolerance is not one number, or negative and not
             traced.
 
     **Differentiability.** As `jaxpinv.pinv`: in `a`, to every order and in both modes, in
     eager calls and under `jit`. The factorization is done once for the value and all
-    derivatives. On a mesh with explicit axes an eager `jax.grad`, of any function that
-    JAX has, needs `jax.set_mesh`.
+    derivatives. On a mesh with explicit axes, an eager `jax.grad` of any JAX function needs
+    `jax.set_mesh`.
 
     **Cost.** On each of p devices, a QR factorization of `m / p` rows, `2 ceil(log2 p)`
     rounds in which a device sends `n^2` numbers or none, as many QR factorizations of 2n
     by n, and one sum of `n^2 + n` numbers over all devices. The singular values of an n by
-    n matrix are taken on one of them while the others wait. A first derivative takes the
+    n matrix are computed on one of them while the others wait. A first derivative takes the
     products of `jaxpinv.pinv` with `m / p` rows and a sum of `n^2` numbers. No device
-    holds or sends an array of `m` rows. With a damping each device takes n rows more in
-    these products, and sends what it sends without one. Several devices of one process that
-    are threads of a CPU share the threads of its LAPACK: set `OPENBLAS_NUM_THREADS=1`
-    there.
+    holds or sends an array of `m` rows. With a damping, each device has n more rows in
+    these products, and sends no more than without one. With several CPU devices in one
+    process, set `OPENBLAS_NUM_THREADS=1`, because they share the threads of LAPACK.
 
     Example:
         >>> import jax
@@ -166,22 +164,21 @@ def lstsq(
 ) -> LstsqResult:
     r"""Least-squares solution of minimum norm for a matrix of rows on many devices.
 
-    That of `jaxpinv.lstsq`, of all minimizers of $\|b - A_k x\|_2$ the shortest,
+    It is the result of `jaxpinv.lstsq`, the shortest minimizer of $\|b - A_k x\|_2$,
 
     $$x = A^+ b = \sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)}
     s_i^{-1} v_i\, (u_i^H b) .$$
 
     Args:
         a: as in `sharded.pinv`.
-        b: a vector, `(m,)`, or a matrix, `(m, k)`, its rows divided over devices as those
-            of `a` are.
-        rtol: as in `sharded.pinv`, of the dtype that `a` and `b` have in common.
+        b: a vector, `(m,)`, or a matrix, `(m, k)`, its rows divided over devices like those
+            of `a`.
+        rtol: as in `sharded.pinv`, with the common dtype of `a` and `b`.
         atol: as in `sharded.pinv`.
         rcond: as in `sharded.pinv`.
         mesh: as in `sharded.pinv`.
         axis: as in `sharded.pinv`.
-        return_singular_values: whether to return the singular values: if not, nothing is
-            computed for them.
+        return_singular_values: whether to compute and return the singular values.
         damp: a damping, as in `jaxpinv.lstsq`: one number, traced or not.
         damp_scale: as in `jaxpinv.lstsq`, a vector, `(n,)`.
 
@@ -192,16 +189,16 @@ def lstsq(
 
     Raises:
         TypeError: if an argument is not numeric or a tolerance is not real.
-        ValueError: as `sharded.pinv` does, and if `b` is not of `m` rows.
+        ValueError: as `sharded.pinv` does, and if `b` does not have `m` rows.
 
-    **Differentiability.** As `jaxpinv.lstsq`. The singular values, too, have derivatives
-    of every order: beyond the first not where they are repeated or zero.
+    **Differentiability.** As `jaxpinv.lstsq`. The singular values have derivatives of every
+    order too, but beyond the first only where they are neither repeated nor zero.
 
-    **Cost.** As `sharded.pinv`, with products of matrices with vectors instead of its
-    products of matrices where no tolerance is given. Besides those of the factorization
-    the devices add up `n k` numbers, or `n^2` where a tolerance is given. The derivatives
-    of the singular values take products of their own, in eager calls also where nobody
-    reads the values: `return_singular_values=False` leaves them out.
+    **Cost.** As `sharded.pinv`, with products of matrices with vectors instead of products
+    of matrices if no tolerance is given. Besides the sums of the factorization, the devices
+    add up `n k` numbers, or `n^2` if a tolerance is given. The derivatives of the singular
+    values take products of their own, in eager calls even if the values are not used:
+    `return_singular_values=False` avoids these.
 
     Example:
         >>> import jax

@@ -52,7 +52,7 @@ def compilations():
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield lambda: found.count(COMPILED)
-    jax.monitoring.unregister_event_duration_listener(listen)
+    jax.monitoring.clear_event_listeners()
 
 
 def loss(a, tolerance):

@@ -17,9 +17,10 @@ FUNCTIONS = {
     "gradient": lambda a: jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))(a),
     "hermitian": lambda a: jaxpinv.pinv(a @ jnp.swapaxes(a, -1, -2), hermitian=True),
 }
+#: How the names of library calls begin: JAX 0.8 calls `gesvd` on ROCm, later ones `gesvdj`.
 KERNELS = {
     "cuda": {"svd": "cusolver_gesvdj_ffi", "eigh": "cusolver_syevd_ffi"},
-    "rocm": {"svd": "hipsolver_gesvdj_ffi", "eigh": "hipsolver_syevd_ffi"},
+    "rocm": {"svd": "hipsolver_gesvd", "eigh": "hipsolver_syevd_ffi"},
     "tpu": {"svd": "Eigh", "eigh": "Eigh"},
     "cpu": {"svd": "lapack_sgesdd_ffi", "eigh": "lapack_ssyevd_ffi"},
 }
@@ -81,11 +82,12 @@ def test_every_platform_lowers_to_its_own_library(name, shape, platform):
     )
     kind = "eigh" if name == "hermitian" else "svd"
     calls = custom_calls(exported)
-    assert KERNELS[platform][kind] in calls
+    assert any(call.startswith(KERNELS[platform][kind]) for call in calls)
     others = {
         k for p, kernels in KERNELS.items() if p != platform for k in kernels.values()
     }
-    assert not calls & (others - set(KERNELS[platform].values()))
+    others -= set(KERNELS[platform].values())
+    assert not any(call.startswith(tuple(others)) for call in calls)
 
 
 @pytest.mark.slow_unless("gradient")

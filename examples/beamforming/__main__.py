@@ -9,16 +9,16 @@ singular and `W` is large. The sum rate of all users is
 
 bits per second and hertz, with `G = H W` and `power = SNR / ||W||_F^2`. The antennas of a
 station can move within an aperture of ten wavelengths and stay at least half a wavelength
-apart. The best places depend on the users. The gradient of the sum rate, through
-`jaxpinv.pinv`, leads there.
+apart. The best positions depend on the users. The gradient of the sum rate through
+`jaxpinv.pinv` finds them.
 
-The cutoff gives up directions that cost too much power: two users that no beam separates
-hear each other, and the others keep their power. In one of 32 stations two users even stand
-at the same place, so that two rows of `H` are equal. The gradient is exact even if the
-cutoff truncates values that are not zero. The example checks it against finite differences
+The cutoff drops directions that cost too much power: two users that no beam separates
+hear each other, and the others keep their power. At one of 32 stations two users even have
+the same position, so two rows of `H` are equal. The gradient is exact even if the cutoff
+truncates nonzero singular values. The example checks it against finite differences
 in double precision.
 
-Channels are sums of a few plane waves: the line of sight, and scattered waves within some
+Channels are sums of a few plane waves: the line of sight, and scattered waves within a few
 degrees of it.
 
     python -m examples.beamforming
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         services[name] = jax.device_get(served(everywhere, waves, rtol, precoder))
         rates = services[name].rate
         low = np.percentile(rates, 1)
-        print(f"{name:35}{rates.mean():6.2f} bit/s/Hz, all but 1 % above {low:5.2f}")
+        print(f"{name:35}{rates.mean():6.2f} bit/s/Hz, all but 1% above {low:5.2f}")
     for name, error in errors.items():
         print(f"error of the gradient {name}: {error:.1e}")
     (_, _), gradient = value_and_gradient(moved, waves, zero_forcing)

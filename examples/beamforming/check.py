@@ -35,8 +35,9 @@ def value(theta: Array, waves: Paths) -> tuple[Array, Service]:
 def gradient_errors(theta: Array, waves: Paths) -> dict[str, float]:
     """Errors of gradients in single precision, against differences in double.
 
-    They are of slopes in a random direction, root mean squares over stations relative to
-    those of the differences. Stations whose rank changes between the ends are left out.
+    Each is the root mean square error over stations of slopes in a random direction,
+    relative to the root mean square of the differences. Stations whose rank changes
+    between the two ends of the difference are left out.
     """
     direction = np.random.default_rng(0).standard_normal(theta.shape)
     (_, service), ours = value_and_gradient(theta, waves, zero_forcing)

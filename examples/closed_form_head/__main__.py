@@ -1,15 +1,15 @@
 r"""Learns features through a least-squares head: unseen digits, from five pictures each.
 
 The task is to tell four digits apart, given five pictures of each. With the features `Z` of
-these 20 pictures, one row each, and rows `Y` of the identity that label them, the linear
-head is that of ridge regression. It is the first block of the minimum-norm least-squares
-solution with slack beside the features,
+these 20 pictures, one row each, and rows `Y` of the identity as labels, the linear head is
+a ridge regression. It is the first block of the minimum-norm least-squares solution with
+slack variables next to the features,
 
     pinv([Z, r I]) Y
 
 For r = 0 it is `pinv(Z) Y`. It needs no iterations. The features come from a small
-convolutional net. Adam trains its weights by the gradient of what the head then predicts
-for ten more pictures of each digit: through `jaxpinv.lstsq`, for a batch of tasks in one
+convolutional network. Adam trains its weights with the gradient of the head's loss on ten
+more pictures of each digit: through `jaxpinv.lstsq`, for a batch of tasks in one
 `vmap` inside `jit`.
 
 The net learns from the digits 0 to 5, rotated and mirrored at random, and is tested on

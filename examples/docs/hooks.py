@@ -1,7 +1,7 @@
-"""What the documentation needs apart from its pages: files from elsewhere, and mathematics.
+"""Adds to the documentation files from other folders, and turns mathematics into MathML.
 
-Some pages are files outside of this folder, and pages link to such files. Mathematics
-becomes MathML when the pages are built: reading takes neither scripts nor a network.
+Some pages are files outside this folder, and pages link to such files. MathML is made when
+the pages are built, so reading them takes neither scripts nor a network.
 """
 
 import html
@@ -42,7 +42,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Makes links lead to where files are in the documentation."""
+    """Rewrites links to the places of the files in the documentation."""
 
     def changed(found: re.Match) -> str:
         return f"]({_target(_linked(page.file.src_uri, found[1]))}{found[2] or ''})"
@@ -51,8 +51,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Makes MathML of the mathematics."""
-    # Between the marks the text is that of the source, with HTML's own characters escaped.
+    """Converts the mathematics to MathML."""
+    # Between the marks is the source text, with the special characters of HTML escaped.
     content = re.sub(
         r'<div class="arithmatex">\\\[(.*?)\\\]</div>',
         lambda found: _mathml(found[1], "block"),
@@ -67,7 +67,7 @@ def on_page_content(content: str, **_: Any) -> str:
     )
     if "arithmatex" in content:
         raise ValueError("mathematics that was not converted")
-    # A wide table scrolls by itself, and not the page.
+    # A wide table scrolls; the page does not.
     return content.replace("<table>", '<div class="wide"><table>').replace(
         "</table>", "</table></div>"
     )
@@ -91,10 +91,10 @@ def _target(path: Path) -> str:
 
 def _mathml(latex: str, display: str) -> str:
     """Mathematics as MathML."""
-    # The converter does not know the environment under the name that has no numbers.
+    # The converter knows only the starred name of this environment.
     source = html.unescape(latex).strip().replace("{aligned}", "{align*}")
     math = convert(source, display=display)
-    # What it does not know it leaves as it stands.
+    # The converter leaves unknown commands as they are.
     if "\\" in math or "<mi>&</mi>" in math:
         raise ValueError(f"mathematics that latex2mathml does not know: {source}")
     return f'<div class="display">{math}</div>' if display == "block" else math

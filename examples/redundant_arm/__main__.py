@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw(path, with_null, without, truncated, full)
 
     for name, run in (("without", without), ("with", with_null)):
-        rates = ", ".join(f"{100 * rate:.1f} %" for rate in run.reached.mean(axis=1))
+        rates = ", ".join(f"{100 * rate:.1f}%" for rate in run.reached.mean(axis=1))
         starts = ", ".join(
             f"{done.size / max(1, np.sum(~done)):.0f}" for done in run.reached[:-1]
         )

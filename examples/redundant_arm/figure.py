@@ -121,7 +121,7 @@ def _progress(axes: Axes, with_null: Reach, without: Reach) -> None:
         shift, side = ((-5, 6), "right") if run is with_null else ((6, -13), "left")
         for place, rate in zip(places, rates, strict=True):
             axes.annotate(
-                f"{rate:.0f} %",
+                f"{rate:.0f}%",
                 (place, rate),
                 xytext=shift,
                 textcoords="offset points",
@@ -150,7 +150,7 @@ def _margins(axes: Axes, with_null: Reach, without: Reach) -> None:
         margins = np.asarray(jax.jit(jax.vmap(limit_margin))(jnp.asarray(run.first[-1])))
         beyond = 100 * np.mean(margins < 0)
         weights = np.full(margins.size, 100 / margins.size)
-        label = f"{name}: {beyond:.0f} % of arms beyond"
+        label = f"{name}: {beyond:.0f}% of arms beyond"
         shape = {"bins": bins, "weights": weights, "color": color}
         inside = np.clip(margins, -1, 1)
         axes.hist(inside, histtype="stepfilled", alpha=0.25, **shape)
@@ -173,7 +173,7 @@ def _speeds(axes: Axes, truncated: Line, full: Line) -> None:
         (truncated, WITH, "truncated"),
     ):
         fastest = np.max(np.abs(np.asarray(line.speeds)) / MAX_SPEED, axis=1)
-        label = f"{name}: {100 * fastest.max():.0f} % at most"
+        label = f"{name}: {100 * fastest.max():.0f}% at most"
         axes.semilogy(_times(line), 100 * fastest, color=color, linewidth=2, label=label)
     axes.axhline(100, color=INK, linewidth=1.2, linestyle="--", label="speed limit")
     axes.set_xlabel("time [s]", color=INK, size=11)

@@ -36,11 +36,11 @@ STEPS, STEPS_AT_ONCE, LARGEST_STEP = 40, 5, 0.3
 #: share as many random starts as there are targets.
 ROUNDS = 3
 
-#: Null-space motion, per step. With a fifth of it, 4 % fewer arms arrive.
+#: Null-space motion, per step. With a fifth of it, 4% fewer arms arrive.
 REACH_GAIN = 0.5
 
 #: Targets at the edge of the workspace need small singular values, and only the final pose
-#: counts: with ten times this cutoff, 14 % fewer arms arrive.
+#: counts: with ten times this cutoff, 14% fewer arms arrive.
 REACH_RTOL = 0.003
 
 #: The shoulder is singular where joint 2 is straight and joint 3 at a right angle: no joint

@@ -1,9 +1,9 @@
-"""Fits a model whose columns may or may not be independent, and says which it found.
+"""Fits a model whose columns may be dependent, and prints the rank that it finds.
 
     python -m examples.uncertain_rank
 
-The third column is nearly the sum of the others. What distinguishes it is noise, and a
-solution that uses it is far off. The tolerance says how accurate the data is.
+The third column is the sum of the others, except for noise. A solution that fits the noise
+is far off. The tolerance states how accurate the data is.
 """
 
 import jax

@@ -40,9 +40,9 @@ class Search(NamedTuple):
 def newton() -> optax.GradientTransformationExtraArgs:
     """Turns a gradient into a descending Newton step, for `optax.chain`.
 
-    Eigenvalues of the Hessian enter by their absolute values, for it is indefinite far
+    The step uses absolute values of the eigenvalues of the Hessian, which is indefinite far
     from the solution. Steps longer than one, a factor e in the parameters, are shortened:
-    the quadratic model does not reach further. The absolute values and the cap together
+    the quadratic model does not hold further away. The absolute values and the cap together
     do what damping does.
     """
 
@@ -72,7 +72,7 @@ def fit(dataset: nist.Dataset, model: Model, report: Callable[[Array, Array], No
     """Fits a model from all starts of a data set at once.
 
     The nonlinear parameters are `start * exp(theta)`. NIST's parameters span ten decades,
-    and none changes its sign between start and solution: so a unit of `theta` means the
+    and none changes its sign between start and solution, so one unit of `theta` means the
     same for all of them.
 
     Args:

@@ -1,4 +1,4 @@
-"""Compares fits with what NIST certifies, and prints them."""
+"""Compares fits with the certified values of NIST, and prints them."""
 
 from typing import NamedTuple
 
@@ -46,7 +46,7 @@ class Agreement(NamedTuple):
 
 
 def agreement(dataset: Dataset, model: Model, result: Fit) -> Agreement:
-    """Compares a fit with what NIST certifies."""
+    """Compares a fit with the certified values of NIST."""
     parameters = digits(result.parameters, dataset.certified[None, :])
     rss = digits(result.rss, dataset.certified_rss)
     least = parameters.min(axis=-1)

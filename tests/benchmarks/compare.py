@@ -202,7 +202,7 @@ def _write(results: dict[str, Any], folder: Path) -> int:
     if results["timings"]:
         text += "\n" + report.summary(results["timings"]) + "\n"
     (folder / "tables.md").write_text(text, encoding="utf-8")
-    (folder / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    (folder / "results.json").write_text(report.as_text(results), encoding="utf-8")
     for path in plots.draw_all(results, folder):
         print(f"wrote {path.name}")
     return 0

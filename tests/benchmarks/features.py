@@ -143,11 +143,11 @@ ROWS: dict[str, Callable[[Library], str]] = {
     "least squares, derivative, zeros truncated": least_squares,
     "a matrix with NaN in a batch": partial(one_not_finite, np.nan),
     "a matrix with Inf in a batch": partial(one_not_finite, np.inf),
-    "a matrix on which LAPACK's gesdd gives up": no_convergence,
+    "a matrix on which LAPACK's gesdd fails": no_convergence,
 }
 INF = "a matrix with Inf in a batch"
 #: A row in which LAPACK may converge on another machine.
-NO_CONVERGENCE = "a matrix on which LAPACK's gesdd gives up"
+NO_CONVERGENCE = "a matrix on which LAPACK's gesdd fails"
 
 
 def cell(row: str, library: Library) -> str | None:
@@ -165,7 +165,7 @@ def _in_words(found: NDArray, exact: NDArray) -> str:
     error = comparison.relative_error(found, exact)
     if not np.isfinite(error):
         return "NaN"
-    return "exact" if error < EXACT else f"{100 * error:.0f} % off"
+    return "exact" if error < EXACT else f"{100 * error:.0f}% off"
 
 
 def _kept_two(call: Callable[[], Array]) -> str:

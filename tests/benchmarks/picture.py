@@ -4,7 +4,7 @@
 
 measures as `accuracy` does, against differences in 50 digits, and writes one picture of two
 panels: against the condition number, of full rank, and against the largest truncated value.
-PyTorch is left out where it is not installed.
+PyTorch is left out if it is not installed.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from examples._style import FADED, INK, save
 from tests.benchmarks import accuracy, peers, plots
 from tests.benchmarks.accuracy import ORDERS, Point
 
@@ -53,7 +54,7 @@ def draw(points: Iterable[Point], path: Path) -> None:
     for axes, (sweep, dtype, label, title) in zip(panels, PANELS, strict=True):
         chosen = [p for p in points if (p.sweep, p.dtype) == (sweep, dtype)]
         _panel(axes, chosen)
-        axes.set_title(title, size=10, loc="left", color=plots.INK)
+        axes.set_title(title, size=10, loc="left", color=INK)
         axes.set(xscale="log", yscale="log", xlabel=label)
         axes.set_ylim(1e-8 if dtype == "float32" else 1e-16, 1e3)
     panels[0].set_ylabel("relative error")
@@ -61,7 +62,7 @@ def draw(points: Iterable[Point], path: Path) -> None:
     figure.legend(
         handles, names, loc="outside lower center", ncols=3, fontsize=8, frameon=False
     )
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _panel(axes: Axes, points: list[Point]) -> None:
@@ -83,11 +84,11 @@ def _panel(axes: Axes, points: list[Point]) -> None:
                     color=plots.COLORS[name],
                     label=f"{name}, {order}",
                 )
-    axes.axhline(1, color=plots.FADED, linewidth=0.8, linestyle=":")
+    axes.axhline(1, color=FADED, linewidth=0.8, linestyle=":")
     axes.grid(color="#e5e9ec", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=plots.INK, labelsize=8)
+    axes.tick_params(colors=INK, labelsize=8)
 
 
 def main() -> None:

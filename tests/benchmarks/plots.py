@@ -10,11 +10,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from examples._style import FADED, INK, save
 from tests.benchmarks.cases import OPERATIONS
 from tests.benchmarks.peers import JNP, REFERENCE, SCALE, TORCH
 from tests.benchmarks.report import PINVS, Row, short
 
-INK, FADED = "#22313f", "#7f8c8d"
 COLORS: dict[str, str] = dict(
     zip(
         (REFERENCE, *PINVS, *SCALE),
@@ -67,7 +67,7 @@ def times(timings: Sequence[Row], path: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="rows and columns")
     panels[0].set_ylabel("seconds per matrix")
     panels[0].legend(fontsize=8, frameon=False)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def heat_map(timings: Sequence[Row], path: Path) -> None:
@@ -111,7 +111,7 @@ def heat_map(timings: Sequence[Row], path: Path) -> None:
     )
     bar.ax.set_yticklabels(["1/8", "1/4", "1/2", "1", "2", "4", "8"])
     bar.set_label("ratio of times; blue: jaxpinv is faster", size=8)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def accuracy(points: Iterable[dict[str, Any]], path: Path) -> None:
@@ -145,7 +145,7 @@ def accuracy(points: Iterable[dict[str, Any]], path: Path) -> None:
             axes.axhline(1, color=FADED, linewidth=0.8, linestyle=":")
         row[0].set_ylabel("relative error")
     grid[0][0].legend(fontsize=8, frameon=False, loc="upper left")
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _line(axes: Axes, points: np.ndarray, name: str) -> None:

@@ -54,7 +54,7 @@ def speed(results: Results) -> str:
 
 def deficient(results: Results) -> str:
     """Ratios to `jnp` of matrices that are not all of full rank, and of Hermitian ones."""
-    kinds = {"mixed": "2 % of deficient rank", "deficient": "all of deficient rank"}
+    kinds = {"mixed": "2% of deficient rank", "deficient": "all of deficient rank"}
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in results["timings"]:
         if row["dtype"] == "float32" and (row["rank"] != "full" or row["hermitian"]):

@@ -1,5 +1,6 @@
 """Tables of the results, in Markdown."""
 
+import json
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +13,27 @@ CALIBRATED = (0.9, 1.1)
 PINVS = (JNP, TORCH, "numpy.linalg.pinv", "scipy.linalg.pinv")
 
 Row = dict[str, Any]
+
+
+def as_text(results: dict[str, Any]) -> str:
+    """The results as JSON: one line for each row, numbers with five digits."""
+    parts = []
+    for name, value in _rounded(results).items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value:
+            rows = ",\n  ".join(json.dumps(row) for row in value)
+            text = f"[\n  {rows}\n ]"
+        parts.append(f" {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _rounded(value: Any) -> Any:
+    """The same, its numbers rounded to five significant digits."""
+    if isinstance(value, dict):
+        return {name: _rounded(x) for name, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(x) for x in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -17,6 +17,7 @@ from tests.benchmarks import (
     least_squares,
     peers,
     plots,
+    publish,
     report,
     stages,
     timing,
@@ -182,6 +183,22 @@ def test_the_table_of_least_squares_shows_ratios():
     assert [x.strip() for x in lines[0].split("|")[3:-1]] == ["jnp.linalg.lstsq", "A/A"]
     cells = [x.strip() for x in lines[2].split("|")[1:-1]]
     assert cells == ["20 x 6x7", "gradient", "2.50", "1.01"]
+
+
+def test_results_are_text_with_a_line_for_each_row_and_five_digits():
+    results = {"machine": {"load": 1 / 3}, "left_out": {}, "timings": [{"x": 2 / 3}, {}]}
+    text = report.as_text(results)
+    assert json.loads(text) == {
+        "machine": {"load": 0.33333},
+        "left_out": {},
+        "timings": [{"x": 0.66667}, {}],
+    }
+    assert sum(line.startswith("  {") for line in text.splitlines()) == 2
+
+
+def test_published_results_are_as_they_are_written():
+    text = publish.RESULTS.read_text("utf-8")
+    assert report.as_text(json.loads(text)) == text
 
 
 def test_pictures_are_drawn_from_what_json_keeps(tmp_path):

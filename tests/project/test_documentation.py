@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import jaxpinv
 from examples.docs import figures
@@ -236,6 +237,19 @@ def test_the_diagram_shows_the_imports_of_the_package():
     modules = {path.stem for path in Path(jaxpinv.__file__).parent.glob("*.py")}
     assert set(depth) >= modules - {"__init__"}
     assert all(depth[importer] < depth[imported] for importer, imported in found)
+
+
+def test_the_page_and_the_published_diagram_have_the_modules_of_today():
+    names = {name for row in figures.layers() for name in row}
+    listed = {
+        name.removesuffix("/")
+        for row in next(tables(page("architecture.md")))[1:]
+        for name in re.findall(r"`([\w/]+)`", row[0])
+    }
+    assert listed == names
+    with Image.open(PAGES / "images" / "architecture.png") as picture_file:
+        drawn = picture_file.info.get("modules", "").split()
+    assert set(drawn) == names, "run python -m examples.docs.figures"
 
 
 @pytest.mark.slow
