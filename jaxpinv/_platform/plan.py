@@ -34,7 +34,7 @@ class Plan:
         pivoted_qr: whether QR with column pivoting is tried of what is not of full rank.
         by_halves: whether it branches on the rank, since matrices are taken one by one.
         remainder: matrices without a certificate that are decomposed at a time. If it is 1,
-            they are also searched for one by one.
+            they are also searched for one by one. If not given, all matrices are if any is.
         groups: of a batch that is divided over devices, how many parts hold what is left
             apart from each other. If not given, all matrices are decomposed if any is left.
         svd_call: matrices for each call of LAPACK for a decomposition.
@@ -124,11 +124,14 @@ def factorization(
     if not (target.is_local or (target.is_divided and full_rank == "gram_schmidt")):
         full_rank = None
     if not may_loop:
+        some = -(-count // tuning.share) if target.is_local else 2 * tuning.vector
+        # A loop asks the host at each step, a branch once, and Gram-Schmidt leaves few.
+        at_once = target.is_local and full_rank == "gram_schmidt"
         return Plan(
             full_rank,
             sharply=n >= tuning.sharp,
             width=tuning.columns,
-            remainder=-(-count // tuning.share) if target.is_local else 2 * tuning.vector,
+            remainder=None if at_once else some,
             # The type of a group would have to say where it is.
             groups=None if target.has_typed_axes else target.devices,
         )
