@@ -101,6 +101,7 @@ def gram_schmidt_on(target: Target) -> Callable[[Array, Cutoff], Attempt]:
         gram_schmidt.factor,
         isolate=prevent_fusion if target.is_cpu else lambda x: x,
         may_branch=target.is_cpu and target.is_local,
+        by_folds=target.is_cpu,
     )
 
 

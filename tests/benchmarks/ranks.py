@@ -89,8 +89,8 @@ class Counts(NamedTuple):
             f"{self.near / self.tried:.1%} near the cutoff, where {self.near_differ} ranks "
             f'differ ({self.near_differ_by_svd} by method="svd"); '
             f"{self.certified / self.tried:.1%} certified, where {self.certified_differ} "
-            f"ranks differ; {self.compared} compared, {self.too_large} errors too large, the largest {self.error:.2f} "
-            f"eps cond, or {self.excess:.2f} of its limit"
+            f"ranks differ; {self.compared} compared, {self.too_large} errors too large, "
+            f"the largest {self.error:.2f} eps cond, or {self.excess:.2f} of its limit"
         )
 
 
@@ -219,7 +219,7 @@ def _certified(a, rtol):
     tall = a if a.shape[1] >= a.shape[2] else jnp.conj(jnp.swapaxes(a, 1, 2))
     cutoff = Cutoff(rtol, jnp.zeros_like(rtol))
     found = gram_schmidt.factor(
-        tall, cutoff, isolate=workarounds.prevent_fusion, may_branch=True
+        tall, cutoff, isolate=workarounds.prevent_fusion, may_branch=True, by_folds=True
     )
     assert found.s is not None
     return found.certified, jnp.sum(found.s > 0, axis=-1)
