@@ -78,12 +78,12 @@ def factor(
         n,
     )
     x = _sum(w[:, None, j] * jnp.conj(u[:, j])[None] for j in range(n))
-    # Of what is not finite nothing else is known, and nothing is left to find out.
-    scale = jnp.where(finite, scale, jnp.nan)
-    x = batch_first(isolate(x / scale.astype(a.dtype)[None, None]))
+    # Of what is not finite nothing is left to find out.
+    unit = jnp.where(finite, scale, jnp.nan).astype(a.dtype)
+    x = batch_first(isolate(x / unit[None, None]))
     if m == n:
         u = _completed(u, kept, isolate, may_branch)
-    s = jnp.moveaxis(jnp.where(kept | ~finite[None], scale[None], 0), 0, -1)
+    s = jnp.moveaxis(jnp.where(kept, scale[None], 0), 0, -1)
     return Attempt(batch_first(u), batch_first(w), x, certified, s)
 
 

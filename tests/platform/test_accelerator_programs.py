@@ -57,7 +57,7 @@ def test_the_host_waits_for_one_branch_alone(f):
 def test_values_and_gradients_of_every_rank_are_right(rng, shape, dtype):
     a = of_mixed_rank(rng, *shape, dtype)
     # What is left to singular values, and what is not finite.
-    near = CLASSES["near"](rng, 20, max(shape[1:]), min(shape[1:]), np.dtype(dtype))
+    near = CLASSES["near_of_many"](rng, 20, max(shape[1:]), min(shape[1:]), np.dtype(dtype))
     a[:20] = near if shape[1] >= shape[2] else near.swapaxes(1, 2)
     a[20, 1, 2] = np.nan
 
