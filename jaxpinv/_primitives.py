@@ -78,21 +78,25 @@ def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | Non
     def in_chunks(f: Callable, *operands: Array) -> tuple[Array, ...]:
         return chunking.in_chunks(f, plan.chunk, *operands)
 
-    def replace(f: Callable, *operands) -> tuple[Array, ...]:
-        if target.is_local:
-            return chunking.replace(f, plan.remainder, *operands)
-        return chunking.replace_divided(f, plan.groups, plan.remainder, *operands)
-
     deficient = partial(pivoted_qr.factor, by_halves=plan.by_halves)
     # Eigenvectors take less time than singular vectors.
     tries = plan.pivoted_qr and not hermitian
     return auto.Trial(
         _full_rank(plan, target),
         in_chunks,
-        replace,
+        _replace(plan, plan.remainder, target),
         flattens=target.is_local,
         deficient=deficient if tries else None,
     )
+
+
+def _replace(
+    plan: Plan, size: int | None, target: Target
+) -> Callable[..., tuple[Array, ...]]:
+    """What puts results of matrices, so many at a time, in their places."""
+    if target.is_local:
+        return lambda f, *operands: chunking.replace(f, size, *operands)
+    return lambda f, *operands: chunking.replace_divided(f, plan.groups, size, *operands)
 
 
 def gram_schmidt_on(target: Target) -> Callable[[Array, Cutoff], Attempt]:
@@ -101,6 +105,7 @@ def gram_schmidt_on(target: Target) -> Callable[[Array, Cutoff], Attempt]:
         gram_schmidt.factor,
         isolate=prevent_fusion if target.is_cpu else lambda x: x,
         may_branch=target.is_cpu and target.is_local,
+        by_folds=target.is_cpu,
     )
 
 
@@ -153,7 +158,7 @@ def _kept_impl(a, rtol, atol, *, method, tuning, target):
     kept = partial(
         ranks.kept_values, a, rtol, atol, values=partial(values_of_plan, plan=plan)
     )
-    if plan.rank_chunk is None:
+    if not plan.by_rank:
         return kept()
 
     def certify(a: Array, rtol: Array, atol: Array) -> Array:
@@ -162,12 +167,15 @@ def _kept_impl(a, rtol, atol, *, method, tuning, target):
         rank = jnp.sum(found.s > 0, axis=-1, dtype=jnp.int32)
         return jnp.where(found.certified, rank, -1)
 
-    def replace(f: Callable, *operands) -> tuple[Array, ...]:
-        return chunking.replace(f, plan.rank_remainder, *operands)
+    def in_chunks(*operands: Array) -> Array:
+        if plan.rank_chunk is None:
+            return certify(*operands)
+        return chunking.while_most(certify, plan.rank_chunk, tuning.rank_share, *operands)
 
     return kept(
-        certify=partial(chunking.while_most, certify, plan.rank_chunk, tuning.rank_share),
-        replace=replace,
+        certify=in_chunks,
+        replace=_replace(plan, plan.rank_remainder, target),
+        flattens=target.is_local,
     )
 
 

@@ -116,7 +116,14 @@ def _solve(
 
     if shape:
         *found, full_rank, rest = trial.in_chunks(attempt, *problems)
-        found = trial.replace(solve, ~full_rank, [*found, full_rank], *problems, rest)
+        if trial.deficient is None:
+            # Nothing else is certified.
+            replaced = trial.replace(
+                lambda *x: solve(*x)[:-1], ~full_rank, found, *problems, rest
+            )
+            found = [*replaced, full_rank]
+        else:
+            found = trial.replace(solve, ~full_rank, [*found, full_rank], *problems, rest)
     else:
         *found, full_rank, rest = attempt(*problems)
         found = jax.lax.cond(

@@ -18,6 +18,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxpinv._factorization import certificate
@@ -32,7 +33,9 @@ _FREE, _KEPT, _NULL = 0, 1, 2
 Isolate = Callable[[Array], Array]
 
 
-def factor(a: Array, cutoff: Cutoff, *, isolate: Isolate, may_branch: bool) -> Attempt:
+def factor(
+    a: Array, cutoff: Cutoff, *, isolate: Isolate, may_branch: bool, by_folds: bool
+) -> Attempt:
     """Gram-Schmidt of matrices of any size and rank, `(..., m, n)`.
 
     Args:
@@ -40,15 +43,25 @@ def factor(a: Array, cutoff: Cutoff, *, isolate: Isolate, may_branch: bool) -> A
         cutoff: the tolerances, of batch shape.
         isolate: see there.
         may_branch: whether a loop may end when no matrix needs it any more.
+        by_folds: whether reductions and transposes are written out, or left to the
+            compiler, which then may make fewer kernels.
     """
     m, n = a.shape[-2:]
-    rows = isolate(_batch_last(a))
-    largest = isolate(_folded(jnp.maximum, _largest_part(rows)))
-    largest = _folded(jnp.maximum, largest)
+    if by_folds:
+        batch_last, batch_first = _batch_last, _batch_first
+        most, total = (
+            partial(_folded_twice, f, isolate) for f in (jnp.maximum, operator.add)
+        )
+    else:
+        batch_last = partial(jnp.moveaxis, source=(-2, -1), destination=(0, 1))
+        batch_first = partial(jnp.moveaxis, source=(0, 1), destination=(-2, -1))
+        most, total = (partial(f, axis=(0, 1)) for f in (jnp.max, jnp.sum))
+    rows = isolate(batch_last(a))
+    largest = most(_largest_part(rows))
     finite = jnp.isfinite(largest)
     scale = isolate(power_of_two(jnp.where(finite, largest, 0)))
     rows = jnp.where(finite[None, None], rows, 0) / scale.astype(a.dtype)[None, None]
-    norm = isolate(jnp.sqrt(_sum(isolate(_sum(_square(rows))))))
+    norm = isolate(jnp.sqrt(total(_square(rows))))
     # Made of the matrices, to be divided over devices as they are.
     identity = jnp.expand_dims(jnp.eye(n, dtype=a.dtype), range(2, a.ndim))
     z = jnp.concatenate([rows, jnp.where(False, rows[:n], identity)])
@@ -56,21 +69,22 @@ def factor(a: Array, cutoff: Cutoff, *, isolate: Isolate, may_branch: bool) -> A
 
     kept = state == _KEPT
     u, w = jnp.where(kept[None], z[:m], 0), z[m:]
-    lengths = isolate(_sum(jnp.where(kept[None], _square(w), 0)))
     certified = certificate.certify_rank(
         norm,
-        jnp.sqrt(_sum(lengths)),
+        jnp.sqrt(total(jnp.where(kept[None], _square(w), 0))),
         jnp.sqrt(remainder),
         _sum(kept.astype(norm.dtype)),
         cutoff._replace(atol=cutoff.atol / scale),
         n,
     )
     x = _sum(w[:, None, j] * jnp.conj(u[:, j])[None] for j in range(n))
-    x = _batch_first(isolate(x / scale.astype(a.dtype)[None, None]))
+    # Of what is not finite nothing is left to find out.
+    unit = jnp.where(finite, scale, jnp.nan).astype(a.dtype)
+    x = batch_first(isolate(x / unit[None, None]))
     if m == n:
         u = _completed(u, kept, isolate, may_branch)
     s = jnp.moveaxis(jnp.where(kept, scale[None], 0), 0, -1)
-    return Attempt(_batch_first(u), _batch_first(w), x, certified & finite, s)
+    return Attempt(batch_first(u), batch_first(w), x, certified, s)
 
 
 def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ...]:
@@ -83,8 +97,9 @@ def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ..
     rows, n, *_ = z.shape
     m = rows - n
     zero = 0 * norm
-    order = jax.lax.broadcasted_iota(zero.dtype, (n, *zero.shape), 0)
-    on_top = jax.lax.broadcasted_iota(jnp.int32, (rows, *[1] * zero.ndim), 0) < m
+    # Constants: compilers make arrays of the batch before the loop.
+    order, on_top = np.arange(n, dtype=zero.dtype), np.arange(rows) < m
+    order, on_top = (np.expand_dims(x, [*range(1, z.ndim - 1)]) for x in (order, on_top))
     rounding = jnp.square(certificate.largest_remainder(norm))
 
     def picked(code: Array) -> tuple[Array, Array, Array]:
@@ -134,7 +149,7 @@ def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ..
         z = jnp.where(here[None], unit, z - off[None] * q[:, None])
         return z, state, code, remainder
 
-    free = 0 * jnp.real(z[0])
+    free = jnp.broadcast_to(zero, (n, *zero.shape))
     z, state, code, remainder = jax.lax.fori_loop(0, n, step, (z, free, zero - 1, zero))
     return z, updated(state, code), remainder
 
@@ -201,6 +216,11 @@ def _largest_part(x: Array) -> Array:
     if not jnp.iscomplexobj(x):
         return jnp.abs(x)
     return jnp.maximum(jnp.abs(jnp.real(x)), jnp.abs(jnp.imag(x)))
+
+
+def _folded_twice(f: Callable[[Array, Array], Array], isolate: Isolate, x: Array) -> Array:
+    """`f` of all elements of matrices whose batch goes last."""
+    return _folded(f, isolate(_folded(f, x)))
 
 
 def _folded(f: Callable[[Array, Array], Array], x: Iterable[Array]) -> Array:

@@ -9,7 +9,7 @@ from jax import Array
 from jaxpinv._factors import Cutoff, largest_met
 from jaxpinv._linalg import normalize_scale
 
-#: Ranks of matrices, `(B, m, n)`, or -1 where none is certified: of these and a cutoff.
+#: Ranks of matrices, `(..., m, n)`, or -1 where none is certified: of these and a cutoff.
 Certify = Callable[..., Array]
 
 
@@ -21,6 +21,7 @@ def kept_values(
     values: Callable[[Array], Array],
     certify: Certify | None = None,
     replace: Callable[..., tuple[Array, ...]] | None = None,
+    flattens: bool = True,
 ) -> Array:
     """Which singular values of `a`, `(..., m, n)`, are above the cutoff, `(..., n)`.
 
@@ -33,12 +34,14 @@ def kept_values(
         values: makes singular values of matrices.
         certify: what is tried before, if anything.
         replace: puts values in the places of chosen matrices of a batch, if that is tried.
+        flattens: whether batch axes are merged into one then.
     """
     cutoff = Cutoff(rtol, atol)
     if certify is None or replace is None:
         kept = cutoff.keeps(values(a))
     else:
-        s, rank = _values_unless_certified(a, cutoff, values, certify, replace)
+        shape = (-1,) if flattens else a.shape[:-2]
+        s, rank = _values_unless_certified(a, cutoff, shape, values, certify, replace)
         first = jax.lax.broadcasted_iota(jnp.int32, s.shape, s.ndim - 1) < rank[..., None]
         kept = jnp.where(rank[..., None] < 0, cutoff.keeps(s), first)
     # Not even what is certified for the largest tolerance: a maximum may pass over a NaN.
@@ -48,19 +51,23 @@ def kept_values(
 def _values_unless_certified(
     a: Array,
     cutoff: Cutoff,
+    shape: tuple,
     values: Callable[[Array], Array],
     certify: Certify,
     replace: Callable[..., tuple[Array, ...]],
 ) -> tuple[Array, Array]:
-    """Singular values, `(..., n)`, and ranks, which are -1 unless certified."""
+    """Singular values, `(..., n)`, and ranks, which are -1 unless certified.
+
+    Meanwhile the batch has that shape.
+    """
     scaled, scale, _ = normalize_scale(a)
     *batch, m, n = a.shape
     met = [largest_met(x, batch) for x in (cutoff.rtol, cutoff.atol / scale)]
-    flat = jnp.reshape(scaled, (-1, m, n))
-    rank = certify(flat, *map(jnp.ravel, met))
+    flat = jnp.reshape(scaled, (*shape, m, n))
+    rank = certify(flat, *(jnp.reshape(x, shape) for x in met))
     shapes = [x.shape for x in cutoff]
     if jnp.broadcast_shapes(tuple(batch), *shapes) != tuple(batch):
         # What is truncated for the largest tolerance need not be for the others.
         rank = jnp.where(rank == n, n, -1)
-    [s] = replace(lambda a: (values(a),), rank < 0, [0 * jnp.real(flat[:, 0])], flat)
+    [s] = replace(lambda a: (values(a),), rank < 0, [0 * jnp.real(flat[..., 0, :])], flat)
     return jnp.reshape(s, (*batch, n)) * scale[..., None], jnp.reshape(rank, batch)

@@ -93,12 +93,15 @@ def replace(
     """`found`, with what `f` makes of the chosen ones of a batch in their places.
 
     They are taken in chunks of that size, which does not depend on how many they are, and
-    so neither does the result for one of them.
+    so neither does the result for one of them. With None, `f` takes all matrices if any is
+    chosen.
     """
     batch = chosen.shape[0]
+    if size is None:
+        return _replace_at_once(f, chosen, found, *operands)
     if size == 1:
         return _replace_one_by_one(f, chosen, found, *operands)
-    size = batch if size is None else min(size, batch)
+    size = min(size, batch)
     count = jnp.sum(chosen, dtype=jnp.int32)
     # In a branch of its own, which XLA has once for all that is chosen alike.
     order = jax.lax.cond(count > 0, _in_front, lambda x: x.astype(jnp.int32), chosen)
@@ -144,6 +147,13 @@ def replace_divided(
     """
     if groups and size and chosen.ndim == 1 and chosen.shape[0] % groups == 0:
         return _replace_in_groups(f, groups, size, chosen, found, *operands)
+    return _replace_at_once(f, chosen, found, *operands)
+
+
+def _replace_at_once(
+    f: Map, chosen: Array, found: Sequence[Array], *operands: Array
+) -> tuple[Array, ...]:
+    """The same, from what `f` makes of all matrices if any is chosen, in one branch."""
 
     def complete(found: tuple[Array, ...]) -> tuple[Array, ...]:
         return tuple(

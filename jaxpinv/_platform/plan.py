@@ -34,7 +34,7 @@ class Plan:
         pivoted_qr: whether QR with column pivoting is tried of what is not of full rank.
         by_halves: whether it branches on the rank, since matrices are taken one by one.
         remainder: matrices without a certificate that are decomposed at a time. If it is 1,
-            they are also searched for one by one.
+            they are also searched for one by one. If not given, all matrices are if any is.
         groups: of a batch that is divided over devices, how many parts hold what is left
             apart from each other. If not given, all matrices are decomposed if any is left.
         svd_call: matrices for each call of LAPACK for a decomposition.
@@ -42,9 +42,11 @@ class Plan:
         qr_call: the same for a QR factorization with all of Q.
         retries: whether a matrix on which LAPACK fails is decomposed again.
         of_triangular: whether singular values are those of the triangular factor.
-        rank_chunk: tiny matrices whose rank is certified at a time before singular
-            values are computed.
-        rank_remainder: matrices whose singular values are computed then, at a time.
+        by_rank: whether the ranks of tiny matrices are certified, if possible, before
+            singular values are computed.
+        rank_chunk: matrices on which that is tried at a time.
+        rank_remainder: matrices whose singular values are computed then, at a time. If not
+            given, all are if any is.
     """
 
     full_rank: FullRank | None = None
@@ -61,6 +63,7 @@ class Plan:
     qr_call: int | None = None
     retries: bool = False
     of_triangular: bool = False
+    by_rank: bool = False
     rank_chunk: int | None = None
     rank_remainder: int | None = None
 
@@ -123,14 +126,22 @@ def factorization(
     full_rank = _full_rank(count, m, n, tuning) if is_tried else None
     if not (target.is_local or (target.is_divided and full_rank == "gram_schmidt")):
         full_rank = None
+    chunk = max(1, tuning.chunk // (m * n))
+    by_rank = method != "svd" and n <= tuning.tiny and m <= tuning.rank_rows
+    by_rank = by_rank and count >= tuning.rank_chunks * chunk
     if not may_loop:
+        some = -(-count // tuning.share) if target.is_local else 2 * tuning.vector
+        # A loop asks the host at each step, a branch once, and Gram-Schmidt leaves few.
+        at_once = target.is_local and full_rank == "gram_schmidt"
         return Plan(
             full_rank,
             sharply=n >= tuning.sharp,
             width=tuning.columns,
-            remainder=-(-count // tuning.share) if target.is_local else 2 * tuning.vector,
+            remainder=None if at_once else some,
             # The type of a group would have to say where it is.
             groups=None if target.has_typed_axes else target.devices,
+            by_rank=by_rank and (target.is_local or target.is_divided),
+            rank_remainder=None if target.is_local else some,
         )
 
     def call(flops: int) -> int:
@@ -139,7 +150,6 @@ def factorization(
 
     svd_call, of_triangular = call(10 * m * n * shorter), m >= tuning.long * n
     values_call = call(max(10 * n**3, 2 * m * n**2)) if of_triangular else svd_call
-    chunk = max(1, tuning.chunk // (m * n))
     # Of whole vectors: the rest of one takes as long as several.
     vectors = max(chunk // tuning.vector * tuning.vector, min(chunk, tuning.vector))
     inverse, width = (
@@ -148,7 +158,6 @@ def factorization(
     # What Gram-Schmidt leaves is seldom more than a few.
     left = 2 * tuning.vector if full_rank == "gram_schmidt" else chunk
     rest = min(chunk, left, svd_call)
-    by_rank = method != "svd" and n <= tuning.tiny and m <= tuning.rank_rows
     is_pivoted = (
         not target.is_exported
         and n >= tuning.pivoted_qr
@@ -169,7 +178,8 @@ def factorization(
         qr_call=call(4 * m**3),
         retries=retries,
         of_triangular=of_triangular,
-        rank_chunk=vectors if by_rank and count >= tuning.rank_chunks * chunk else None,
+        by_rank=by_rank,
+        rank_chunk=vectors,
         rank_remainder=min(chunk, 2 * tuning.vector, values_call),
     )
 

@@ -28,7 +28,9 @@ def attempt(a, rtol):
     cutoff = Cutoff(
         jnp.full(a.shape[0], rtol, rtol.dtype), jnp.zeros(a.shape[0], rtol.dtype)
     )
-    return gram_schmidt.factor(a, cutoff, isolate=prevent_fusion, may_branch=True)
+    return gram_schmidt.factor(
+        a, cutoff, isolate=prevent_fusion, may_branch=True, by_folds=True
+    )
 
 
 def default_rtol(a):

@@ -41,7 +41,7 @@ def test_chunks_give_what_the_whole_batch_does(arrays, size):
 
 @pytest.mark.slow_unless("-3|-4")
 @pytest.mark.parametrize("chosen", [[], [4], [0, 3, 4, 10], range(BATCH)], ids=len)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, None])
 def test_the_chosen_ones_alone_are_replaced(arrays, size, chosen):
     is_chosen = np.isin(np.arange(BATCH), list(chosen))
     found = tuple(-jnp.ones_like(x) for x in arrays)

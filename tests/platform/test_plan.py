@@ -136,6 +136,9 @@ def test_chunks_of_what_goes_along_the_batch_are_whole_vectors():
 def test_what_is_left_of_tiny_matrices_is_taken_a_few_at_a_time():
     assert planned((100_000, 3, 3)).remainder == 2 * DEFAULT.vector
     assert planned((100_000, 3, 3), DIVIDED).remainder == 2 * DEFAULT.vector
+    # On a GPU at once, for each step of a loop would ask the host.
+    assert planned((100_000, 3, 3), GPU).remainder is None
+    assert planned((2000, 32, 32), GPU).remainder == 2000 // DEFAULT.share
 
 
 @pytest.mark.parametrize(
@@ -179,8 +182,10 @@ def test_values_of_long_matrices_are_those_of_the_triangular_factor():
     ids=str,
 )
 def test_full_rank_of_many_tiny_matrices_is_certified_first(shape, is_tried):
-    assert (planned(shape).rank_chunk is not None) == is_tried
-    assert planned(shape, method="svd").rank_chunk is None
+    for target in (CPU, GPU, DIVIDED, TYPED):
+        assert planned(shape, target).by_rank == is_tried
+        assert not planned(shape, target, method="svd").by_rank
+    assert not planned(shape, ANYWHERE).by_rank
 
 
 class TestForms:

@@ -61,3 +61,22 @@ def test_devices_agree_on_nothing_but_whether_any_matrix_is_left(rng, left, kind
         error = np.linalg.norm(y - z, axis=(1, 2))
         limit = 2 * bound(np.float64) * condition**power
         assert np.all(error <= limit * np.linalg.norm(z, axis=(1, 2)))
+
+
+@pytest.mark.slow_unless("left-Auto")
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda x: x.name)
+@pytest.mark.parametrize("left", [0, 3], ids=["none", "left"])
+def test_ranks_need_no_more(rng, left, kind):
+    a = of_mixed_rank(rng, 8000, 6, 3, np.float64)
+    u, v = np.linalg.qr(rng.standard_normal((2, 6, 3)))[0]
+    a[100 : 100 + 500 * left : 500] = (u * [3, 2, 5e-15]) @ v[:3]
+    mesh = mesh_of(8, kind)
+    with jax.set_mesh(mesh):
+        divided = put(a, BY_ROWS, mesh)
+        compiled = jax.jit(jaxpinv.matrix_rank).lower(divided).compile()
+        rank = compiled(divided)
+    assert set(collectives(compiled)) == {"all-reduce"}
+    [shape] = re.findall(r"= (\S+) all-reduce\(", str(compiled.as_text()))
+    assert re.fullmatch(r"\w+\[\]", shape)
+    assert rank.sharding.shard_shape(rank.shape) == (1000,)
+    assert np.array_equal(rank, np.linalg.matrix_rank(a, rtol=6 * 2.0**-52))

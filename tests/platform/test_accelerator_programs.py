@@ -1,0 +1,101 @@
+"""Programs as they are planned for an accelerator, on a CPU, which runs them as well."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import jaxpinv
+from jaxpinv._platform import target
+from tests.comparison import bound
+from tests.factorization.tiny_cases import CLASSES, of_mixed_rank
+from tests.matrices import gaussian
+
+of_lowering = target.of_lowering
+
+
+@pytest.fixture(autouse=True)
+def planned_for_accelerator(monkeypatch):
+    """Nothing that is lowered knows that it runs on a CPU."""
+
+    def elsewhere(ctx, *, is_cpu):
+        return of_lowering(ctx, is_cpu=False)
+
+    monkeypatch.setattr(target, "of_lowering", elsewhere)
+
+
+def square(a, **options):
+    """A number to differentiate."""
+    return jnp.sum(jnp.abs(jaxpinv.pinv(a, **options)) ** 2)
+
+
+def hessian_times(a):
+    """The product of the Hessian matrix of that with `a`."""
+    return jax.jvp(jax.grad(square), (a,), (a,))[1]
+
+
+@pytest.mark.parametrize(
+    "f",
+    [jaxpinv.pinv, jax.grad(square), hessian_times, jaxpinv.matrix_rank],
+    ids=["value", "gradient", "hvp", "rank"],
+)
+@pytest.mark.slow_unless("value|rank")
+def test_the_host_waits_for_one_branch_alone(f):
+    # A loop that ends after a known number of steps asks nothing.
+    a = jax.ShapeDtypeStruct((20_000, 6, 7), jnp.float32)
+    text = export.export(jax.jit(f), platforms=["cuda"])(a).mlir_module()
+    assert len(re.findall(r"stablehlo\.(?:case|if)\b", text)) == 1
+    assert len(re.findall(r"stablehlo\.while\b", text)) == 1
+
+
+@pytest.mark.parametrize("shape", [(300, 4, 6), (300, 5, 5)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float64, np.complex64], ids=lambda x: x.__name__)
+@pytest.mark.slow_unless("float64-.*5, 5|complex64-.*4, 6")
+def test_values_and_gradients_of_every_rank_are_right(rng, shape, dtype):
+    a = of_mixed_rank(rng, *shape, dtype)
+    # What is left to singular values, and what is not finite.
+    near = CLASSES["near_of_many"](rng, 20, max(shape[1:]), min(shape[1:]), np.dtype(dtype))
+    a[:20] = near if shape[1] >= shape[2] else near.swapaxes(1, 2)
+    a[20, 1, 2] = np.nan
+
+    def both(method):
+        def f(a):
+            x, rank = jaxpinv.pinv(a, 1e-5, method=method, return_rank=True)
+            return jnp.sum(jnp.abs(x) ** 2), (x, rank)
+
+        gradient, (x, rank) = jax.jit(jax.grad(f, has_aux=True))(a)
+        return map(np.asarray, (x, rank, gradient))
+
+    (x, rank, gradient), (_, _, known) = both("direct"), both("svd")
+    assert np.all(np.isnan(x[20]) & np.isnan(gradient[20]).T)
+    assert rank[20] == 0
+    x, rank, gradient, known, a = (
+        np.delete(y, 20, 0) for y in (x, rank, gradient, known, a)
+    )
+    double = a.astype(np.result_type(dtype, float))
+    exact, s = np.linalg.pinv(double, 1e-5), np.linalg.svd(double, compute_uv=False)
+    assert np.array_equal(rank, np.sum(s > 1e-5 * s[:, :1], axis=1))
+    last = s[np.arange(len(s)), np.maximum(rank, 1) - 1]
+    condition = np.where(rank > 0, s[:, 0] / np.where(rank > 0, last, 1), 1)
+    for y, z, power in ((x, exact, 1), (gradient, known, 2)):
+        error = np.linalg.norm(y - z, axis=(1, 2))
+        limit = 2 * bound(dtype) * condition**power
+        assert np.all(error <= limit * np.linalg.norm(z, axis=(1, 2)))
+
+
+@pytest.mark.slow_unless("3000")
+@pytest.mark.parametrize("shape", [(3000, 5, 7), (30, 100, 5, 5)], ids=str)
+def test_ranks_are_those_of_numpy(rng, shape):
+    a = np.reshape(of_mixed_rank(rng, 3000, *shape[-2:], np.float64), shape)
+    a[..., :3, 1, :] = 0
+    flat = np.reshape(a, (3000, *shape[-2:]))
+    flat[7] = gaussian(rng, shape[-2:])
+    flat[7, :, 0] = flat[7, :, 1] * (1 + 1e-15)
+    flat[11, 0, 0] = np.inf
+    rank = np.asarray(jax.jit(jaxpinv.matrix_rank)(flat.reshape(shape))).ravel()
+    assert rank[11] == 0
+    known = np.linalg.matrix_rank(np.delete(flat, 11, 0), rtol=max(shape[-2:]) * 2.0**-52)
+    assert np.array_equal(np.delete(rank, 11), known)
