@@ -11,6 +11,8 @@ import jaxpinv
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, hermitian_matrix, matrix
 
+pytestmark = pytest.mark.unoptimized
+
 DTYPES = {"real": np.float64, "complex": np.complex128}
 SPECTRA = {"full": [3, 2, 1, 0.5], "truncated": [3, 2, 0.3, 0.2], "deficient": [3, 2, 0, 0]}
 RTOL = 0.12

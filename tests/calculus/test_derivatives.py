@@ -19,6 +19,8 @@ from tests.comparison import C, bound, pair, relative_error
 from tests.matrices import gaussian, hermitian_matrix, matrix
 from tests.mpmath_oracle import exact_derivative
 
+pytestmark = pytest.mark.unoptimized
+
 SHAPES = {"tall": (6, 4), "wide": (4, 6), "square": (4, 4), "batched": (2, 5, 4)}
 DTYPES = {"real": np.float64, "complex": np.complex128}
 # Spectrum and absolute cutoff.

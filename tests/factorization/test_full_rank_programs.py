@@ -14,6 +14,8 @@ from jaxpinv._inputs import Method
 from tests.comparison import bound, relative_error
 from tests.factorization.full_rank_cases import CONDITION, direct_pinv, random
 
+pytestmark = pytest.mark.unoptimized
+
 
 @partial(jax.jit, static_argnames="method")
 def gradient(a, method: Method = "direct"):

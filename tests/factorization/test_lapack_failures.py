@@ -24,6 +24,8 @@ from tests.matrices import (
     pinv_of_factors,
 )
 
+pytestmark = pytest.mark.unoptimized
+
 RANK = 42
 
 
