@@ -43,8 +43,16 @@ def test_lowers_for_other_platforms(shape, platform):
 class TestOverDevices:
     """A divided batch takes singular values unless it is tiny or within `shard_map`."""
 
-    @pytest.mark.parametrize("shape", [(512, 3, 2), (16, 10, 10), (16, 12, 10)], ids=str)
-    @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+    @pytest.mark.parametrize(
+        ("kind", "shape"),
+        [
+            (AxisType.Auto, (512, 3, 2)),
+            (AxisType.Explicit, (512, 3, 2)),
+            (AxisType.Auto, (16, 10, 10)),
+            (AxisType.Explicit, (16, 12, 10)),
+        ],
+        ids=str,
+    )
     def test_shard_map_needs_no_collective_and_others_at_most_one_number(
         self, rng, shape, kind
     ):
