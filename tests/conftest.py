@@ -23,17 +23,37 @@ jax.config.update("jax_num_cpu_devices", 8)
 _MAPS, _MOST_MAPS = Path("/proc/self/maps"), 15_000
 
 
+def pytest_configure(config):
+    """Keeps the order of modules among the workers of pytest-xdist."""
+    config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks as slow what `slow_unless` leaves out: cases whose id has no such pattern."""
+    """Marks as slow what `slow_unless` leaves out: cases whose id has no such pattern.
+
+    Modules that do without optimizations come first: so what is compiled for one of them
+    serves the next one.
+    """
     for item in items:
         for mark in item.iter_markers("slow_unless"):
             if not re.search(mark.args[0], item.callspec.id):
                 item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("unoptimized") is None)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def few_programs():
+def optimization(request):
+    """Compiles the tests of a module with optimizations, or without if it is so marked."""
+    without = request.node.get_closest_marker("unoptimized") is not None
+    if jax.config.read("jax_disable_most_optimizations") != without:
+        jax.config.update("jax_disable_most_optimizations", without)
+        # It is no part of the key of what is compiled.
+        jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs(optimization):
     """Forgets what was compiled when there is too much of it: else LLVM may crash."""
     yield
     if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:

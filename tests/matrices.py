@@ -70,3 +70,10 @@ def pinv_of_factors(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     q, r = np.linalg.qr(left)
     p, t = np.linalg.qr(right.conj().T)
     return p @ np.linalg.solve(t.conj().T, np.linalg.solve(r, q.conj().T))
+
+
+def of_values(rng, shape, values, dtype):
+    """Matrix with these singular values, in the precision of the dtype."""
+    wide = np.result_type(dtype, np.float64)
+    u, v = (np.linalg.qr(gaussian(rng, (k, len(values)), wide))[0] for k in shape)
+    return (u * values @ v.conj().T).astype(dtype)

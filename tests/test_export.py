@@ -12,6 +12,8 @@ from jax import export
 import jaxpinv
 from tests.matrices import gaussian
 
+pytestmark = pytest.mark.unoptimized
+
 FUNCTIONS = {
     "value": jaxpinv.pinv,
     "gradient": lambda a: jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))(a),

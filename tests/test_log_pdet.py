@@ -12,6 +12,8 @@ from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, hermitian_matrix, matrix
 from tests.mpmath_oracle import exact_log_pdet
 
+pytestmark = pytest.mark.unoptimized
+
 DTYPES = {"real": np.float64, "complex": np.complex128}
 #: Spectrum and absolute cutoff.
 SPECTRA = {

@@ -14,6 +14,8 @@ from tests.lstsq_cases import CASES, SHAPES, SHAPES_AND_DTYPES, TOLERANCE, cutof
 from tests.matrices import gaussian, matrix
 from tests.mpmath_oracle import exact_derivative
 
+pytestmark = pytest.mark.unoptimized
+
 
 def solution(a, b, **kwargs):
     """The first field."""

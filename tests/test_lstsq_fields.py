@@ -13,6 +13,8 @@ from tests.comparison import bound, relative_error
 from tests.lstsq_cases import CASES, SHAPES, TOLERANCE
 from tests.matrices import gaussian, hermitian_matrix, matrix
 
+pytestmark = pytest.mark.unoptimized
+
 
 def field(a, b, hermitian, **kwargs):
     """The residuals of `lstsq`."""

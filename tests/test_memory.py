@@ -12,6 +12,8 @@ import pytest
 import jaxpinv
 from jaxpinv import _inner, _primitives, _rules
 
+pytestmark = pytest.mark.unoptimized
+
 # Shapes that no other test needs, so that they are compiled here.
 A = np.random.default_rng(0).standard_normal((6, 5))
 

@@ -13,6 +13,8 @@ from tests.lstsq_cases import CASES, SHAPES_AND_DTYPES, TOLERANCE, cutoff
 from tests.matrices import gaussian, matrix
 from tests.mpmath_oracle import exact_derivative
 
+pytestmark = pytest.mark.unoptimized
+
 
 @jax.jit
 def two_derivatives(a, x, e, dx, **kwargs):

@@ -16,6 +16,8 @@ from tests.matrices import gaussian, hermitian_matrix, matrix
 from tests.mpmath_oracle import exact_derivative
 from tests.sharded.meshes import collectives
 
+pytestmark = pytest.mark.unoptimized
+
 SHAPES = [(4, 6), (6, 4), (5, 5), (1, 7), (3, 9, 12), (2, 3, 12, 12)]
 #: Singular values and the cutoff between them.
 SPECTRA = {

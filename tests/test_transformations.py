@@ -12,6 +12,8 @@ import jaxpinv
 from tests.comparison import bound, pair, relative_error
 from tests.matrices import gaussian, matrix
 
+pytestmark = pytest.mark.unoptimized
+
 SPECTRUM = [4, 2, 1, 0.5]
 MAPPED = {"matrix": (0, None), "tolerance": (None, 0), "both": (0, 0)}
 KINDS = {

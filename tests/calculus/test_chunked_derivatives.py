@@ -16,6 +16,8 @@ from tests import matrices
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian
 
+pytestmark = pytest.mark.unoptimized
+
 BATCH = 5
 AT_A_TIME = 2
 SHAPE = (4, 3)

@@ -184,7 +184,7 @@ def test_gaussian_500_by_500_is_certified_in_single_precision(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [40, 49, 64, 300, 301])
+@pytest.mark.parametrize("n", [49, 64, 301])
 def test_an_inverse_by_blocks_of_columns_or_rows_is_certified(rng, n):
     a = random(rng, (n, n), np.float64)
     assert not singular_values_taken(a)

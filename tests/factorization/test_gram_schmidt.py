@@ -64,8 +64,11 @@ def errors(x, reference):
 
 
 @pytest.mark.slow_unless("square-float32|tall-complex64")
-@pytest.mark.parametrize("dtype", [np.float32, np.complex64, np.float64, np.complex128])
-@pytest.mark.parametrize("m", [4, 6], ids=["square", "tall"])
+@pytest.mark.parametrize(
+    ("m", "dtype"),
+    [(4, np.float32), (4, np.complex128), (6, np.complex64), (6, np.float64)],
+    ids=["square-float32", "square-complex128", "tall-complex64", "tall-float64"],
+)
 class TestMixedRanks:
     """Matrices of rank 0 to 4."""
 

@@ -10,6 +10,8 @@ from jaxpinv._platform.target import ANYWHERE, Target
 from tests.comparison import bound
 from tests.matrices import gaussian, matrix, unitary
 
+pytestmark = pytest.mark.unoptimized
+
 CPU = Target(is_cpu=True, is_whole=True)
 WAYS = {"lu": log_det.by_lu, "gram_schmidt": log_det.by_gram_schmidt}
 

@@ -15,6 +15,8 @@ from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, matrix
 from tests.sharded.meshes import collectives, mesh_of, put
 
+pytestmark = pytest.mark.unoptimized
+
 M, N = 48, 3
 SCALE = np.array([0.0, 0.5, 2.0])
 SPECTRA = {"full": [3, 2, 1], "deficient": [3, 1, 0], "zero": [0, 0, 0]}

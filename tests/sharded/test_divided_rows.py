@@ -19,6 +19,8 @@ from tests.matrices import gaussian, matrix
 from tests.mpmath_oracle import exact_derivative
 from tests.sharded.meshes import BY_ROWS, mesh_of, put
 
+pytestmark = pytest.mark.unoptimized
+
 M, N = 720, 4
 BY_COLUMNS = PartitionSpec(None, "rows")
 SPECTRA = {

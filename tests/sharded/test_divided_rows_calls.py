@@ -15,6 +15,8 @@ from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, matrix
 from tests.sharded.meshes import mesh_of, put
 
+pytestmark = pytest.mark.unoptimized
+
 M, N, DEVICES = 16, 3, 2
 KINDS = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 AUTO, EXPLICIT = AxisType.Auto, AxisType.Explicit

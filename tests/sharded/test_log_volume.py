@@ -15,6 +15,8 @@ from tests.matrices import gaussian, matrix
 from tests.mpmath_oracle import exact_log_pdet
 from tests.sharded.meshes import BY_ROWS, collectives, mesh_of, put
 
+pytestmark = pytest.mark.unoptimized
+
 KINDS = [AxisType.Auto, AxisType.Explicit]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests import stress
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from tests.comparison import bound, relative_error
 from tests.matrices import gaussian
 from tests.sharded.meshes import collectives
 
+pytestmark = pytest.mark.unoptimized
+
 BATCH = PartitionSpec("batch")
 
 

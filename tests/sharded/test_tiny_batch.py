@@ -12,6 +12,8 @@ from tests.comparison import bound, relative_error
 from tests.factorization.tiny_cases import of_mixed_rank
 from tests.sharded.meshes import BY_ROWS, collectives, mesh_of, put
 
+pytestmark = pytest.mark.unoptimized
+
 
 @jax.jit
 def value_and_gradient(a):

@@ -11,6 +11,8 @@ from tests.comparison import bound, relative_error
 from tests.matrices import gaussian
 from tests.sharded.meshes import collectives
 
+pytestmark = pytest.mark.unoptimized
+
 BOTH, ONE = PartitionSpec(("x", "y")), PartitionSpec("x")
 SIZE, DEVICES = 64, 8
 

@@ -1,0 +1,171 @@
+"""Derivatives of damped results, of every order, in the matrix and in the damping."""
+
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from tests import damping_oracle
+from tests.comparison import pair, relative_error
+from tests.matrices import gaussian, matrix
+
+pytestmark = pytest.mark.unoptimized
+
+SHAPES = {"tall": (6, 4), "square": (4, 4), "wide": (3, 5)}
+DTYPES = {"real": np.float64, "complex": np.complex128}
+SPECTRA = {"full": [2, 1, 0.5, 0.3], "deficient": [2, 1, 0, 0], "zero": [0, 0, 0, 0]}
+
+
+@partial(jax.jit, static_argnames=("function", "is_scaled", "method"))
+def all_derivatives(function, a, d, e, dd, ct, *, is_scaled, method):
+    """Value, two derivatives, gradient and the derivative of that, along `e` and `dd`."""
+
+    def f(a, d):
+        damping = {"damp": 1.0, "damp_scale": d} if is_scaled else {"damp": d[0]}
+        return function(a, **damping, method=method)
+
+    def first(a, d):
+        return jax.jvp(f, (a, d), (e, dd))[1]
+
+    def gradient(a, d):
+        return jax.vjp(f, a, d)[1](ct)
+
+    second = jax.jvp(first, (a, d), (e, dd))[1]
+    found, hvp = jax.jvp(gradient, (a, d), (e, dd))
+    return f(a, d), first(a, d), second, found, hvp
+
+
+def solution(a, **options):
+    """What `lstsq` makes of two columns."""
+    return jaxpinv.lstsq(a, jnp.eye(a.shape[0], 2, dtype=a.dtype), **options).solution
+
+
+def projection(a, **options):
+    """What `null_projection` makes of two vectors."""
+    return jaxpinv.null_projection(a, jnp.eye(a.shape[1], 2, dtype=a.dtype), **options)
+
+
+FUNCTIONS = {"pinv": jaxpinv.pinv, "lstsq": solution, "null_projection": projection}
+
+
+# Every function, kind of damping and method, and each two of these, a shape and a dtype.
+CASES = [
+    "pinv-one-svd-square-complex",
+    "pinv-one-direct-wide-real",
+    "pinv-scaled-svd-tall-complex",
+    "pinv-scaled-direct-square-complex",
+    "lstsq-one-svd-wide-real",
+    "lstsq-one-direct-tall-complex",
+    "lstsq-scaled-svd-square-complex",
+    "lstsq-scaled-direct-wide-complex",
+    "null_projection-one-svd-tall-complex",
+    "null_projection-one-direct-square-real",
+    "null_projection-scaled-svd-wide-complex",
+    "null_projection-scaled-direct-tall-real",
+]
+
+
+@pytest.mark.slow_unless("deficient-pinv-scaled-svd-tall|zero-lstsq-one-svd-wide")
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+def test_derivatives_exist_where_the_rank_changes(rng, case, spectrum):
+    name, kind, method, shape, dtype = case.split("-")
+    is_scaled, shape, dtype = kind == "scaled", SHAPES[shape], DTYPES[dtype]
+    # Differences go over the deficient matrix: on both sides its rank is full.
+    a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
+    n = shape[1]
+    d, dd = np.full(n, 0.7), np.full(n, 0.4)
+    if is_scaled:
+        d, dd = rng.uniform(0.5, 1, n), rng.standard_normal(n)
+    x = [
+        damping_oracle.derivative(a, d, e, dd, order) if order else
+        damping_oracle.damped(a, d)
+        for order in range(3)
+    ]  # fmt: skip
+    exact = {
+        "pinv": x,
+        "lstsq": [y[:, :2] for y in x],
+        "null_projection": [
+            np.eye(n, 2) - (x[0] @ a)[:, :2],
+            -(x[1] @ a + x[0] @ e)[:, :2],
+            -(x[2] @ a + 2 * x[1] @ e)[:, :2],
+        ],
+    }[name]
+    ct = gaussian(rng, exact[0].shape, dtype)
+    found = all_derivatives(
+        FUNCTIONS[name], a, d, e, dd, ct, is_scaled=is_scaled, method=method
+    )
+    for known, y in zip(exact, found[:3], strict=True):
+        assert relative_error(y, known) <= 1e-9
+    for known, slopes in zip(exact[1:], found[3:], strict=True):
+        along = pair(slopes[0], e) + pair(slopes[1], dd)
+        assert abs(along - pair(ct, known)) <= 1e-9 * np.sum(np.abs(ct * known))
+
+
+@functools.cache
+def with_known_damping(scale, method):
+    """All derivatives of `pinv` along `e`, for a damping that is no argument."""
+    options = {"damp": 0.7, "damp_scale": scale and np.array(scale), "method": method}
+
+    def f(a):
+        return jaxpinv.pinv(a, **options)
+
+    @jax.jit
+    def derivatives(a, e, ct):
+        def first(a):
+            return jax.jvp(f, (a,), (e,))[1]
+
+        def gradient(a):
+            return jax.vjp(f, a)[1](ct)[0]
+
+        second = jax.jvp(first, (a,), (e,))[1]
+        return first(a), second, *jax.jvp(gradient, (a,), (e,))
+
+    return derivatives
+
+
+@pytest.mark.slow_unless("deficient-svd-tall-complex-scaled")
+@pytest.mark.parametrize(
+    ("method", "shape", "dtype", "is_scaled"),
+    [
+        ("svd", "tall", "complex", True),
+        ("svd", "square", "complex", False),
+        ("svd", "wide", "real", False),
+        ("direct", "tall", "complex", False),
+        ("direct", "square", "real", True),
+        ("direct", "wide", "complex", True),
+    ],
+    ids=lambda x: {True: "scaled", False: "one"}.get(x, x),
+)
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+def test_derivatives_with_a_known_damping(rng, method, shape, spectrum, dtype, is_scaled):
+    # That no unknown is without damping is then known, and the rule is another one.
+    shape, dtype = SHAPES[shape], DTYPES[dtype]
+    a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
+    scale = tuple(np.linspace(0.5, 2, shape[1]).tolist()) if is_scaled else None
+    d = 0.7 * (np.ones(shape[1]) if scale is None else np.array(scale))
+    ct = gaussian(rng, shape[::-1], dtype)
+    derivatives = with_known_damping(scale, method)
+    assert "pinv_form" not in str(jax.make_jaxpr(derivatives)(a, e, ct))
+    *found, slope, curvature = derivatives(a, e, ct)
+    for order, y in enumerate(found, 1):
+        exact = damping_oracle.derivative(a, d, e, 0 * d, order)
+        assert relative_error(y, exact) <= 1e-9
+        size = 1e-9 * np.sum(np.abs(ct * exact))
+        assert abs(pair([slope, curvature][order - 1], e) - pair(ct, exact)) <= size
+
+
+@pytest.mark.slow
+def test_derivatives_in_a_damping_of_zero_exist(rng):
+    a, e = matrix(rng, (5, 3), [3, 2, 1]), gaussian(rng, (5, 3))
+    zeros, ones, ct = np.zeros(3), np.ones(3), gaussian(rng, (3, 5))
+    found = all_derivatives(
+        jaxpinv.pinv, a, zeros, e, ones, ct, is_scaled=False, method="svd"
+    )
+    for order in (1, 2):
+        exact = damping_oracle.derivative(a, zeros, e, ones, order)
+        assert relative_error(found[order], exact) <= 1e-9
