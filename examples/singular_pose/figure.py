@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from examples._style import HEADING, INK, style, titled
 from examples.singular_pose.motion import (
     DURATION,
-    MANIPULABILITY,
+    THRESHOLD,
     Line,
     accelerations,
     speeds,
@@ -88,7 +88,7 @@ def draw(path: Path, lines: Mapping[str, Line], rate: int) -> None:
     third.legend(loc="upper left", fontsize=10.5, frameon=False)
     third.set_ylim(bottom=0)
     fourth.set_ylim(bottom=0)
-    _limit(fourth, MANIPULABILITY, "damped below", above=False)
+    _limit(fourth, THRESHOLD, "damped below", above=False)
     figure.savefig(path)
 
 

@@ -38,8 +38,8 @@ START = np.array(
 #: Per second. The speed that corrects the hand, in meters per second, is limited.
 FEEDBACK, LARGEST_CORRECTION = 10.0, 0.05
 
-#: Damping begins where the manipulability falls below this. It is 0.07 at the start.
-MANIPULABILITY = 0.05
+#: An arm is damped where its manipulability is below this. It is 0.07 at the start.
+THRESHOLD = 0.05
 
 
 class Rule(NamedTuple):
@@ -85,18 +85,28 @@ class Line(NamedTuple):
     margin: Array
 
 
-def log_manipulability(q: Array) -> Array:
-    """Logarithm of Yoshikawa's manipulability, a scalar, at joint angles `(7,)`."""
-    return jaxpinv.log_pdet(jacobian(frames(q)), rtol=0)
+def manipulability(q: Array) -> tuple[Array, Array]:
+    """Yoshikawa's manipulability at joint angles `(7,)`, and the gradient of its logarithm.
+
+    Returns:
+        The manipulability, a scalar, and the gradient, `(7,)`.
+    """
+
+    def log_volume(q: Array) -> tuple[Array, Array]:
+        return jaxpinv.log_pdet(jacobian(frames(q)), rtol=0, return_rank=True)
+
+    (log_w, rank), uphill = jax.value_and_grad(log_volume, has_aux=True)(q)
+    # A pseudo-determinant leaves out singular values that are zero.
+    return jnp.where(rank < 6, 0, jnp.exp(log_w)), uphill
 
 
-def damping(manipulability: Array, largest: float | Array) -> Array:
+def damping(w: Array, largest: float | Array) -> Array:
     """The damping of Nakamura and Hanafusa: `largest` in a singular pose, 0 far from it.
 
     They write `J^T (J J^T + k I)^-1` with `k = k_0 (1 - w / w_0)^2` where the
     manipulability `w` is below `w_0`. That `k` is the square of the damping.
     """
-    return largest * jnp.maximum(0, 1 - manipulability / MANIPULABILITY)
+    return largest * jnp.maximum(0, 1 - w / THRESHOLD)
 
 
 def velocity(q: Array, twist: Array, rule: Rule) -> tuple[Array, Array, Array]:
@@ -111,13 +121,13 @@ def velocity(q: Array, twist: Array, rule: Rule) -> tuple[Array, Array, Array]:
         Joint speeds, `(7,)`, the manipulability and the damping.
     """
     j = jacobian(frames(q))
-    log_w, uphill = jax.value_and_grad(log_manipulability)(q)
-    damp = damping(jnp.exp(log_w), rule.damp)
+    w, uphill = manipulability(q)
+    damp = damping(w, rule.damp)
     # The gradient is as long as the smallest singular value is small.
     secondary = rule.gain * uphill / jnp.maximum(1, jnp.linalg.norm(uphill))
     dq = jaxpinv.lstsq(j, twist, rule.rtol, damp=damp).solution
     dq = dq + jaxpinv.null_projection(j, secondary, rule.rtol, damp=damp)
-    return dq, jnp.exp(log_w), damp
+    return dq, w, damp
 
 
 def follow(rule: Rule, rate: int) -> Line:

@@ -83,17 +83,23 @@ def test_gradient_and_hessian_are_those_of_differences():
 
 
 def test_newton_finds_minima_inside_and_at_the_ends_of_the_range():
-    # Wells of the dampings, one without a bottom; the second problem starts on a hump.
-    bottoms = np.log([[2.0, 1e-3, 50.0], [0.5, 1e6, 300.0]])
+    # Wells, some with the bottom out of range. The second problem starts on a hump, and the
+    # first step of the third leads over a narrow well.
+    bottoms = np.log([[2.0, 1e-3, 50.0], [0.5, 1e6, 300.0], [10.0, 10.0, 5.6]])
+    widths = np.array([[2.0], [2.0], [0.6]])
 
     def wells(at):
-        off = at - bottoms
-        error = 5 + np.sum(1 - np.exp(-(off**2) / 8), axis=1)
-        slope = off / 4 * np.exp(-(off**2) / 8)
-        bend = (1 / 4 - off**2 / 16) * np.exp(-(off**2) / 8)
+        off = (at - bottoms) / widths
+        rest = np.exp(-(off**2) / 2)
+        error = 5 + np.sum(1 - rest, axis=1)
+        slope = off * rest / widths
+        bend = (1 - off**2) * rest / widths**2
         return newton.Expansion(at, error, at[:, :2], slope, bend[:, :, None] * np.eye(3))
 
-    start = np.log([[10.0] * 3, [20.0] * 3])
+    start = np.log([[10.0] * 3, [20.0] * 3, [10.0] * 3])
+    over = start.copy()
+    over[2, 2] -= newton.LARGEST_STEP
+    assert wells(over).error[2] > wells(start).error[2]
     assert np.any(wells(start).hessian < 0)
     found = newton.learn(wells, start)
     expected = np.clip(np.exp(bottoms), newton.LOWEST, newton.HIGHEST)
@@ -106,7 +112,9 @@ def test_a_search_over_ratios_returns_the_fit_of_its_dampings():
     ratios = np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 0.1, 5.0, 10.0], [1.0, 10, 0.1, 1.0]])
     found = grid.search(DATA, ratios)
     np.testing.assert_allclose(found.dampings / found.dampings[0], ratios[1])
-    assert np.all(found.dampings <= newton.HIGHEST * (1 + 1e-9))
+    on_the_grid = np.sqrt(found.model.alphas)[:, None] * ratios[1]
+    assert on_the_grid.min() == pytest.approx(newton.LOWEST)
+    assert on_the_grid.max() == pytest.approx(newton.HIGHEST)
     x = normal_equations(DATA.a, DATA.y, found.dampings)
     np.testing.assert_allclose(found.predicted(DATA.a[:9, 1:]), DATA.a[:9] @ x)
     at = np.log(np.stack([found.dampings] * 3))

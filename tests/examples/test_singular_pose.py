@@ -41,9 +41,19 @@ def test_an_arm_that_is_not_damped_gives_a_failing_exit_status(
 
 
 def test_damping_vanishes_above_the_threshold_and_is_full_in_the_singular_pose():
-    w = motion.MANIPULABILITY * jnp.array([0.0, 0.5, 1.0, 7.0])
+    w = motion.THRESHOLD * jnp.array([0.0, 0.5, 1.0, 7.0])
     found = motion.damping(w, jnp.full(4, 0.2))
     np.testing.assert_allclose(found, [0.2, 0.1, 0, 0], atol=1e-15)
+
+
+def test_the_manipulability_of_a_jacobian_without_full_rank_is_zero(monkeypatch):
+    def of_rank_five(chain):
+        return jnp.eye(6, 7) * chain[0, 3, 3] * jnp.array([[1.0]] * 5 + [[0.0]])
+
+    monkeypatch.setattr(motion, "jacobian", of_rank_five)
+    w, uphill = jax.jit(motion.manipulability)(jnp.asarray(motion.START))
+    assert w == 0
+    assert jnp.all(jnp.isfinite(uphill))
 
 
 @pytest.mark.parametrize("name", motion.RULES)
@@ -77,7 +87,7 @@ def test_joint_speeds_agree_with_normal_equations_and_differences(name, lines):
         z = rule.gain * uphill / max(1, np.linalg.norm(uphill))
         w = np.exp(log_volume(q))
         # What Nakamura and Hanafusa call k.
-        k = rule.damp**2 * max(0, 1 - w / motion.MANIPULABILITY) ** 2
+        k = rule.damp**2 * max(0, 1 - w / motion.THRESHOLD) ** 2
         inverse = j.T @ np.linalg.inv(j @ j.T + k * np.eye(6))
         s = np.linalg.svd(j, compute_uv=False)
         assert s[-1] > rule.rtol * s[0], "nothing is truncated here"
