@@ -74,8 +74,9 @@ def log_pdet(
         The logarithms, real, of batch shape, in the precision of the floating dtype of
         `a`; the tolerances may enlarge the batch shape. With `return_rank=True` also the
         number of singular values that were kept, in JAX's default integer dtype. A zero
-        matrix, or one without rows or columns, gives 0 and rank 0. Very large
-        and very small elements neither overflow nor underflow. A matrix with an element
+        matrix, or one without rows or columns, gives 0 and rank 0: singular values that are
+        zero are always left out, so ask for the rank if they matter. Very large and very
+        small elements neither overflow nor underflow. A matrix with an element
         that is not finite, or with a NaN tolerance, gives NaN and rank 0, as does one on
         which LAPACK fails, as in `pinv`.
 
