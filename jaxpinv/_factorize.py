@@ -27,6 +27,7 @@ def factorize(
     with orthonormal columns $u_i$. It is what `pinv`, `lstsq`, `null_projection` and
     `log_pdet` begin with. A robot's step, which is a solution and a motion in the null
     space, takes it once instead of twice, and right-hand sides may come one after another.
+    So may dampings: a regularization path, or the search for the step of a trust region.
 
     Args:
         a: matrices, `(..., m, n)`, of the dtypes of `pinv`.
@@ -38,8 +39,8 @@ def factorize(
 
     Returns:
         A `Factorization`, with the methods `pinv`, `solve`, `null_projection`,
-        `singular_values` and `log_pdet`, and the property `rank`. The tolerances may
-        enlarge its batch shape.
+        `singular_values` and `log_pdet`, and the property `rank`. The first three take a
+        damping, `damp`. The tolerances may enlarge its batch shape.
 
     Raises:
         TypeError: as `pinv` does.

@@ -41,7 +41,17 @@ class Factorization:
     **Differentiability.** What the methods return is differentiable in `a` of `factorize`
     as what the functions return is, also if the factorization is made inside of a `jit`, a
     `scan` or a function that is differentiated, and used outside of it. The leaves
-    themselves are not to be differentiated, nor computed with.
+    themselves are not to be differentiated, nor computed with. With a damping, value and
+    derivatives exist at every matrix, in the damping too: see `jaxpinv.pinv`.
+
+    **Cost of dampings.** With `damp` a method takes the singular triplets of the matrices,
+    and of them products with vectors for each damping. If they were factored by singular
+    values, as with `method="svd"`, it has them. If not, it takes one decomposition for all
+    dampings that `jax.vmap` or a batch shape has: so for a loop over dampings choose
+    `method="svd"`. There are two exceptions, in which a method costs what the function
+    with `damp` does. One is a tolerance that was given, for it refers to `[A; D]`. The
+    other are matrices with a side of at most 8 and at most 512 elements, unless with
+    `method="svd"`: a batch of them is factored in less time than decomposed.
     """
 
     _a: Array
@@ -68,11 +78,11 @@ class Factorization:
             damp: as in `solve`.
 
         Raises:
-            TypeError: as `solve` does, for `damp`.
-            ValueError: as `solve` does, for `damp`.
+            TypeError: if `damp` is not real.
+            ValueError: if `damp` is negative and not traced, or does not broadcast.
 
-        **Cost.** A product of `2 m n^2` flops, n being the shorter side, or with a damping
-        of each matrix about nine such products.
+        **Cost.** A product of `2 m n^2` flops, n being the shorter side. With a damping,
+        for each six of these and eight of `2 n^3` flops: see `Factorization`.
         """
         use, is_damped = self._with("pinv", None, damp)
         return _pinv(use, is_damped=is_damped)
@@ -85,8 +95,9 @@ class Factorization:
                 `jaxpinv.lstsq`. Batch shapes broadcast.
             damp: a damping of all unknowns, as in `jaxpinv.lstsq`: a number or an array
                 that broadcasts against the batch shape, traced or not, not negative. There
-                is no `damp_scale`: the singular vectors of a matrix serve all dampings of
-                one size, but not those that scale its unknowns.
+                is no `damp_scale`: singular vectors of `A` serve every damping that is the
+                same for all unknowns, and no other. With unequal ones, scale the columns of
+                `A` before it is factored if none is zero, or use `jaxpinv.lstsq`.
 
         Returns:
             The solutions, `(..., n)` or `(..., n, k)`, in the dtype that `a` and `b` have
@@ -95,10 +106,30 @@ class Factorization:
         Raises:
             TypeError: if `b` is not numeric, or of a higher precision than the one that the
                 matrices were factored in.
-            ValueError: if the rows of `a` and `b` are not as many, or the batch shapes do
-                not broadcast.
+            ValueError: if the rows of `a` and `b` are not as many, the batch shapes do not
+                broadcast, or `damp` is negative and not traced.
 
-        **Cost.** Products of matrices with vectors, `O(m n k)`.
+        **Differentiability.** In `a`, `b` and `damp`, as `jaxpinv.lstsq`.
+
+        **Cost.** Products of matrices with vectors, `O(m n k)`, for each damping too: see
+        `Factorization`.
+
+        Example:
+            >>> import jax
+            >>> import jax.numpy as jnp
+            >>> import jaxpinv
+            >>> factored = jaxpinv.factorize(jnp.diag(jnp.array([2.0, 1.0])), method="svd")
+            >>> b = jnp.array([1.0, 1.0])
+            >>> path = jax.vmap(lambda damp: factored.solve(b, damp=damp))
+            >>> x = path(jnp.array([0.0, 1.0]))
+            >>> bool(jnp.allclose(x, jnp.array([[0.5, 1.0], [0.4, 0.5]])))
+            True
+
+        Source:
+            Methods of regularization by filter factors: P. C. Hansen, "Rank-Deficient and
+            Discrete Ill-Posed Problems", SIAM 1998, section 4.2. The refinement: A. Bjorck,
+            "Iterative refinement of linear least squares solutions I", BIT 7 (1967)
+            257-278.
         """
         columns = ("b", b, self._a.shape[-2])
         use, is_damped = self._with("solve", columns, damp)
