@@ -7,7 +7,8 @@ from jax.typing import ArrayLike
 from jaxpinv import _solver
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
 from jaxpinv._solver import Strategy, compiled
-from jaxpinv._stored import Factorization, stored
+from jaxpinv._stored import Factorization
+from jaxpinv._uses import Stored, stored
 
 
 def factorize(
@@ -70,10 +71,10 @@ def factorize(
     """
     tolerances = named_tolerances("factorize", rtol, rcond, atol)
     inputs = prepare("factorize", a, tolerances, hermitian=hermitian, method=method)
-    return _factorize(inputs, strategy=Strategy(bool(hermitian), method))
+    return Factorization(_factorize(inputs, strategy=Strategy(bool(hermitian), method)))
 
 
 @partial(compiled, options=("strategy",))
-def _factorize(inputs: Inputs, *, strategy: Strategy) -> Factorization:
+def _factorize(inputs: Inputs, *, strategy: Strategy) -> Stored:
     """The factorization, compiled once for every shape."""
     return stored(_solver.factorize(inputs, strategy), inputs)
