@@ -7,7 +7,8 @@ from jax.typing import ArrayLike
 from jaxpinv import _solver
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
 from jaxpinv._solver import Strategy, compiled
-from jaxpinv._stored import Factorization, stored
+from jaxpinv._stored import Factorization
+from jaxpinv._uses import Stored, stored
 
 
 def factorize(
@@ -26,7 +27,8 @@ def factorize(
 
     with orthonormal columns $u_i$. `pinv`, `lstsq`, `null_projection` and `log_pdet` begin
     with this factorization. Share it if you need two of them, such as a solution and a
-    motion in the null space for a robot's step, or if right-hand sides come one by one.
+    motion in the null space for a robot's step, or if right-hand sides or dampings come one
+    by one, as in a regularization path or the search for the step of a trust region.
 
     Args:
         a: matrices, `(..., m, n)`, of the dtypes of `pinv`.
@@ -38,8 +40,8 @@ def factorize(
 
     Returns:
         A `Factorization`, with the methods `pinv`, `solve`, `null_projection`,
-        `singular_values` and `log_pdet`, and the property `rank`. The tolerances may
-        enlarge its batch shape.
+        `singular_values` and `log_pdet`, and the property `rank`. The first three take a
+        damping, `damp`. The tolerances may enlarge its batch shape.
 
     Raises:
         TypeError: as `pinv` does.
@@ -69,10 +71,10 @@ def factorize(
     """
     tolerances = named_tolerances("factorize", rtol, rcond, atol)
     inputs = prepare("factorize", a, tolerances, hermitian=hermitian, method=method)
-    return _factorize(inputs, strategy=Strategy(bool(hermitian), method))
+    return Factorization(_factorize(inputs, strategy=Strategy(bool(hermitian), method)))
 
 
 @partial(compiled, options=("strategy",))
-def _factorize(inputs: Inputs, *, strategy: Strategy) -> Factorization:
+def _factorize(inputs: Inputs, *, strategy: Strategy) -> Stored:
     """The factorization, compiled once for every shape."""
     return stored(_solver.factorize(inputs, strategy), inputs)

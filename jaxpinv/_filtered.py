@@ -12,7 +12,7 @@ from jaxpinv._calculus.augmented import Augmented, Damped
 from jaxpinv._damped_primitives import triplets_p
 from jaxpinv._factors import Triplets
 from jaxpinv._linalg import adjoint, finite_or_zero, identity, matmul, power_of_two
-from jaxpinv._solver import FactoredMatrix
+from jaxpinv._solver import FactoredMatrix, varying_alike
 
 
 class FilteredMatrix(NamedTuple):
@@ -84,16 +84,16 @@ class FilteredMatrix(NamedTuple):
         self, f: Array | None = None, h: Array | None = None, g: Array | None = None
     ) -> Augmented:
         """The solution of the augmented system with these right-hand sides, or zeros."""
-        a, d = self.damped.a, self.damped.d
-        *_, m, n = a.shape
         [given] = [x for x in (f, h, g) if x is not None]
-        batch = jnp.broadcast_shapes(a.shape[:-2], d.shape[:-2], given.shape[:-2])
-        columns = given.shape[-1]
+        # Made of operands, so that it is divided over devices as they are.
+        zero = jnp.zeros_like(self.damped.ratio)
+        zero = zero + jnp.sum(jnp.zeros_like(given), axis=-2, keepdims=True)
+        m, n = self.damped.a.shape[-2:]
         given = Augmented(
             *(
-                jnp.zeros((*batch, rows, columns), a.dtype)
+                jnp.broadcast_to(zero, (*zero.shape[:-2], rows, zero.shape[-1]))
                 if x is None
-                else jnp.broadcast_to(x, (*batch, rows, columns))
+                else zero + x
                 for x, rows in ((f, m), (h, n), (g, n))
             )
         )
@@ -107,9 +107,7 @@ class FilteredMatrix(NamedTuple):
         """
         assert self.is_zero is not None
         d = jnp.where(self.is_zero, self.d, 0).astype(x.dtype)
-        x = jnp.broadcast_to(
-            x, (*jnp.broadcast_shapes(x.shape[:-2], d.shape[:-2]), *x.shape[-2:])
-        )
+        x = x + jnp.zeros_like(d)
 
         def apply(x: Array) -> Array:
             return x + d * self.matrix.solve(self.matrix.solve_adjoint(d * x))
@@ -131,7 +129,7 @@ def filtered(matrix: FactoredMatrix, d: Array, *, is_damped: bool) -> FilteredMa
     strategy = matrix.strategy
     if not strategy.takes_triplets:
         u, s, v = triplets_p.bind(
-            *(jax.lax.stop_gradient(tall), u, s, v),
+            *varying_alike([jax.lax.stop_gradient(tall), u, s, v], []),
             hermitian=strategy.hermitian,
             tuning=strategy.tuning,
         )

@@ -2,32 +2,20 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxpinv import _damped, _damping, _inputs, _solver, _tolerances
-from jaxpinv._damped import DampedMatrix
-from jaxpinv._factors import Factors
-from jaxpinv._filtered import FilteredMatrix, filtered
-from jaxpinv._inputs import Inputs
-from jaxpinv._platform.plan import is_tiny
-from jaxpinv._shapes import prepend_axes
-from jaxpinv._solver import FactoredMatrix, Promoted, Strategy, compiled
+from jaxpinv import _damping, _inputs, _tolerances, _uses
+from jaxpinv._uses import Stored, Use
 
 #: Name, value and length of vectors.
 _Columns = tuple[str, ArrayLike, int]
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("_a", "_rtol", "_atol", "_factors"),
-    meta_fields=("_truncates", "_is_given", "_dtype", "_strategy"),
-)
+@partial(jax.tree_util.register_dataclass, data_fields=("_stored",), meta_fields=())
 @dataclass(frozen=True, eq=False, repr=False)
 class Factorization:
     r"""Matrices, factored once for many uses: what `factorize` returns.
@@ -41,17 +29,19 @@ class Factorization:
     **Differentiability.** The results of the methods are differentiable in the argument `a`
     of `factorize`, like those of the functions, even if the factorization is made inside a
     `jit`, a `scan` or a differentiated function and used outside it. Do not differentiate
-    the leaves, and do not compute with them.
+    the leaves, and do not compute with them. With a damping, value and derivatives exist at
+    every matrix, in the damping too: see `jaxpinv.pinv`.
+
+    **Cost of dampings.** With `damp`, a method multiplies vectors by singular vectors, for
+    each damping. If the matrices were factored by singular values, as with `method="svd"`,
+    these are there. If not, the method computes them once for all dampings of a `jax.vmap`
+    or a batch shape; so for a loop over dampings choose `method="svd"`. In two cases a
+    method costs as much as the function with `damp`: if a tolerance was given, because it
+    refers to `[A; D]`; and, unless with `method="svd"`, if a side is at most 8 and a matrix
+    has at most 512 elements, because a batch of these is factored faster than decomposed.
     """
 
-    _a: Array
-    _rtol: Array
-    _atol: Array
-    _factors: Factors
-    _truncates: bool
-    _is_given: tuple[bool, bool]
-    _dtype: np.dtype
-    _strategy: Strategy
+    _stored: Stored
 
     @property
     def rank(self) -> Array:
@@ -59,7 +49,7 @@ class Factorization:
 
         In JAX's default integer dtype, of batch shape. It is 0 where `pinv` gives NaN.
         """
-        return _rank(_Use(self))
+        return _uses.rank(Use(self._stored))
 
     def pinv(self, *, damp: ArrayLike | None = None) -> Array:
         """The pseudo-inverses, `(..., n, m)`, as `jaxpinv.pinv` returns them.
@@ -68,14 +58,14 @@ class Factorization:
             damp: as in `solve`.
 
         Raises:
-            TypeError: as `solve` does, for `damp`.
-            ValueError: as `solve` does, for `damp`.
+            TypeError: if `damp` is not real.
+            ValueError: if `damp` is negative and not traced, or does not broadcast.
 
-        **Cost.** A product of `2 m n^2` flops, n being the shorter side, or with a damping
-        of each matrix about nine such products.
+        **Cost.** A product of `2 m n^2` flops, n being the shorter side. With a damping,
+        for each six of these and eight of `2 n^3` flops: see `Factorization`.
         """
         use, is_damped = self._with("pinv", None, damp)
-        return _pinv(use, is_damped=is_damped)
+        return _uses.pinv(use, is_damped=is_damped)
 
     def solve(self, b: ArrayLike, *, damp: ArrayLike | None = None) -> Array:
         """The solutions of minimum norm, `pinv(a) @ b`, as in `jaxpinv.lstsq`.
@@ -85,8 +75,9 @@ class Factorization:
                 `jaxpinv.lstsq`. Batch shapes broadcast.
             damp: a damping of all unknowns, as in `jaxpinv.lstsq`: a number or an array
                 that broadcasts against the batch shape, traced or not, not negative. There
-                is no `damp_scale`: the singular vectors of a matrix serve all dampings of
-                one size, but not those that scale its unknowns.
+                is no `damp_scale`: singular vectors of `A` serve every damping that is the
+                same for all unknowns, and no other. With unequal ones, scale the columns of
+                `A` before it is factored if none is zero, or use `jaxpinv.lstsq`.
 
         Returns:
             The solutions, `(..., n)` or `(..., n, k)`, in the dtype that `a` and `b` have
@@ -95,14 +86,34 @@ class Factorization:
         Raises:
             TypeError: if `b` is not numeric, or of a higher precision than the one that the
                 matrices were factored in.
-            ValueError: if the rows of `a` and `b` are not as many, or the batch shapes do
-                not broadcast.
+            ValueError: if the rows of `a` and `b` are not as many, the batch shapes do not
+                broadcast, or `damp` is negative and not traced.
 
-        **Cost.** Products of matrices with vectors, `O(m n k)`.
+        **Differentiability.** In `a`, `b` and `damp`, as `jaxpinv.lstsq`.
+
+        **Cost.** Products of matrices with vectors, `O(m n k)`, for each damping too: see
+        `Factorization`.
+
+        Example:
+            >>> import jax
+            >>> import jax.numpy as jnp
+            >>> import jaxpinv
+            >>> factored = jaxpinv.factorize(jnp.diag(jnp.array([2.0, 1.0])), method="svd")
+            >>> b = jnp.array([1.0, 1.0])
+            >>> path = jax.vmap(lambda damp: factored.solve(b, damp=damp))
+            >>> x = path(jnp.array([0.0, 1.0]))
+            >>> bool(jnp.allclose(x, jnp.array([[0.5, 1.0], [0.4, 0.5]])))
+            True
+
+        Source:
+            Methods of regularization by filter factors: P. C. Hansen, "Rank-Deficient and
+            Discrete Ill-Posed Problems", SIAM 1998, section 4.2. The refinement: A. Bjorck,
+            "Iterative refinement of linear least squares solutions I", BIT 7 (1967)
+            257-278.
         """
-        columns = ("b", b, self._a.shape[-2])
+        columns = ("b", b, self._stored.a.shape[-2])
         use, is_damped = self._with("solve", columns, damp)
-        return _solve(use, is_damped=is_damped)
+        return _uses.solve(use, is_damped=is_damped)
 
     def null_projection(self, x: ArrayLike, *, damp: ArrayLike | None = None) -> Array:
         """The projections onto the null space, as `jaxpinv.null_projection` returns them.
@@ -121,9 +132,9 @@ class Factorization:
 
         **Cost.** As `solve`.
         """
-        columns = ("x", x, self._a.shape[-1])
+        columns = ("x", x, self._stored.a.shape[-1])
         use, is_damped = self._with("null_projection", columns, damp)
-        return _null_projection(use, is_damped=is_damped)
+        return _uses.null_projection(use, is_damped=is_damped)
 
     def singular_values(self) -> Array:
         """All singular values, descending, `(..., min(m, n))`, as in `jaxpinv.lstsq`.
@@ -131,7 +142,7 @@ class Factorization:
         **Cost.** That of singular values without vectors, unless the matrices were factored
         with `method="svd"`.
         """
-        return _singular_values(_Use(self))
+        return _uses.singular_values(Use(self._stored))
 
     def log_pdet(self) -> Array:
         """The logarithms of the pseudo-determinants, as `jaxpinv.log_pdet` returns them.
@@ -139,16 +150,17 @@ class Factorization:
         **Cost.** That of the determinant of an n by n matrix, n being the shorter side,
         unless the matrices were factored with `method="svd"`.
         """
-        return _log_pdet(_Use(self))
+        return _uses.log_pdet(Use(self._stored))
 
     def __repr__(self) -> str:
         """The shape, where there is one: transformations put anything into leaves."""
-        shape = getattr(self._a, "shape", None)
-        return f"Factorization(shape={shape}, dtype={self._dtype})"
+        stored = self._stored
+        shape = getattr(stored.a, "shape", None)
+        return f"Factorization(shape={shape}, dtype={stored.dtype})"
 
     def _with(
         self, method: str, columns: _Columns | None, damp: ArrayLike | None
-    ) -> tuple["_Use", bool]:
+    ) -> tuple[Use, bool]:
         """What a method computes of its arguments, checked.
 
         Also whether it is known that everything is damped.
@@ -163,153 +175,21 @@ class Factorization:
             ValueError: if a shape does not fit, or a damping is negative.
         """
         function = f"Factorization.{method}"
-        batch, n = self._factors.s.shape[:-1], self._a.shape[-1]
+        stored = self._stored
+        batch, n = stored.factors.s.shape[:-1], stored.a.shape[-1]
         damping = (damp, None)
         damped, _ = _damping.check(function, damping, n, batch, _inputs.as_tolerance)
         is_damped = _damping.is_everywhere(damping)
         if columns is None:
-            return _Use(self, None, damped), is_damped
+            return Use(stored, None, damped), is_damped
         name, value, length = columns
         batch = _damping.batch_shape(batch, damped, None)
         x = _inputs.as_vector_or_columns(function, name, value, length, batch)
-        factored = jnp.finfo(self._a.dtype).dtype
-        if jnp.finfo(_tolerances.computed_in(self._a, x)).dtype != factored:
+        factored = jnp.finfo(stored.a.dtype).dtype
+        if jnp.finfo(_tolerances.computed_in(stored.a, x)).dtype != factored:
             raise TypeError(
                 f"{function}: expected {name} of no higher precision than {factored}, "
                 f"which the matrices were factored in, got dtype {x.dtype}; factorize "
                 f"a.astype({x.dtype}) or pass {name}.astype({factored})"
             )
-        return _Use(self, x, damped), is_damped
-
-
-class _Use(NamedTuple):
-    """A factorization, and what it is applied to.
-
-    Attributes:
-        factorization: what `factorize` returned.
-        columns: a vector or `(..., length, k)`, if there is one.
-        damp: of any shape that broadcasts against the batch, if there is one.
-    """
-
-    factorization: Factorization
-    columns: Array | None = None
-    damp: Array | None = None
-
-    def matrix(self) -> FactoredMatrix:
-        """The factored matrix, of one rank and dtype with what it is applied to."""
-        given = self.factorization
-        columns, dtype = self.columns, given._dtype
-        arrays = [given._a, given._factors.u]
-        if columns is not None:
-            dtype = _tolerances.floating(jnp.result_type(dtype, columns))
-            columns = columns[:, None] if columns.ndim == 1 else columns
-            arrays.append(columns)
-        computed = _tolerances.computed_in(*arrays)
-        batch = _damping.batch_shape(given._factors.s.shape[:-1], self.damp, None)
-        rank = max(len(batch) + 2, *(x.ndim for x in arrays))
-        more = rank - given._a.ndim
-        arrays = [prepend_axes(x.astype(computed), rank) for x in arrays]
-        if self.damp is not None:
-            real = jnp.finfo(computed).dtype
-            arrays.append(_damping.of_unknowns(self.damp, None, real, rank - 1))
-        a, u, *rest = _solver.varying_alike(arrays, [])
-        damping = None if self.damp is None else rest.pop()
-        _, s, v, kept, is_inverse = (prepend_axes(x, x.ndim + more) for x in given._factors)
-        factors = Factors(u, s, v.astype(computed), kept, is_inverse)
-        promoted = Promoted(
-            a,
-            prepend_axes(given._rtol, rank - 2),
-            prepend_axes(given._atol, rank - 2),
-            rest[0] if rest else None,
-            batch,
-            given._truncates,
-            dtype,
-            damping,
-        )
-        return FactoredMatrix(promoted, factors, None, given._strategy, is_stored=True)
-
-    def damped(self, *, is_damped: bool) -> FactoredMatrix | FilteredMatrix | DampedMatrix:
-        """The same with the damping, if there is one.
-
-        `is_damped` says that it is nowhere zero.
-        """
-        matrix = self.matrix()
-        given = matrix.given
-        if given.damping is None:
-            return matrix
-        has_rtol, has_atol = self.factorization._is_given
-        strategy = matrix.strategy
-        # Tolerances truncate other values of what is damped. And many tiny matrices are
-        # factored in less time than their singular vectors are found.
-        m, n = sorted(given.a.shape[-2:], reverse=True)
-        anew = has_rtol or has_atol
-        anew = anew or (is_tiny(m, n, strategy.tuning) and not strategy.takes_triplets)
-        if not anew:
-            return filtered(matrix, given.damping, is_damped=is_damped)
-        strategy = strategy._replace(is_damped=is_damped)
-        return _damped.of_promoted(given, strategy, has_rtol=has_rtol, has_scale=False)
-
-    def like_columns(self, x: Array) -> Array:
-        """`x`, `(..., length, k)`, as a vector if that is what was given."""
-        is_vector = self.columns is not None and self.columns.ndim == 1
-        return x[..., 0] if is_vector else x
-
-
-def stored(matrix: FactoredMatrix, inputs: Inputs) -> Factorization:
-    """What is kept of a factored matrix, and of what the public function was given.
-
-    All leaves get the whole batch shape, so that they may be mapped and indexed alike.
-    """
-    given = matrix.given
-    rank = given.a.ndim - 2
-    a, rtol, atol, *factors = (
-        jnp.broadcast_to(x, (*given.batch, *x.shape[rank:]))
-        for x in (given.a, given.rtol, given.atol, *matrix.factors)
-    )
-    is_given = inputs.rtol is not None, inputs.atol is not None
-    return Factorization(
-        *(a, rtol, atol, Factors(*factors)),
-        given.truncates,
-        is_given,
-        given.dtype,
-        matrix.strategy,
-    )
-
-
-@partial(compiled, options=())
-def _rank(use: _Use) -> Array:
-    """The ranks, compiled once for every shape, as is what follows."""
-    return use.matrix().rank()
-
-
-@partial(compiled, options=("is_damped",))
-def _pinv(use: _Use, *, is_damped: bool) -> Array:
-    """The pseudo-inverses."""
-    return use.damped(is_damped=is_damped).pinv()
-
-
-@partial(compiled, options=("is_damped",))
-def _solve(use: _Use, *, is_damped: bool) -> Array:
-    """The solutions."""
-    matrix = use.damped(is_damped=is_damped)
-    return use.like_columns(matrix.solve(matrix.columns).astype(matrix.dtype))
-
-
-@partial(compiled, options=("is_damped",))
-def _null_projection(use: _Use, *, is_damped: bool) -> Array:
-    """The projections."""
-    matrix = use.damped(is_damped=is_damped)
-    projected = matrix.null_projection(matrix.columns)
-    return use.like_columns(projected.astype(matrix.dtype))
-
-
-@partial(compiled, options=())
-def _singular_values(use: _Use) -> Array:
-    """The singular values."""
-    return use.matrix().singular_values()
-
-
-@partial(compiled, options=())
-def _log_pdet(use: _Use) -> Array:
-    """The logarithms of pseudo-determinants."""
-    return use.matrix().log_pdet()
+        return Use(stored, x, damped), is_damped
