@@ -49,7 +49,8 @@ def matrix_rank(
     `jnp.linalg.matrix_rank`. Those of a matrix with at least twice as many rows as columns,
     or the reverse, are computed from its triangular factor. Unless `method="svd"`, large
     batches of matrices with at most 64 rows and 8 columns, or the reverse, are first tried
-    by Gram-Schmidt, which may prove the rank without singular values.
+    by Gram-Schmidt, which may prove the rank without singular values. A batch that `jit`
+    divides over devices needs a single number of communication then.
 
     Example:
         >>> import jax.numpy as jnp

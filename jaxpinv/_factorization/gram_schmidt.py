@@ -99,7 +99,9 @@ def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ..
     zero = 0 * norm
     # Constants: compilers make arrays of the batch before the loop.
     order, on_top = np.arange(n, dtype=zero.dtype), np.arange(rows) < m
-    order, on_top = (np.expand_dims(x, [*range(1, z.ndim - 1)]) for x in (order, on_top))
+    order, on_top = (
+        np.expand_dims(x, tuple(range(1, z.ndim - 1))) for x in (order, on_top)
+    )
     rounding = jnp.square(certificate.largest_remainder(norm))
 
     def picked(code: Array) -> tuple[Array, Array, Array]:

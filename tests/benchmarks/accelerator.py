@@ -5,11 +5,12 @@
 
 runs some of the tests there, and then times values and gradients next to jnp and, if it is
 installed, torch, on its CUDA device. `results.jsonl` says on what; then it has a line for
-the tests and one for each case, the most telling first, written as they come. Ratios are times over that of `jaxpinv.pinv`: above 1 the other one is slower. Errors are
-those of the value in units of eps times the condition. `--platform cpu` is a rehearsal of
-small cases. `--compile-only` counts what programs would launch on an H100, without one. The
-status is 1 if a test failed or a case did, for one by an error of more than 4 and 4 times
-that of jnp, and 2 if there is no such device.
+the tests and one for each case, the most telling first, written as they come. Ratios are
+times over that of `jaxpinv.pinv`: above 1 the other one is slower. Errors are those of the
+value in units of eps times the condition. `--platform cpu` is a rehearsal of small cases.
+`--compile-only` counts what programs would launch on an H100, without one. The status is 1
+if a test failed or a case did, for one by an error of more than 4 and 4 times that of jnp,
+and 2 if there is no such device.
 """
 
 import argparse
@@ -178,7 +179,8 @@ def measure(case: Case, methods: Sequence[peers.Peer], end: float) -> dict[str, 
         calls[method.name] = prepared.call
         compilation[method.name] = round(prepared.compile_seconds, 3)
         if case.operation == VALUE:
-            x = result.cpu() if hasattr(result, "cpu") else result
+            # A tensor of torch that is on a GPU must be fetched.
+            x = getattr(result, "cpu", lambda result=result: result)()
             errors[method.name] = round(error_of_value(case, inputs[0], np.asarray(x)), 3)
     limit = WORST * max(1, errors.get(peers.JNP, 0))
     if not errors.get(REFERENCE, 0) <= limit:

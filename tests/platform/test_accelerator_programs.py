@@ -55,10 +55,11 @@ def test_the_host_waits_for_one_branch_alone(f):
 @pytest.mark.parametrize("dtype", [np.float64, np.complex64], ids=lambda x: x.__name__)
 @pytest.mark.slow_unless("float64-.*5, 5|complex64-.*4, 6")
 def test_values_and_gradients_of_every_rank_are_right(rng, shape, dtype):
-    a = of_mixed_rank(rng, *shape, dtype)
+    batch, m, n = shape
+    a = of_mixed_rank(rng, batch, m, n, dtype)
     # What is left to singular values, and what is not finite.
-    near = CLASSES["near_of_many"](rng, 20, max(shape[1:]), min(shape[1:]), np.dtype(dtype))
-    a[:20] = near if shape[1] >= shape[2] else near.swapaxes(1, 2)
+    near = CLASSES["near_of_many"](rng, 20, max(m, n), min(m, n), np.dtype(dtype))
+    a[:20] = near if m >= n else near.swapaxes(1, 2)
     a[20, 1, 2] = np.nan
     double = a.astype(np.result_type(dtype, float))
 
@@ -90,13 +91,13 @@ def test_values_and_gradients_of_every_rank_are_right(rng, shape, dtype):
 @pytest.mark.slow_unless("3000")
 @pytest.mark.parametrize("shape", [(3000, 5, 7), (30, 100, 5, 5)], ids=str)
 def test_ranks_are_those_of_numpy(rng, shape):
-    a = np.reshape(of_mixed_rank(rng, 3000, *shape[-2:], np.float64), shape)
-    a[..., :3, 1, :] = 0
-    flat = np.reshape(a, (3000, *shape[-2:]))
-    flat[7] = gaussian(rng, shape[-2:])
+    m, n = shape[-2:]
+    flat = of_mixed_rank(rng, 3000, m, n, np.float64)
+    # Left to singular values.
+    flat[7] = gaussian(rng, (m, n))
     flat[7, :, 0] = flat[7, :, 1] * (1 + 1e-15)
     flat[11, 0, 0] = np.inf
     rank = np.asarray(jax.jit(jaxpinv.matrix_rank)(flat.reshape(shape))).ravel()
     assert rank[11] == 0
-    known = np.linalg.matrix_rank(np.delete(flat, 11, 0), rtol=max(shape[-2:]) * 2.0**-52)
+    known = np.linalg.matrix_rank(np.delete(flat, 11, 0), rtol=max(m, n) * 2.0**-52)
     assert np.array_equal(np.delete(rank, 11), known)

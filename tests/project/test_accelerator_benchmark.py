@@ -21,7 +21,7 @@ PROGRAM = """
   %fusion.1 = f32[6,20]{1,0} fusion(%p), kind=kLoop
 }
 ENTRY %main (a: f32[20,6,7]) -> f32[20,7,6] {
-  %many = (s32[], f32[13,6]{1,0}, f32[6]{0}, f32[2]{0}, f32[3]{0}, /*index=5*/f32[4]) while(%t)
+  %many = (s32[], f32[13,6]{1,0}, f32[6]{0}, f32[2]{0}, f32[3], /*index=5*/f32[4]) while(%t)
   %svd.1 = (f32[20,7,6]{1,2,0}, s32[20]) custom-call(%x), custom_call_target="cusolver"
   %out = (f32[2], f32[2], f32[2], f32[2], f32[2], /*index=5*/f32[2]) fusion(%x), kind=kLoop
   %copy.3 = f32[20] copy(%x)
@@ -70,6 +70,9 @@ class Wrong:
 
     name = REFERENCE
 
+    def supports(self, case):
+        return True
+
     def prepare(self, case, inputs, directions):
         return peers.Prepared(lambda i: 1.5 * np.linalg.pinv(inputs[i % 4]), 0.0)
 
@@ -78,6 +81,9 @@ class Broken:
     """A method that is not there."""
 
     name = peers.JNP
+
+    def supports(self, case):
+        return False
 
     def prepare(self, case, inputs, directions):
         raise ValueError("not on this device")
