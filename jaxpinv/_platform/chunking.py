@@ -239,8 +239,8 @@ def while_most(
 ) -> Array:
     """Numbers that `f` finds for a batch, one chunk after the other, or -1 for nothing.
 
-    It stops after the first chunk of which less than one in `share` has one: -1 beyond. With
-    None there is one chunk, and a batch of any axes.
+    It stops after the first chunk of which less than one in `share` has one: -1 beyond.
+    With None there is one chunk, and a batch of any axes.
     """
     count = operands[0].shape[0]
     if size is None:

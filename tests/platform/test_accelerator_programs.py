@@ -9,11 +9,14 @@ import pytest
 from jax import export
 
 import jaxpinv
+from jaxpinv._factors import Cutoff
 from jaxpinv._platform import target
+from jaxpinv._primitives import gram_schmidt_on
 from tests.comparison import bound
 from tests.factorization.tiny_cases import CLASSES, of_mixed_rank
 from tests.matrices import gaussian
 
+GPU = target.Target(is_cpu=False, is_whole=True)
 of_lowering = target.of_lowering
 
 
@@ -88,14 +91,27 @@ def test_values_and_gradients_of_every_rank_are_right(rng, shape, dtype):
         assert np.all(error <= limit * np.linalg.norm(z, axis=(1, 2)))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128], ids=lambda x: x.__name__)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_settled_without_singular_values(rng, dtype, bad):
+    a = of_mixed_rank(rng, 300, 6, 4, dtype)
+    a[7, 5, 2] = bad
+    cutoff = Cutoff(*(jnp.full(300, x, np.finfo(dtype).dtype) for x in (1e-6, 0)))
+    found = jax.jit(gram_schmidt_on(GPU))(jnp.asarray(a), cutoff)
+    assert np.all(found.certified)
+    assert np.all(np.isnan(found.x[7]))
+    assert np.all(np.isfinite(np.delete(found.x, 7, 0)))
+
+
 @pytest.mark.slow_unless("3000")
 @pytest.mark.parametrize("shape", [(3000, 5, 7), (30, 100, 5, 5)], ids=str)
 def test_ranks_are_those_of_numpy(rng, shape):
     m, n = shape[-2:]
     flat = of_mixed_rank(rng, 3000, m, n, np.float64)
     # Left to singular values.
-    flat[7] = gaussian(rng, (m, n))
-    flat[7, :, 0] = flat[7, :, 1] * (1 + 1e-15)
+    k = min(m, n)
+    u, v = (np.linalg.qr(gaussian(rng, (size, k)))[0] for size in (m, n))
+    flat[7] = (u * [*[3] * (k - 1), 1e-15 * max(m, n)]) @ v.T
     flat[11, 0, 0] = np.inf
     rank = np.asarray(jax.jit(jaxpinv.matrix_rank)(flat.reshape(shape))).ravel()
     assert rank[11] == 0
