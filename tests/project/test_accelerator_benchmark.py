@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.experimental import topologies
 
-from tests.benchmarks import accelerator, kernels, peers
+from tests.benchmarks import accelerator, kernels, peers, ranks
 from tests.benchmarks.cases import Case
 from tests.benchmarks.peers import REFERENCE
 
@@ -102,6 +102,39 @@ def test_errors_are_in_units_of_eps_times_the_condition():
     x = np.diag([1.0, 1e3 * (1 + 1e-12)])
     expected = 1e-12 / (1e3 * 2.0**-52)
     assert accelerator.error_of_value(case, a, x) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)], ids=str)
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_reference_triplets_have_more_digits_than_the_matrices(rng, shape, dtype):
+    a = ranks.matrices(rng, 60, *shape, dtype)
+    u, s, v = ranks.triplets(a)
+    eps = 32 * np.finfo(s.dtype).eps
+    assert np.all(s[:, :-1] >= s[:, 1:])
+    error = a - ranks._product(u * s[:, None], np.conj(np.swapaxes(v, 1, 2)))
+    assert np.all(ranks._norms(error) <= eps * s[:, 0])
+    is_kept = s > 1e-16 * s[:, :1]
+    for x in (u, v):
+        gram = ranks._product(np.conj(np.swapaxes(x, 1, 2)), x)
+        both = is_kept[:, :, None] & is_kept[:, None]
+        assert np.max(np.where(both, np.abs(gram - np.eye(s.shape[1])), 0)) <= 1e-3
+
+
+@pytest.mark.slow
+def test_a_wrong_rank_is_counted(rng, monkeypatch):
+    given = 80, 4, 3, "float32"
+    a, rtol = ranks.matrices(rng, *given), ranks.tolerances(rng, *given)
+    assert ranks.measure(a, rtol).is_right
+    solved = ranks._solved
+
+    def one_too_many(a, rtol, method):
+        x, rank = solved(a, rtol, method)
+        return x, rank + int(method == "direct")
+
+    monkeypatch.setattr(ranks, "_solved", one_too_many)
+    found = ranks.measure(a, rtol)
+    assert found.wrong + found.near == found.tried
+    assert not found.is_right
 
 
 @pytest.mark.slow
