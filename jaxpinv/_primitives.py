@@ -84,19 +84,10 @@ def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | Non
     return auto.Trial(
         _full_rank(plan, target),
         in_chunks,
-        _replace(plan, plan.remainder, target),
+        chunking.replacing(plan.remainder, plan.groups, is_local=target.is_local),
         flattens=target.is_local,
         deficient=deficient if tries else None,
     )
-
-
-def _replace(
-    plan: Plan, size: int | None, target: Target
-) -> Callable[..., tuple[Array, ...]]:
-    """What puts results of matrices, so many at a time, in their places."""
-    if target.is_local:
-        return lambda f, *operands: chunking.replace(f, size, *operands)
-    return lambda f, *operands: chunking.replace_divided(f, plan.groups, size, *operands)
 
 
 def gram_schmidt_on(target: Target) -> Callable[[Array, Cutoff], Attempt]:
@@ -167,14 +158,11 @@ def _kept_impl(a, rtol, atol, *, method, tuning, target):
         rank = jnp.sum(found.s > 0, axis=-1, dtype=jnp.int32)
         return jnp.where(found.certified, rank, -1)
 
-    def in_chunks(*operands: Array) -> Array:
-        if plan.rank_chunk is None:
-            return certify(*operands)
-        return chunking.while_most(certify, plan.rank_chunk, tuning.rank_share, *operands)
-
     return kept(
-        certify=in_chunks,
-        replace=_replace(plan, plan.rank_remainder, target),
+        certify=partial(chunking.while_most, certify, plan.rank_chunk, tuning.rank_share),
+        replace=chunking.replacing(
+            plan.rank_remainder, plan.groups, is_local=target.is_local
+        ),
         flattens=target.is_local,
     )
 

@@ -48,7 +48,8 @@ def matrix_rank(
     `jnp.linalg.matrix_rank`. If one side is at least twice as long as the other, they are
     computed from the triangular factor. Unless `method="svd"`, large batches of matrices
     with at most 64 rows and 8 columns, or vice versa, first go through Gram-Schmidt, which
-    may prove the rank without singular values.
+    may prove the rank without singular values. If `jit` divides such a batch over devices,
+    these communicate a single number.
 
     Example:
         >>> import jax.numpy as jnp

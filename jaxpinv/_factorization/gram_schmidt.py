@@ -24,7 +24,7 @@ from jax import Array
 from jaxpinv._factorization import certificate
 from jaxpinv._factorization.full_rank import Attempt
 from jaxpinv._factors import Cutoff
-from jaxpinv._linalg import power_of_two
+from jaxpinv._linalg import normalize_scale, power_of_two
 
 # States of a column, as numbers of the dtype of norms.
 _FREE, _KEPT, _NULL = 0, 1, 2
@@ -48,19 +48,13 @@ def factor(
     """
     m, n = a.shape[-2:]
     if by_folds:
-        batch_last, batch_first = _batch_last, _batch_first
-        most, total = (
-            partial(_folded_twice, f, isolate) for f in (jnp.maximum, operator.add)
-        )
+        batch_first, total = _batch_first, partial(_folded_twice, operator.add, isolate)
+        rows, scale, finite = _normalized(isolate(_batch_last(a)), isolate)
     else:
-        batch_last = partial(jnp.moveaxis, source=(-2, -1), destination=(0, 1))
         batch_first = partial(jnp.moveaxis, source=(0, 1), destination=(-2, -1))
-        most, total = (partial(f, axis=(0, 1)) for f in (jnp.max, jnp.sum))
-    rows = isolate(batch_last(a))
-    largest = most(_largest_part(rows))
-    finite = jnp.isfinite(largest)
-    scale = isolate(power_of_two(jnp.where(finite, largest, 0)))
-    rows = jnp.where(finite[None, None], rows, 0) / scale.astype(a.dtype)[None, None]
+        total = partial(jnp.sum, axis=(0, 1))
+        scaled, scale, finite = normalize_scale(a)
+        rows = jnp.moveaxis(scaled, (-2, -1), (0, 1))
     norm = isolate(jnp.sqrt(total(_square(rows))))
     # Made of the matrices, to be divided over devices as they are.
     identity = jnp.expand_dims(jnp.eye(n, dtype=a.dtype), range(2, a.ndim))
@@ -87,6 +81,15 @@ def factor(
     return Attempt(batch_first(u), batch_first(w), x, certified, s)
 
 
+def _normalized(rows: Array, isolate: Isolate) -> tuple[Array, Array, Array]:
+    """What `normalize_scale` returns, of matrices whose batch goes last."""
+    largest = _folded_twice(jnp.maximum, isolate, _largest_part(rows))
+    finite = jnp.isfinite(largest)
+    scale = isolate(power_of_two(jnp.where(finite, largest, 0)))
+    rows = jnp.where(finite[None, None], rows, 0) / scale.astype(rows.dtype)[None, None]
+    return rows, scale, finite
+
+
 def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ...]:
     """Columns of `A` on top of the identity, `(m + n, n, ...)`, made orthonormal.
 
@@ -99,7 +102,9 @@ def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ..
     zero = 0 * norm
     # Constants: compilers make arrays of the batch before the loop.
     order, on_top = np.arange(n, dtype=zero.dtype), np.arange(rows) < m
-    order, on_top = (np.expand_dims(x, [*range(1, z.ndim - 1)]) for x in (order, on_top))
+    order, on_top = (
+        np.expand_dims(x, tuple(range(1, z.ndim - 1))) for x in (order, on_top)
+    )
     rounding = jnp.square(certificate.largest_remainder(norm))
 
     def picked(code: Array) -> tuple[Array, Array, Array]:

@@ -87,6 +87,15 @@ def along_batch(f: Callable[..., Array], chunk: int, rank: int, *operands: Array
     return found
 
 
+def replacing(
+    size: int | None, groups: int | None, *, is_local: bool
+) -> Callable[..., tuple[Array, ...]]:
+    """`replace`, or where a batch may be divided `replace_divided`, so many at a time."""
+    if is_local:
+        return lambda f, *operands: replace(f, size, *operands)
+    return lambda f, *operands: replace_divided(f, groups, size, *operands)
+
+
 def replace(
     f: Map, size: int | None, chosen: Array, found: Sequence[Array], *operands: Array
 ) -> tuple[Array, ...]:
@@ -225,12 +234,17 @@ def _replace_one_by_one(
     return jax.lax.while_loop(lambda state: state[0] >= 0, step, state)[1]
 
 
-def while_most(f: Callable[..., Array], size: int, share: int, *operands: Array) -> Array:
+def while_most(
+    f: Callable[..., Array], size: int | None, share: int, *operands: Array
+) -> Array:
     """Numbers that `f` finds for a batch, one chunk after the other, or -1 for nothing.
 
     It stops after the first chunk of which less than one in `share` has one: -1 beyond.
+    With None there is one chunk, and a batch of any axes.
     """
     count = operands[0].shape[0]
+    if size is None:
+        return f(*operands)
 
     def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         begin, _, found = state

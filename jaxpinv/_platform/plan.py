@@ -42,11 +42,9 @@ class Plan:
         qr_call: the same for a QR factorization with all of Q.
         retries: whether a matrix on which LAPACK fails is decomposed again.
         of_triangular: whether singular values are those of the triangular factor.
-        by_rank: whether the ranks of tiny matrices are certified, if possible, before
-            singular values are computed.
+        by_rank: whether ranks of tiny matrices are certified before singular values.
         rank_chunk: matrices on which that is tried at a time.
-        rank_remainder: matrices whose singular values are computed then, at a time. If not
-            given, all are if any is.
+        rank_remainder: matrices whose singular values are computed then, as `remainder`.
     """
 
     full_rank: FullRank | None = None
@@ -127,21 +125,21 @@ def factorization(
     if not (target.is_local or (target.is_divided and full_rank == "gram_schmidt")):
         full_rank = None
     chunk = max(1, tuning.chunk // (m * n))
-    by_rank = method != "svd" and n <= tuning.tiny and m <= tuning.rank_rows
-    by_rank = by_rank and count >= tuning.rank_chunks * chunk
+    is_tiny = n <= tuning.tiny and m <= tuning.rank_rows
+    by_rank = method != "svd" and is_tiny and count >= tuning.rank_chunks * chunk
     if not may_loop:
         some = -(-count // tuning.share) if target.is_local else 2 * tuning.vector
         # A loop asks the host at each step, a branch once, and Gram-Schmidt leaves few.
-        at_once = target.is_local and full_rank == "gram_schmidt"
+        at_once = None if target.is_local else some
         return Plan(
             full_rank,
             sharply=n >= tuning.sharp,
             width=tuning.columns,
-            remainder=None if at_once else some,
+            remainder=at_once if full_rank == "gram_schmidt" else some,
             # The type of a group would have to say where it is.
             groups=None if target.has_typed_axes else target.devices,
             by_rank=by_rank and (target.is_local or target.is_divided),
-            rank_remainder=None if target.is_local else some,
+            rank_remainder=at_once,
         )
 
     def call(flops: int) -> int:
@@ -172,7 +170,7 @@ def factorization(
         sharply=n >= tuning.sharp,
         width=width,
         chunk=vectors if full_rank == "gram_schmidt" else min(chunk, call(n**3)),
-        remainder=1 if rest <= tuning.few and count <= tuning.searched else rest,
+        remainder=remainder,
         svd_call=svd_call,
         values_call=values_call,
         qr_call=call(4 * m**3),

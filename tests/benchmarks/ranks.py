@@ -48,7 +48,7 @@ class Counts(NamedTuple):
     Attributes:
         tried: so many matrices.
         near: of these, with a value near the cutoff.
-        near_differ: of these, with another rank than the reference.
+        near_differ: of these, with another rank, by `pinv` or by `matrix_rank`.
         near_differ_by_svd: the same by singular triplets.
         wrong: other ranks where no value is near the cutoff.
         certified: matrices of which no singular values are computed.

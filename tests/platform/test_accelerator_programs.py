@@ -9,11 +9,14 @@ import pytest
 from jax import export
 
 import jaxpinv
+from jaxpinv._factors import Cutoff
 from jaxpinv._platform import target
+from jaxpinv._primitives import gram_schmidt_on
 from tests.comparison import bound
 from tests.factorization.tiny_cases import CLASSES, of_mixed_rank
 from tests.matrices import gaussian
 
+GPU = target.Target(is_cpu=False, is_whole=True)
 of_lowering = target.of_lowering
 
 
@@ -55,13 +58,15 @@ def test_the_host_waits_for_one_branch_alone(f):
 @pytest.mark.parametrize("dtype", [np.float64, np.complex64], ids=lambda x: x.__name__)
 @pytest.mark.slow_unless("float64-.*5, 5|complex64-.*4, 6")
 def test_values_and_gradients_of_every_rank_are_right(rng, shape, dtype):
-    a = of_mixed_rank(rng, *shape, dtype)
+    batch, m, n = shape
+    a = of_mixed_rank(rng, batch, m, n, dtype)
     # What is left to singular values, and what is not finite.
-    near = CLASSES["near_of_many"](rng, 20, max(shape[1:]), min(shape[1:]), np.dtype(dtype))
-    a[:20] = near if shape[1] >= shape[2] else near.swapaxes(1, 2)
+    near = CLASSES["near_of_many"](rng, 20, max(m, n), min(m, n), np.dtype(dtype))
+    a[:20] = near if m >= n else near.swapaxes(1, 2)
     a[20, 1, 2] = np.nan
+    double = a.astype(np.result_type(dtype, float))
 
-    def both(method):
+    def both(a, method):
         def f(a):
             x, rank = jaxpinv.pinv(a, 1e-5, method=method, return_rank=True)
             return jnp.sum(jnp.abs(x) ** 2), (x, rank)
@@ -69,7 +74,7 @@ def test_values_and_gradients_of_every_rank_are_right(rng, shape, dtype):
         gradient, (x, rank) = jax.jit(jax.grad(f, has_aux=True))(a)
         return map(np.asarray, (x, rank, gradient))
 
-    (x, rank, gradient), (_, _, known) = both("direct"), both("svd")
+    (x, rank, gradient), (_, _, known) = both(a, "direct"), both(double, "svd")
     assert np.all(np.isnan(x[20]) & np.isnan(gradient[20]).T)
     assert rank[20] == 0
     x, rank, gradient, known, a = (
@@ -86,16 +91,29 @@ def test_values_and_gradients_of_every_rank_are_right(rng, shape, dtype):
         assert np.all(error <= limit * np.linalg.norm(z, axis=(1, 2)))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128], ids=lambda x: x.__name__)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_settled_without_singular_values(rng, dtype, bad):
+    a = of_mixed_rank(rng, 300, 6, 4, dtype)
+    a[7, 5, 2] = bad
+    cutoff = Cutoff(*(jnp.full(300, x, np.finfo(dtype).dtype) for x in (1e-6, 0)))
+    found = jax.jit(gram_schmidt_on(GPU))(jnp.asarray(a), cutoff)
+    assert np.all(found.certified)
+    assert np.all(np.isnan(found.x[7]))
+    assert np.all(np.isfinite(np.delete(found.x, 7, 0)))
+
+
 @pytest.mark.slow_unless("3000")
 @pytest.mark.parametrize("shape", [(3000, 5, 7), (30, 100, 5, 5)], ids=str)
 def test_ranks_are_those_of_numpy(rng, shape):
-    a = np.reshape(of_mixed_rank(rng, 3000, *shape[-2:], np.float64), shape)
-    a[..., :3, 1, :] = 0
-    flat = np.reshape(a, (3000, *shape[-2:]))
-    flat[7] = gaussian(rng, shape[-2:])
-    flat[7, :, 0] = flat[7, :, 1] * (1 + 1e-15)
+    m, n = shape[-2:]
+    flat = of_mixed_rank(rng, 3000, m, n, np.float64)
+    # Left to singular values.
+    k = min(m, n)
+    u, v = (np.linalg.qr(gaussian(rng, (size, k)))[0] for size in (m, n))
+    flat[7] = (u * [*[3] * (k - 1), 1e-15 * max(m, n)]) @ v.T
     flat[11, 0, 0] = np.inf
     rank = np.asarray(jax.jit(jaxpinv.matrix_rank)(flat.reshape(shape))).ravel()
     assert rank[11] == 0
-    known = np.linalg.matrix_rank(np.delete(flat, 11, 0), rtol=max(shape[-2:]) * 2.0**-52)
+    known = np.linalg.matrix_rank(np.delete(flat, 11, 0), rtol=max(m, n) * 2.0**-52)
     assert np.array_equal(np.delete(rank, 11), known)

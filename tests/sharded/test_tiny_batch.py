@@ -70,8 +70,8 @@ def test_devices_agree_on_nothing_but_whether_any_matrix_is_left(rng, left, kind
 @pytest.mark.parametrize("left", [0, 3], ids=["none", "left"])
 def test_ranks_need_no_more(rng, left, kind):
     a = of_mixed_rank(rng, 8000, 6, 3, np.float64)
-    u, v = np.linalg.qr(rng.standard_normal((2, 6, 3)))[0]
-    a[100 : 100 + 500 * left : 500] = (u * [3, 2, 5e-15]) @ v[:3]
+    u, v = (np.linalg.qr(rng.standard_normal((k, 3)))[0] for k in (6, 3))
+    a[100 : 100 + 500 * left : 500] = (u * [3, 2, 5e-15]) @ v
     mesh = mesh_of(8, kind)
     with jax.set_mesh(mesh):
         divided = put(a, BY_ROWS, mesh)
