@@ -24,7 +24,7 @@ from jaxpinv._linalg import (
     with_tangent_of,
 )
 from jaxpinv._platform.tuning import DEFAULT, Tuning
-from jaxpinv._platform.workarounds import cast_to_varying, have_one_mesh, varying_axes
+from jaxpinv._platform.workarounds import have_one_mesh, varying_axes
 from jaxpinv._primitives import (
     attach,
     factor_p,
@@ -302,6 +302,6 @@ def varying_alike(arrays: list[Array], others: Iterable[Array]) -> list[Array]:
     axes = {axis for x in every for axis in varying_axes(x)}
     missing = [tuple(sorted(axes - varying_axes(x))) for x in arrays]
     return [
-        cast_to_varying(x, names) if names else x
+        jax.lax.pcast(x, names, to="varying") if names else x
         for x, names in zip(arrays, missing, strict=True)
     ]
