@@ -215,7 +215,8 @@ def as_vector_or_columns(
     )
     x = _as_numeric(f"{function}: expected {name} to be a numeric array", value)
     if x.ndim == 0 or x.shape[-min(x.ndim, 2)] != length:
-        hint = f"; for a batch of vectors write {name}[..., None]" if x.ndim > 1 else ""
+        are_vectors = x.ndim > 1 and x.shape[-1] == length
+        hint = f"; for a batch of vectors write {name}[..., None]" if are_vectors else ""
         raise ValueError(f"{expected}, got shape {x.shape}{hint}")
     if x.ndim <= 2:
         return x
