@@ -1,4 +1,4 @@
-"""What faults of libraries below make necessary: what, where, since when, until when.
+"""Workarounds for faults of libraries: what, where, since when, until when.
 
 - Batches in LAPACK calls: see `matrices_of_one_call`.
 - Fusion of chains of products on CPUs: see `prevent_fusion`.
@@ -44,7 +44,7 @@ _DIVIDED = 25
 OPENBLAS_ONE_THREAD = 1024
 
 # XLA's CPU backend reduces an axis as short as this one matrix after the other. So many
-# matrices repay the compilation of another way.
+# matrices make the compilation of another method pay off.
 _SHORT, _MANY = 8, 256
 
 
@@ -54,7 +54,7 @@ def matrices_of_one_call(count: int, flops: int, *, shares: bool = SHARES_BATCHE
 
 
 def may_not_converge(m: int, n: int) -> bool:
-    """Whether the decomposition of matrices of that shape may fail, for all that is known.
+    """Whether the decomposition of matrices of that shape is known to fail sometimes.
 
     It fails for a few in a thousand matrices of low rank in double precision, with OpenBLAS
     (issue 3044 there), in every jaxlib so far. Singular values without vectors come from QR
