@@ -75,8 +75,8 @@ def formula(layout: Layout, *, truncates: bool) -> Literal["matrices", "vectors"
     """Whether a form is evaluated by matrices, by vectors, or as the values require.
 
     Derivatives that are applied to vectors, or along products of vectors, take products of
-    matrices with vectors, unless more than rounding errors of zeros is truncated: if that is
-    unknown, "either".
+    matrices with vectors, unless more than rounding errors of zeros is truncated: if
+    this is unknown, "either".
     """
     if layout[0] == "open" and "outer" not in layout:
         return "matrices"
