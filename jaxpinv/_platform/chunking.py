@@ -47,8 +47,8 @@ def in_chunks(
     # Unsigned, because a negative one would count from the end.
     begin = jnp.zeros((), jnp.uint32)
     shapes = jax.eval_shape(some, begin)
-    # Made of the operands: a loop in `shard_map` must begin with the type it ends with. What
-    # is no number varies over no more devices than the numbers that it goes with.
+    # Made of the operands: a loop in `shard_map` must begin with the type it ends with.
+    # What is no number varies over no more devices than the numbers that it goes with.
     numbers = (x for x in operands if jnp.issubdtype(x.dtype, jnp.inexact))
     zero = functools.reduce(operator.add, (jnp.real(x.ravel()[0]) * 0.0 for x in numbers))
     start = tuple(
