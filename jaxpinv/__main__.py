@@ -1,4 +1,4 @@
-"""Prints what a bug report needs, or what is planned for a shape, and why.
+"""Prints what a bug report needs, or the plan for a shape and the reason for it.
 
 python -m jaxpinv
 python -m jaxpinv plan 20000 6 7 --dtype float32
@@ -64,13 +64,13 @@ def _faults(*, is_cpu: bool, shares_batches: bool, devices: int) -> Iterator[str
     if is_cpu and shares_batches:
         found.append(
             "jaxlib before 0.12 can deadlock if batched calls of LAPACK run at the same "
-            "time. jaxpinv avoids it, except in programs that the compiler divides over "
+            "time. jaxpinv avoids this, except in programs that the compiler divides over "
             "devices and in exports with symbolic sizes. Other calls, such as "
             "jnp.linalg.svd, are exposed: upgrade jaxlib."
         )
     if is_cpu and devices > 1 and os.environ.get("OPENBLAS_NUM_THREADS") != "1":
         found.append(
-            "several CPU devices in one process can wait for threads of LAPACK: set "
+            "several CPU devices in one process may wait for LAPACK's threads: set "
             "OPENBLAS_NUM_THREADS=1."
         )
     yield from (f"known fault: {text}" for text in found)
@@ -79,7 +79,7 @@ def _faults(*, is_cpu: bool, shares_batches: bool, devices: int) -> Iterator[str
 
 
 def _plan(options: argparse.Namespace) -> Iterator[str]:
-    """What is planned for a shape, and why."""
+    """The plan for a shape, and the reason for it."""
     *batch, m, n = options.shape
     count, tall, short = math.prod(batch), max(m, n), min(m, n)
     where = target.here()
@@ -119,15 +119,15 @@ def _plan(options: argparse.Namespace) -> Iterator[str]:
 def _reason(count: int, m: int, n: int, method: str) -> str:
     """Why a plan tries a factorization without singular values or does not."""
     if method != "auto":
-        return f"method={method!r} was asked for"
+        return f"method={method!r} was requested"
     saved = count * (n * n + m * n / DEFAULT.repays_rows)
     needed = DEFAULT.repays
     if n <= DEFAULT.tiny:
         needed = DEFAULT.repays_tiny if count >= DEFAULT.many else DEFAULT.repays_few
     compared = f"the work saved, {saved:.3g}, "
     if saved < needed:
-        return f"{compared}is less than {needed}: it does not repay the compilation"
-    return f"{compared}is at least {needed}: it repays the compilation within 1000 calls"
+        return f"{compared}is less than {needed}: compiling it would not pay off"
+    return f"{compared}is at least {needed}: compiling it pays off within 1000 calls"
 
 
 def _sizes(chosen: plan.Plan, count: int) -> Iterator[str]:
@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Prints versions, threads and known faults: include it in bug reports.",
     )
     commands = parser.add_subparsers(dest="command")
-    found = commands.add_parser("plan", help="print what is planned for a shape, and why")
+    found = commands.add_parser("plan", help="print the plan for a shape, and why")
     found.add_argument("shape", nargs="+", type=_size, metavar="SIZE", help="batch, m, n")
     found.add_argument("--dtype", choices=_DTYPES, default="float32")
     found.add_argument("--method", choices=("auto", "direct", "svd"), default="auto")

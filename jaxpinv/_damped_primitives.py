@@ -32,7 +32,7 @@ def _damped_factor_impl(
 ):
     m, n = a.shape[-2:]
     batch = jnp.broadcast_shapes(a.shape[:-2], d.shape[:-1])
-    # Of one decomposition all dampings of a matrix make their factors.
+    # One decomposition serves all dampings of a matrix.
     many = batch != a.shape[:-2] and d.shape[-1] == 1
     if many or not target.is_local:
         method = "svd"

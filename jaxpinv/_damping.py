@@ -1,4 +1,4 @@
-"""The damping of unknowns, `damp * damp_scale`: checked, and as it is computed with."""
+"""The damping of unknowns, `damp * damp_scale`: checked, and prepared for use."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a factorization hands on: the contract, the cutoff and the projections."""
+"""What every factorization returns: the contract, the cutoff and the projections."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -122,7 +122,7 @@ def pseudo_inverse(factors: Factors) -> Array:
 def product_with_u(
     factors: Factors, product: Callable[[Array, Array], Array], x: Array
 ) -> Array:
-    """A product of `U` with `x`, taken whatever `U` is."""
+    """A product of `U` with `x`, computed for any `U`."""
     return product(factors.u, x)
 
 
@@ -132,7 +132,7 @@ def product_with_gram(factors: Factors, x: Array) -> Array:
     Truncated columns of `x` remain what they are: zero.
     """
     product = matmul(matmul(x, adjoint(factors.v)), factors.v)
-    # Only where it is needed, or a matrix would depend on the others of its batch.
+    # Only where needed: otherwise a matrix would depend on the others of its batch.
     needed = _is_oblique(factors)[..., None] & factors.kept
     return jnp.where(needed[..., None, :], product, x)
 
@@ -169,7 +169,7 @@ def off_range(factors: Factors, x: Array) -> Array:
     """The projection of `x`, `(..., m, k)`, off the kept range of the matrix."""
     u, _, _, kept, _ = factors
     within = jnp.where(kept[..., :, None], matmul(adjoint(u), x), 0)
-    # Of a square matrix exactly nothing, where everything is kept.
+    # Exactly zero for a square matrix of which everything is kept.
     everything = jnp.all(kept, axis=-1)[..., None, None] & (u.shape[-2] == u.shape[-1])
     return jnp.where(everything, _nothing_of(x), x - matmul(u, within))
 

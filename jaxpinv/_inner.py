@@ -1,8 +1,8 @@
 """Products that sum over long axes, or of tiny matrices: the primitive `inner`.
 
 A running sum of m products is off by up to m roundings, and XLA and BLAS promise no better:
-for two or three columns they do just that. Here the rows are taken in chunks, each summed
-by one product of matrices, and the sums of chunks are added in groups, and these again:
+for two or three columns they are off by that much. Here the rows are taken in chunks, each
+summed by one product of matrices. Sums of chunks are added in groups, and these again:
 
     |error| <= (c + 4 ceil(log_4(m / c)) + p + 1) eps / 2 sum |x| |y|
 
@@ -67,7 +67,7 @@ def _chunk_limit(k: int, j: int) -> int:
 
 
 def _chunks(rows: int, limit: int) -> tuple[int, int]:
-    """Number and length of the chunks of so many rows, without padding if that can be."""
+    """Number and length of the chunks of so many rows, if possible without padding."""
     for length in range(min(limit, rows), limit // 2, -1):
         if rows % length == 0:
             return rows // length, length
@@ -85,7 +85,7 @@ def _in_chunks(x: Array, parts: int, count: int, length: int) -> Array:
 
 
 def _total(x: Array) -> Array:
-    """The sum over the third axis from the end, in groups of groups."""
+    """The sum over the third axis from the end, in nested groups."""
     while x.shape[-3] > 1:
         count = -(-x.shape[-3] // _GROUP)
         length = -(-x.shape[-3] // count)

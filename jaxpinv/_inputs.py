@@ -79,7 +79,7 @@ def prepare(
 ) -> Inputs:
     """The arguments of a public function, checked. Nothing is computed.
 
-    It is to run outside of `jit`, where tolerances can be looked at.
+    Call it outside `jit`, where the values of tolerances can be read.
 
     Args:
         function: its name, for errors.
@@ -137,7 +137,7 @@ def as_matrices(function: str, a: ArrayLike, *, hermitian: bool) -> Array:
 
 
 def check_method(function: str, method: object) -> None:
-    """Refuses what is not the name of a method.
+    """Rejects anything but the name of a method.
 
     Raises:
         ValueError: if `method` is not one of the three.
@@ -153,7 +153,7 @@ def as_tolerance(function: str, name: str, value: ArrayLike) -> Array:
 
     Raises:
         TypeError: if `value` is not a real number or an array of them.
-        ValueError: if `value` is negative. One that is traced cannot be looked at.
+        ValueError: if `value` is negative. A traced value cannot be checked.
     """
     expected = f"{function}: expected {name} to be a real number or an array of them"
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -164,7 +164,7 @@ def as_tolerance(function: str, name: str, value: ArrayLike) -> Array:
     else:
         tolerance = _as_numeric(expected, value)
     if not _is_real_number(tolerance.dtype):
-        # Whoever writes pinv(a, True) means the third argument.
+        # pinv(a, True) is meant to set the third argument.
         is_flag = name == "rtol" and tolerance.dtype == bool
         hint = "; pass hermitian by name, hermitian=True" if is_flag else ""
         raise TypeError(f"{expected}, got dtype {tolerance.dtype}{hint}")
@@ -215,7 +215,8 @@ def as_vector_or_columns(
     )
     x = _as_numeric(f"{function}: expected {name} to be a numeric array", value)
     if x.ndim == 0 or x.shape[-min(x.ndim, 2)] != length:
-        hint = f"; for a batch of vectors write {name}[..., None]" if x.ndim > 1 else ""
+        are_vectors = x.ndim > 1 and x.shape[-1] == length
+        hint = f"; for a batch of vectors write {name}[..., None]" if are_vectors else ""
         raise ValueError(f"{expected}, got shape {x.shape}{hint}")
     if x.ndim <= 2:
         return x
@@ -236,7 +237,7 @@ def _as_numeric(expected: str, x: ArrayLike) -> Array:
             f"{expected}, got {type(x).__name__}: sparse matrices are not taken, "
             "pass x.todense()"
         )
-    # An array of JAX is taken as it is: to convert it would take longer than to check it.
+    # A JAX array is not converted: that would take longer than checking it.
     if not isinstance(x, Array):
         try:
             x = jnp.asarray(x)

@@ -44,7 +44,7 @@ def frobenius_norm(x: Array) -> Array:
 def finite_or_zero(a: Array) -> tuple[Array, Array]:
     """Matrices, zero where not finite, and whether they are, `(..., 1, 1)`.
 
-    LAPACK's gesdd can loop forever on an Inf, so that it must never see one.
+    LAPACK's gesdd can loop forever on an Inf, so it must never see one.
     """
     finite = jnp.isfinite(_largest_element(a))
     return jnp.where(finite, a, 0), finite
@@ -71,7 +71,7 @@ def moderate_scale(a: Array) -> tuple[Array, Array]:
     limits, largest = jnp.finfo(a.dtype), _largest_element(a)
     # The limit of LAPACK: squares of what is lost by rounding vanish below.
     small = 2.0 ** (limits.minexp // 2 + limits.nmant)
-    # Constants are selected, for a quotient would be one more kernel.
+    # Constants are selected, because a quotient would be one more kernel.
     is_small, is_large = largest < small, largest > 1 / small
     factor = jnp.where(is_small, small**-2, jnp.where(is_large, small**2, 1))
     unit = jnp.where(is_small, small**2, jnp.where(is_large, small**-2, 1))
@@ -96,7 +96,7 @@ def _largest_element(a: Array) -> Array:
 
 
 def power_of_two(x: Array) -> Array:
-    """A power of two next to each number, and 1 next to 0."""
+    """A power of two near each number, and 1 for 0."""
     limits = jnp.finfo(x.dtype)
     rounded = jax.lax.reduce_precision(x, limits.nexp, 0)
     # XLA multiplies by the reciprocal instead of dividing: it must not be denormal.

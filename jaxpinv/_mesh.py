@@ -26,7 +26,7 @@ class Placement(NamedTuple):
         return AxisType.Explicit in self.mesh.axis_types
 
     def run(self, f: Callable, specs: Any, *arrays: Any) -> Any:
-        """What `f` makes of the placement and arrays, its work divided by the compiler.
+        """The results of `f`, whose work the compiler divides over the devices.
 
         Where types say how arrays are divided, those of the results say it by `specs`.
         """
@@ -40,7 +40,7 @@ class Placement(NamedTuple):
         return jax.sharding.auto_axes(in_auto_mode, out_sharding=shardings)(*arrays)
 
     def bring(self, x: Array) -> Array:
-        """`x`, `(m, k)`, moved to the devices of the mesh where these are known."""
+        """`x`, `(m, k)`, moved to the devices of the mesh if these are known."""
         if isinstance(self.mesh, AbstractMesh):
             return x
         if not isinstance(x, Tracer):
@@ -61,7 +61,7 @@ class Placement(NamedTuple):
 def find(
     function: str, a: Array, mesh: Mesh | AbstractMesh | None, axis: Axis | None
 ) -> Placement:
-    """The placement that is given, or else that of the array, or that of the context.
+    """The given placement, or else the placement of the array or of the context.
 
     Raises:
         ValueError: if it is not known or does not fit.

@@ -1,4 +1,4 @@
-"""The primitives: each makes its plan at lowering, and composes what that says.
+"""The primitives: each makes its plan at lowering, and carries it out.
 
 `factor`, `kept` and `pinv_form` take tall matrices. Only `pinv_form` has derivatives, which
 are forms again: what else changes with a matrix is attached by `attach`.
@@ -79,7 +79,7 @@ def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | Non
         return chunking.in_chunks(f, plan.chunk, *operands)
 
     deficient = partial(pivoted_qr.factor, by_halves=plan.by_halves)
-    # Eigenvectors take less time than singular vectors.
+    # Eigenvectors take less time than singular vectors do.
     tries = plan.pivoted_qr and not hermitian
     return auto.Trial(
         _full_rank(plan, target),
@@ -187,7 +187,7 @@ complement_p = _rules.primitive("complement", _complement_impl, multiple_results
 # pinv_form: the factors, and what is in the slots -> the result of the open slot
 #
 # Linear in every slot. A tangent of a, riding on u, is one slot more. A cotangent fills
-# the open slot, and the slot of what it is transposed to is the open one then.
+# the open slot, and the slot that it is transposed to becomes the open one.
 
 
 def pinv_form(

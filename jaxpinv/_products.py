@@ -1,4 +1,4 @@
-"""Products in derivatives that are left out where no matrix of a batch needs them."""
+"""Products in derivatives, left out if no matrix of a batch needs them."""
 
 from collections.abc import Callable
 from functools import partial

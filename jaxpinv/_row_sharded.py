@@ -150,7 +150,7 @@ def _triplets_on(mesh: Mesh | AbstractMesh, axis: tsqr.Axis, a: Array) -> Triple
 
 def triplets(r: Array) -> Triplets:
     """Singular triplets of the triangular factor, `(n, n)`, which one device takes."""
-    # In a branch of one device, for which all others wait: so a loop adds no wait anywhere.
+    # In a branch that one device takes while all others wait, so a loop adds no other wait.
     target = Target(is_cpu=True, is_whole=True)
     plan = plans.factorization(
         r.shape, target, is_complex=jnp.iscomplexobj(r), method="svd"

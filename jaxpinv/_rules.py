@@ -1,8 +1,8 @@
 """What the rules of all primitives have in common.
 
 Every primitive works on leading batch axes that broadcast against each other: all operands
-of one rank, each batch axis as long as the others' or 1. So nothing that a `vmap` leaves
-alone is ever copied.
+of one rank, each batch axis of the common length or 1. So a `vmap` never copies operands
+that it does not map.
 """
 
 import functools
@@ -97,7 +97,7 @@ def _attached_batching(p, count, args, axes, **params):
 
 
 def _impl(p, impl, *args, **params):
-    # Without `jit` the primitive would come back here forever.
+    # Without `jit`, this rule would call itself forever.
     if jax.config.jax_disable_jit:
         return impl(*args, target=targets.here(), **params)
     return _compiled(p, **params)(*args)

@@ -1,4 +1,4 @@
-"""What the functions of a matrix with its rows on many devices begin with."""
+"""The first steps of all functions of a matrix with its rows on many devices."""
 
 from jax import Array
 

@@ -52,7 +52,7 @@ def log_pdet(
 ) -> Array | tuple[Array, Array]:
     r"""Logarithm of the volume of a tall matrix whose rows lie on many devices.
 
-    That of `jaxpinv.log_pdet`,
+    It is the result of `jaxpinv.log_pdet`,
 
     $$\sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} \log s_i .$$
 
@@ -74,11 +74,11 @@ def log_pdet(
         TypeError: as `sharded.pinv` does.
         ValueError: as `sharded.pinv` does.
 
-    **Differentiability.** As `jaxpinv.log_pdet`. The gradient is divided over devices as
-    the rows of `a` are.
+    **Differentiability.** As `jaxpinv.log_pdet`. The gradient is divided over devices
+    like the rows of `a`.
 
     **Cost.** The factorization of `sharded.pinv`, and for the gradient one product with
-    `m / p` rows on each device. Without derivatives half of its rounds are left out.
+    `m / p` rows on each device. Without derivatives, half of the rounds are not needed.
 
     Example:
         >>> import jax

@@ -1,4 +1,4 @@
-"""What every public function begins with: a matrix, factored once for all uses."""
+"""The first step of every public function: a matrix, factored once for all uses."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +24,7 @@ from jaxpinv._linalg import (
     with_tangent_of,
 )
 from jaxpinv._platform.tuning import DEFAULT, Tuning
-from jaxpinv._platform.workarounds import cast_to_varying, have_one_mesh, varying_axes
+from jaxpinv._platform.workarounds import have_one_mesh, varying_axes
 from jaxpinv._primitives import (
     attach,
     factor_p,
@@ -45,7 +45,7 @@ class Strategy(NamedTuple):
         hermitian: whether only the lower triangles of the matrices are read.
         method: "auto", "direct" or "svd".
         with_pinv: whether the pseudo-inverse itself is wanted.
-        factor: what makes the factors, if it is not the primitive `factor`.
+        factor: makes the factors, instead of the primitive `factor`.
         caps_default: whether the default of the relative tolerance is `sqrt(eps)` at most.
         tuning: constants of speed of plans for batches. Single products take the default.
         is_damped: whether it is known that every unknown is damped.
@@ -85,7 +85,7 @@ class Strategy(NamedTuple):
 
 
 class Promoted(NamedTuple):
-    """Arguments in the dtype that is computed in, of one rank.
+    """Arguments in the dtype of the computation, of one rank.
 
     Attributes:
         a: `(..., m, n)`.
@@ -94,7 +94,7 @@ class Promoted(NamedTuple):
         columns: matrices, `(..., length, k)`, if there are any.
         batch: the batch shape of `a` and the tolerances, without axes in front.
         truncates: whether the tolerances may truncate more than zeros.
-        dtype: that of the results.
+        dtype: the dtype of the results.
         damping: of the unknowns, `(..., n)` or `(..., 1)`, real, if there is any.
     """
 
@@ -120,7 +120,7 @@ class Promoted(NamedTuple):
     def tall(self) -> tuple[Array, Array, Array]:
         """The matrices or, if they are wide, their adjoints, and the tolerances.
 
-        As `pinv(A) = pinv(A^H)^H`, no other orientation need be factored.
+        Because `pinv(A) = pinv(A^H)^H`, only tall matrices need to be factored.
         """
         return adjoint(self.a) if self.is_wide else self.a, self.rtol, self.atol
 
@@ -133,7 +133,7 @@ class FactoredMatrix(NamedTuple):
         factors: those of `given.tall()`.
         x: the pseudo-inverse, `(..., n, m)`, if it was asked for.
         strategy: how they were factored.
-        is_stored: whether that may have been in another program, of another plan.
+        is_stored: whether another program, with another plan, may have factored them.
     """
 
     given: Promoted
@@ -165,7 +165,7 @@ class FactoredMatrix(NamedTuple):
         """The pseudo-inverse times `b`, `(..., m, k)`."""
         if not self.given.is_wide:
             return self._form([Outer(b, None)])
-        # pinv(A) b is the conjugate of the transpose of pinv(A^H) times that of b.
+        # pinv(A) b is the conjugate of pinv(A^H)^T times the conjugate of b.
         return jnp.conj(self._form([Outer(None, jnp.conj(b))]))
 
     def solve_adjoint(self, x: Array) -> Array:
@@ -179,7 +179,7 @@ class FactoredMatrix(NamedTuple):
         project = off_range if self.given.is_wide else off_corange
         undefined = jnp.any(jnp.isnan(self.factors.s), axis=-1)[..., None, None]
         exact = jnp.where(undefined, jnp.nan, project(self.factors, x))
-        # The formula loses digits with the condition, which the singular vectors do not.
+        # The formula, unlike the singular vectors, loses digits with the condition number.
         formula = x - self.solve(matmul(self.given.a, x))
         return with_tangent_of(exact, formula).astype(self.dtype)
 
@@ -230,7 +230,7 @@ class FactoredMatrix(NamedTuple):
 
 
 def promote(inputs: Inputs, strategy: Strategy) -> Promoted:
-    """The arguments of a public function, as they are computed with."""
+    """The arguments of a public function, in the form for the computation."""
     rtol, atol = (x if x is None else jnp.asarray(x) for x in inputs[1:3])
     given = [x for x in (rtol, atol) if x is not None]
     m, n = inputs.a.shape[-2:]
@@ -264,7 +264,7 @@ def promote(inputs: Inputs, strategy: Strategy) -> Promoted:
 
 
 def factorize(inputs: Inputs, strategy: Strategy) -> FactoredMatrix:
-    """What a public function was given, factored."""
+    """The arguments of a public function, factored."""
     given = promote(inputs, strategy)
     tall, *_ = operands = given.tall()
     found = list(strategy.factors(*operands))
@@ -279,7 +279,7 @@ def factorize(inputs: Inputs, strategy: Strategy) -> FactoredMatrix:
 def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
     """`function` of a tuple of arrays and of these options, compiled once for every shape.
 
-    It is inline: a program around it is what it would be without this.
+    It is inlined, so a program around it is the same as without this `jit`.
     """
     program = jax.jit(function, static_argnames=options, inline=True)
 
@@ -289,7 +289,7 @@ def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
         if not any(isinstance(x, Tracer) for x in arrays):
             return program(inputs, **chosen)
         if isinstance(jnp.zeros(()), Tracer):
-            # A program around this one is being traced, and compiles what is in it.
+            # A program around this one is being traced, and will compile this part.
             return function(inputs, **chosen)
         return (program if have_one_mesh(arrays) else function)(inputs, **chosen)
 
@@ -308,6 +308,6 @@ def varying_alike(arrays: list[Array], others: Iterable[Array]) -> list[Array]:
     axes = {axis for x in every for axis in varying_axes(x)}
     missing = [tuple(sorted(axes - varying_axes(x))) for x in arrays]
     return [
-        cast_to_varying(x, names) if names else x
+        jax.lax.pcast(x, names, to="varying") if names else x
         for x, names in zip(arrays, missing, strict=True)
     ]

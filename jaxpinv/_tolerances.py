@@ -1,4 +1,4 @@
-"""The dtype that is computed in, and the default tolerances, which depend on it."""
+"""The dtype of the computation, and the default tolerances, which depend on it."""
 
 import warnings
 
@@ -27,7 +27,7 @@ def computed_in(*arrays: Array | None) -> np.dtype:
 
 
 def default_rtol(size: int, dtype: np.dtype, computed: np.dtype, *, capped: bool) -> Array:
-    """The relative tolerance where none is given, in the precision of `computed`.
+    """The default relative tolerance, in the precision of `computed`.
 
     For matrices of `size` rows or columns it is `size * eps` of the dtype that is computed
     in, for the error of the singular values, or `eps` of the dtype of the matrix if that is
@@ -68,7 +68,7 @@ def warn_if_large(
 ) -> None:
     """Warns if the default of `rtol` is used and truncates values that are not small."""
     longest = max(a.shape[-2:]) if is_static_shape(a.shape[-2:]) else 0
-    # Shapes alone tell nearly always that there is nothing to warn of.
+    # Nearly always, the shapes alone rule out a warning.
     if longest <= _LARGE / float(jnp.finfo(jnp.float32).eps):
         return
     default = longest * float(jnp.finfo(computed_in(a, columns)).eps)
@@ -82,7 +82,7 @@ def warn_if_large(
 
 
 def _at_least_float32(dtype: np.dtype) -> np.dtype:
-    """The dtype, or float32 for a shorter one, which no factorization takes."""
+    """The dtype, or float32 instead of a shorter one, which no factorization supports."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
@@ -92,14 +92,14 @@ def _is_zero_somewhere(atol: ArrayLike | None) -> bool:
 
 
 def is_known(value: ArrayLike) -> bool:
-    """Whether a tolerance can be looked at."""
+    """Whether the value of a tolerance can be read."""
     if isinstance(value, list | tuple):
         return all(map(_is_concrete, jax.tree.leaves(value)))
     return _is_concrete(value)
 
 
 def _is_concrete(x: object) -> bool:
-    """Whether the elements of `x` can be looked at from this process."""
+    """Whether the elements of `x` can be read in this process."""
     if isinstance(x, Array):
         return not isinstance(x, Tracer) and x.is_fully_addressable
     return isinstance(x, int | float | np.generic | np.ndarray)

@@ -1,8 +1,8 @@
 """The logarithm of the volume of factored matrices, and how it changes with these.
 
-What is truncated of `V` is orthonormal and orthogonal to the rest, and `A V = U diag(s)`:
-so the sum of the logarithms of the kept singular values is that of the kept `s`, whatever
-made the factors, less `log |det V|`.
+The truncated columns of `V` are orthonormal and orthogonal to the others, and
+`A V = U diag(s)`. So for every factorization, the sum of the logarithms of the kept
+singular values is the sum over the kept `s`, minus `log |det V|`.
 """
 
 import jax.numpy as jnp

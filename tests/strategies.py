@@ -11,7 +11,7 @@ variable JAXPINV_PROPERTIES chooses:
 
 tries every property in all configurations, 10000 times or JAXPINV_EXAMPLES times. With 6000
 that took 12 minutes on one core with jaxlib 0.10.2 in November 2026: 113 317 examples held.
-One did not, by 7 per cent, for the sake of LAPACK's vectors, and is an example now.
+One did not, by 7 percent, because of LAPACK's vectors, and is an example now.
 """
 
 import os

@@ -237,7 +237,8 @@ COLUMNS = {
 @pytest.mark.parametrize("shape", [(), (4,), (4, 2), (3, 4, 5), (3, 5)], ids=str)
 def test_columns_of_another_length_are_refused(function, shape):
     f, name, a, length = COLUMNS[function]
-    hint = f"; for a batch of vectors write {name}[..., None]" if len(shape) > 1 else ""
+    are_vectors = len(shape) > 1 and shape[-1] == length
+    hint = f"; for a batch of vectors write {name}[..., None]" if are_vectors else ""
     with pytest.raises(ValueError) as error:  # noqa: PT011
         f(np.ones(a), np.ones(shape))
     assert str(error.value) == (

@@ -19,7 +19,7 @@ FUNCTIONS = {
     "gradient": lambda a: jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))(a),
     "hermitian": lambda a: jaxpinv.pinv(a @ jnp.swapaxes(a, -1, -2), hermitian=True),
 }
-#: How the names of library calls begin: JAX 0.8 calls `gesvd` on ROCm, later ones `gesvdj`.
+#: How the names of library calls begin: JAX 0.9 calls `gesvd` on ROCm, later ones `gesvdj`.
 KERNELS = {
     "cuda": {"svd": "cusolver_gesvdj_ffi", "eigh": "cusolver_syevd_ffi"},
     "rocm": {"svd": "hipsolver_gesvd", "eigh": "hipsolver_syevd_ffi"},

@@ -75,8 +75,8 @@ def formula(layout: Layout, *, truncates: bool) -> Literal["matrices", "vectors"
     """Whether a form is evaluated by matrices, by vectors, or as the values require.
 
     Derivatives that are applied to vectors, or along products of vectors, take products of
-    matrices with vectors, unless more than what rounding makes of zeros is truncated: if it
-    may be, "either".
+    matrices with vectors, unless more than rounding errors of zeros is truncated: if
+    this is unknown, "either".
     """
     if layout[0] == "open" and "outer" not in layout:
         return "matrices"
@@ -98,7 +98,7 @@ def evaluate(
         factors: those of a matrix `(..., m, n)`, `m >= n`.
         slots: all slots. Batch axes broadcast; one rank for all. The open one alone makes
             the pseudo-inverse.
-        truncates: whether more than what rounding makes of zeros may be truncated.
+        truncates: whether more than rounding errors of zeros may be truncated.
         may_branch: whether the program may branch on that. If not, it takes the formula
             that is right in both cases.
         apply_u: a product with `U`, left out where that is the identity.

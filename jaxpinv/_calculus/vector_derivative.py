@@ -126,7 +126,7 @@ def _divided(directions: Sequence[Array], root: Array) -> list[Array]:
 
 
 def _times(x: Array, *factors: Array) -> Array:
-    """`x` times real factors one by one, for their product may leave the range."""
+    """`x` times real factors one by one, because their product may leave the range."""
     for factor in factors:
         x = x * factor.astype(x.dtype)
     return x

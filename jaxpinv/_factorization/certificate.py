@@ -25,7 +25,7 @@ _POWER_STEPS, _POWER_FACTOR = 4, 1.15
 # A residual of rank one looks ten times smaller than it is in all of four directions with a
 # probability of 4e-5.
 _PROBES = 4
-# Not one that makes a Gaussian matrix of a user: probes that are its own rows tell nothing.
+# A seed that users do not take: probes equal to rows of their matrix would prove nothing.
 _SEED = (1955, 51, 406)
 
 # What Gram-Schmidt leaves of matrices that are products rounded once is up to 2.3 eps
@@ -45,13 +45,13 @@ def rules_out_full_rank(
     """Whether a triangular factor shows that a value may be truncated, of batch shape.
 
     The smallest singular value is at most the smallest pivot times `sqrt(n)`. A pivot of
-    `least` times the mean singular value rules it out too. To be wrong here costs time
-    only.
+    `least` times the mean singular value rules it out too. An error here costs only
+    time.
     """
     n = a.shape[-1]
     at_least = norm / n**0.5
     limit = cutoff.above(at_least) + _rounding(a, norm) / n**0.5 + least * at_least
-    # Not the smallest pivot, for a minimum may pass over a NaN: that rules it out.
+    # Not the smallest pivot, because a minimum may pass over a NaN, which rules it out.
     return ~jnp.all(jnp.abs(pivots) > limit[..., None], axis=-1)
 
 
@@ -81,7 +81,7 @@ def certify_full_rank(
 
     def by_sharper_norms(found: Array) -> Array:
         lower = _largest(a, norm)
-        # What rounding is added to below need not be looked at when this fails already.
+        # If these bounds from below fail already, so would the proof.
         at_least = _largest(w, frobenius_norm(w))
         open_ = possible & ~found & (at_least * (cutoff.above(lower) + rounding) < 1)
         return jax.lax.cond(
@@ -158,8 +158,8 @@ def leaves_small_residual(a: Array, norm: Array, w: Array, residual: Array) -> A
 def numerical_rank(a: Array, norm: Array, r: Array, cutoff: Cutoff) -> tuple[Array, Array]:
     """Which columns of a pivoted QR factorization are kept, and whether the rest is zero.
 
-    It is if that is rounding and below the cutoff, as no singular value of `a` that is
-    truncated is above its norm.
+    The rest is zero if its norm is rounding and below the cutoff: no truncated singular
+    value of `a` exceeds that norm.
 
     Args:
         a: `(..., m, n)`, of elements of size 1.
@@ -211,8 +211,8 @@ def _by_products(
 ) -> Array:
     """The proof by sharper norms, of batch shape.
 
-    The spectral norm of `A` is guessed and then checked, for its singular values are alike.
-    Of those of `W` few are large, so that the Schatten norm of order 4 is near to it.
+    The spectral norm of `A` is guessed and then checked, as its singular values are alike.
+    Few of those of `W` are large, so the Schatten norm of order 4 is near the largest.
     """
     upper = _POWER_FACTOR * lower
     at_most = cutoff.above(upper) + rounding
@@ -259,13 +259,13 @@ def _lower_gram(x: Array) -> tuple[Array, Array]:
 def _largest(x: Array, norm: Array) -> Array:
     """The largest singular value, estimated from below, of batch shape.
 
-    `norm` is the Frobenius norm, over which no power of the matrix leaves the range. The
-    products are plain ones, for an estimate needs no short sums, and of two columns, for
-    XLA calls a library then and makes a kernel of each product with one.
+    `norm` is the Frobenius norm: divided by it, no power of the matrix leaves the range.
+    The products are plain ones, because an estimate needs no short sums. They have two
+    columns, because then XLA calls a library; it compiles a kernel for each single column.
     """
     x = x / norm[..., None, None].astype(x.dtype)
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    # Weights, for the columns of centered data add up to zero.
+    # Weights, because the columns of centered data add up to zero.
     weights = jnp.reshape(jnp.linspace(1, 2, 2 * x.shape[-2], dtype=x.dtype), (-1, 2))
     z = product(adjoint(x), jnp.broadcast_to(weights, (*x.shape[:-1], 2)))
     for _ in range(_POWER_STEPS):

@@ -41,7 +41,7 @@ def factor(
         q = matmul(a, first)
         second, converged = inverse_square_root(matmul(adjoint(q), q))
         w = matmul(first, second)
-        # Of the first Q, so that the second one need not be there for a value alone.
+        # From the first Q, so that a value alone does not need the second one.
         x = matmul(matmul(w, second), adjoint(q))
         certified = certificate.certify_full_rank(
             a, norm, w, cutoff, possible & converged, sharply=sharply

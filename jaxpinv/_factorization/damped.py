@@ -80,7 +80,7 @@ def factor(
         return factors, x
 
     def replaced(factors: Factors, x: Array) -> tuple[Factors, Array]:
-        # What is damped has nothing to be factored here.
+        # Damped matrices are not factored here.
         plain = jnp.where(is_zero[..., None, None], a, 0)
         others, y = undamped(plain, cutoff)
         n = a.shape[-1]

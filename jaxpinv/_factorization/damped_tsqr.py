@@ -1,8 +1,8 @@
 """Factors of `[A; D]` where the rows of `A` lie on many devices, and `D` is on all.
 
 The tree of `tsqr` makes the triangular factor of `A` alone. The device that takes its
-singular values also takes those of `[R; D]`, so that devices send each other what they do
-without a damping. In `[A; D]` every device has n rows more: the first one those of `D`, the
+singular values also takes those of `[R; D]`, so the devices send no more than without a
+damping. In `[A; D]` every device has n rows more: the first one those of `D`, the
 others zeros.
 """
 

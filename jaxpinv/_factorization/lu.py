@@ -33,8 +33,8 @@ def factor(
     `invert` makes it of LU factors and their pivots. `sharply` is for the certificate. With
     `gives_up_early` a suspicion is enough, since something else is tried then.
     """
-    # LAPACK stores columns where we store rows: it takes the transpose as that lies there,
-    # and leaves those of the factors and of the inverse, so that nothing is copied.
+    # LAPACK stores columns where we store rows. So it gets the transpose, and returns the
+    # transposes of the factors and of the inverse, and nothing is copied.
     lu, pivots, _ = jax.lax.linalg.lu(transpose(a))
     diagonal = jnp.diagonal(lu, axis1=-2, axis2=-1)
     norm = frobenius_norm(a)
@@ -49,8 +49,8 @@ def factor(
         certified = certificate.certify_full_rank(
             a, norm, w, cutoff, accurate, sharply=sharply
         )
-        # Elimination is less accurate than the condition number allows for where that is
-        # small: the residual of a unitary matrix grows like its order.
+        # Of well-conditioned matrices, elimination loses more digits than the condition
+        # number explains: the residual of a unitary matrix grows like its order.
         limit = max(_LOOSE, a.shape[-1] ** 0.5 / _LOOSE) * eps
         is_loose = certified & (residual > limit * norm * largest)
         return _corrected(a, w, is_loose), certified

@@ -1,10 +1,10 @@
-"""Singular value decompositions, taken once more where LAPACK does not converge.
+"""Singular value decompositions, repeated if LAPACK does not converge.
 
-Of some matrices in a thousand, of low rank in double precision, LAPACK's divide and conquer
-finds no decomposition, and jaxlib then returns NaN. Of three times the matrix it does, for
-rounding takes another course, or of nine times. So these are decomposed once more, if the
-program may loop: on a GPU that would be a round trip to the host, and devices that share
-out a batch would wait for each other.
+LAPACK's divide and conquer fails on a few in a thousand matrices of low rank in double
+precision, and jaxlib then returns NaN. For three or nine times the matrix it succeeds,
+because rounding errors differ. So these multiples are decomposed if the program may loop:
+on a GPU that would be a round trip to the host, and devices that share a batch would wait
+for each other.
 """
 
 import itertools
@@ -20,11 +20,11 @@ from jaxpinv._factors import Triplets
 from jaxpinv._linalg import adjoint, moderate_scale, transpose
 from jaxpinv._shapes import is_static_shape
 
-# Three times the matrix converged for all of 31 that failed. One attempt need not do: of
-# 68 transposes of such matrices two failed as well.
+# Three times the matrix converged for all 31 that failed. One attempt may not suffice: two
+# of 68 transposes of such matrices failed as well.
 _ATTEMPTS = 8
 
-#: What makes of matrices their singular values, and after these any arrays.
+#: Returns the singular values of matrices, and after these any arrays.
 Decomposition = Callable[[Array], tuple[Array, ...]]
 #: What applies a decomposition to a batch of matrices, in as many calls as are safe.
 Calls = Callable[[Decomposition, Array], tuple[Array, ...]]
@@ -74,9 +74,9 @@ def decomposed(
 def _until_found(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
     """The same for one matrix, of multiples until one is found.
 
-    The loop takes the first one too, so that the program holds one decomposition. What it
-    finds are rows of one array, for it compiles a kernel for each: those of the vectors,
-    one of singular values, and one of the factor of the multiple.
+    The loop includes the first attempt, so the program holds one decomposition. The results
+    are rows of one array, because each array would take a kernel of its own: the vectors,
+    one row of singular values, and one row with the factor of the multiple.
     """
     scaled, unit = moderate_scale(a)
     shapes = [x.shape for x in jax.eval_shape(decompose, scaled)[1:]]
@@ -94,7 +94,7 @@ def _until_found(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
         last = (x.astype(a.dtype) for x in (s[..., None, :] / factor, factor))
         return jnp.concatenate([*vectors, *last], axis=-2)
 
-    # Made of the argument, for in `shard_map` it varies as that does.
+    # Made of the argument, so that in `shard_map` it varies like that.
     start = (jnp.nan * unit)[..., None, None].astype(a.dtype)
     start = jnp.broadcast_to(start, (*a.shape[:-2], sum(rows) + 2, a.shape[-1]))
     *vectors, s, _ = jnp.split(
@@ -137,7 +137,7 @@ def _complete(decompose: Decomposition, a: Array, found: list[Array]) -> list[Ar
         i = jnp.where(is_done, last_before(i), i)
         return i, jnp.where(is_done, 3, 3 * factor), placed
 
-    # Made of the arguments, for in `shard_map` it varies as they do.
+    # Made of the arguments, so that in `shard_map` it varies like these.
     last = last_before(places.shape[0])
     factor = (3 + 0 * last).astype(found[0].dtype)
     *_, found = jax.lax.while_loop(lambda state: state[0] >= 0, step, (last, factor, found))

@@ -1,7 +1,6 @@
 """Inverses of triangular factors, a few columns or rows at a time.
 
-As many as a plan says: libraries start threads for what is larger, and these slow down what
-comes next.
+A plan says how many: libraries start threads for more, which slow down the next operations.
 """
 
 import jax
@@ -32,8 +31,8 @@ def _order(pivots: Array) -> Array:
         moved = jnp.where(there, first, order)
         return jnp.where(places == jnp.asarray(k, places.dtype), second, moved)
 
-    # Made of the argument, for a loop in `shard_map` wants to begin as it ends.
-    # Without a sign, for a negative index would count from the end.
+    # Made of the argument: a loop in `shard_map` must begin with the type it ends with.
+    # Unsigned, because a negative index would count from the end.
     count = np.uint32(pivots.shape[-1])
     return jax.lax.fori_loop(np.uint32(0), count, swap, places + 0 * pivots)
 
@@ -133,7 +132,7 @@ def orthonormalizer(gram: Array, *, width: int) -> Array:
         w = w - matmul(block, overlap)
         return jax.lax.dynamic_update_slice_in_dim(w, block, start, axis=-1)
 
-    # Made of the argument, for a loop in `shard_map` wants to begin as it ends.
+    # Made of the argument: a loop in `shard_map` must begin with the type it ends with.
     start = jnp.where(on_diagonal, 1, 0 * gram)
     return jax.lax.fori_loop(0, blocks, step, start)[..., :n, :n]
 

@@ -44,11 +44,11 @@ def in_chunks(
         )
         return begin + size, found
 
-    # Without a sign, for a negative one would count from the end.
+    # Unsigned, because a negative one would count from the end.
     begin = jnp.zeros((), jnp.uint32)
     shapes = jax.eval_shape(some, begin)
-    # Made of the operands, for a loop in `shard_map` wants to begin as it ends. What is no
-    # number varies over no more devices than the numbers that it goes with.
+    # Made of the operands: a loop in `shard_map` must begin with the type it ends with.
+    # What is no number varies over no more devices than the numbers that it goes with.
     numbers = (x for x in operands if jnp.issubdtype(x.dtype, jnp.inexact))
     zero = functools.reduce(operator.add, (jnp.real(x.ravel()[0]) * 0.0 for x in numbers))
     start = tuple(
@@ -133,7 +133,7 @@ def _in_front(chosen: Array) -> Array:
     """
     batch = chosen.shape[0]
     rank = jnp.cumsum(chosen, dtype=jnp.int32)
-    # Made of the argument, for in `shard_map` it varies as that does.
+    # Made of the argument, so that in `shard_map` it varies like that.
     beyond = 0 * rank + batch
     return beyond.at[jnp.where(chosen, rank - 1, batch)].set(
         jnp.arange(batch, dtype=jnp.int32), mode="drop"
@@ -222,7 +222,7 @@ def _replace_one_by_one(
 
     def step(state: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
         last, found = state
-        # Without a sign, for a negative one would count from the end.
+        # Unsigned, because a negative one would count from the end.
         i = last.astype(jnp.uint32)
         some = f(*(jax.lax.dynamic_slice_in_dim(x, i, 1) for x in operands))
         return last_before(last), tuple(

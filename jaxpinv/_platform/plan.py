@@ -1,7 +1,7 @@
-"""How a program does its work: chosen once, from shapes, dtype and where it runs.
+"""The plan of a program: chosen once, from shapes, dtype and where it runs.
 
-The lowering rules ask for a plan, and compose what it says of factorizations, derivatives
-and loops. These are told what to do, and know no plan.
+The lowering rules make a plan, and carry it out with factorizations, derivatives and loops,
+which themselves know nothing about plans.
 """
 
 import math
@@ -71,7 +71,7 @@ class FormPlan:
     """How a derivative goes through a batch.
 
     Attributes:
-        may_branch: whether the whole of it may be asked what its matrices have in common.
+        may_branch: whether the program may branch on a property of the whole batch.
         chunk: elements of the matrices that go through at a time, if not all do.
         identity: where U is the identity, a product with it is left out for the batch if it
             is for "all" matrices, for "each" matrix, or "never".
@@ -110,7 +110,7 @@ def factorization(
     *batch, m, n = shape
     may_loop = target.is_cpu and target.is_local
     is_static = is_static_shape(shape)
-    # In a loop on another platform each step would ask the host.
+    # On other platforms, each step of a loop would ask the host.
     retries = may_loop and workarounds.may_not_converge(m, n)
     if not is_static:
         return Plan(retries=retries)
@@ -210,7 +210,7 @@ def form(
         return plan(tuning.chunk if is_large else None, identity)
     if not can_be_identity:
         return plan()
-    # The few matrices of a batch that are not certified would make all others pay.
+    # Otherwise a few matrices without a certificate would slow down all others.
     identity = "each" if may_loop and len(shape) > 2 else "all"
     return plan(None, identity, max(1, tuning.chunk // (m * n)))
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, repr=False)
 class Tuning:
-    """What a plan takes for short, small, many and long.
+    """What counts as short, small, many and long in a plan.
 
-    `python -m tests.benchmarks.compare` measures what these set, and
-    `python -m tests.benchmarks.cliffs` that no step in time is where one of them is.
+    `python -m tests.benchmarks.compare` measures their effect, and
+    `python -m tests.benchmarks.cliffs` checks that the time does not jump at any of them.
 
     Attributes:
         tiny: longest side of matrices whose products cost less in plain arithmetic,
@@ -89,5 +89,5 @@ class Tuning:
         return f"Tuning({', '.join(changed)})"
 
 
-#: The one that the public functions take.
+#: The constants that the public functions use.
 DEFAULT = Tuning()

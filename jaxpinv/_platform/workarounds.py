@@ -1,4 +1,4 @@
-"""What faults of libraries below make necessary: what, where, since when, until when.
+"""Workarounds for faults of libraries: what, where, since when, until when.
 
 - Batches in LAPACK calls: see `matrices_of_one_call`.
 - Fusion of chains of products on CPUs: see `prevent_fusion`.
@@ -13,8 +13,8 @@
   `can_lower_qr`.
 - `vmap` and `grad` of a `jit` refuse operands of which some are on an explicit mesh and
   some are not: see `have_one_mesh`.
-- JAX before 0.10 has other names for what varies in `shard_map`: see `varying_axes` and
-  `cast_to_varying`.
+- JAX before 0.10 has another name for the axes over which an array varies in `shard_map`:
+  see `varying_axes`.
 """
 
 import functools
@@ -44,7 +44,7 @@ _DIVIDED = 25
 OPENBLAS_ONE_THREAD = 1024
 
 # XLA's CPU backend reduces an axis as short as this one matrix after the other. So many
-# matrices repay the compilation of another way.
+# matrices make the compilation of another method pay off.
 _SHORT, _MANY = 8, 256
 
 
@@ -54,7 +54,7 @@ def matrices_of_one_call(count: int, flops: int, *, shares: bool = SHARES_BATCHE
 
 
 def may_not_converge(m: int, n: int) -> bool:
-    """Whether the decomposition of matrices of that shape may fail, for all that is known.
+    """Whether the decomposition of matrices of that shape is known to fail sometimes.
 
     It fails for a few in a thousand matrices of low rank in double precision, with OpenBLAS
     (issue 3044 there), in every jaxlib so far. Singular values without vectors come from QR
@@ -97,17 +97,7 @@ def have_one_mesh(arrays: Iterable[Array | None]) -> bool:
 def varying_axes(x: Array) -> frozenset[str]:
     """The mesh axes over which `x` varies in `shard_map`.
 
-    Delete the second name when JAX 0.10 is the oldest.
+    Delete this and its second name, `vma`, when JAX 0.10 is the oldest.
     """
     kind: Any = jax.typeof(x)
     return frozenset(kind.mat.varying if hasattr(kind, "mat") else kind.vma)
-
-
-def cast_to_varying(x: Array, axes: tuple[str, ...]) -> Array:
-    """`x`, which does not vary over these mesh axes, cast to vary over them.
-
-    Delete this when JAX 0.9 is the oldest: `pcast` casts so since then.
-    """
-    if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(x, axes, to="varying")
-    return jax.lax.pvary(x, axes)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,6 +1,6 @@
 """Interleaved timing, and the ratio that comes out of it.
 
-On a shared machine the speed drifts by tens of per cent within seconds, so that neither
+On a shared machine the speed drifts by tens of percent within seconds, so that neither
 the fastest nor the median time of one method can be compared with that of another. Here
 every round times all methods one after the other, A B A B, and only times of one round are
 divided. The result is the median of these ratios over the rounds: drift cancels in each,

@@ -133,7 +133,7 @@ def test_a_calibration_outside_its_limits_is_reported():
     assert "do not trust: 4x4 float32 full value (1.20)" in report.calibration_sentence(bad)
 
 
-def test_the_grid_has_every_shape_and_mixes_two_per_cent():
+def test_the_grid_has_every_shape_and_mixes_two_percent():
     found = cases.grid("cpu", quick=False)
     for shape in cases.BATCHES + cases.SINGLE:
         assert {c.operation for c in found if c.shape == shape} == set(cases.OPERATIONS)

@@ -133,6 +133,15 @@ def test_the_navigation_names_pages_that_are_there():
     assert named == {path.name for path in PAGES.glob("*.md")} | elsewhere
 
 
+def test_the_search_loads_no_script_over_the_network():
+    # The plugin for offline reading adds one unless a script of that name is there.
+    config = (PAGES.parent / "mkdocs.yml").read_text("utf-8")
+    [scripts] = re.findall(r"^  polyfills:\n((?:    .*\n)+)", config, re.MULTILINE)
+    named = re.findall(r"^    - (.+)$", scripts, re.MULTILINE)
+    assert [name for name in named if "iframe-worker" in name]
+    assert all((PAGES / name).exists() for name in named)
+
+
 def test_the_readme_is_short():
     assert len(README.split()) <= 900
     assert README.count("\n") <= 150

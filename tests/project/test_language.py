@@ -10,7 +10,12 @@ from tests.project.pages import ROOT
 BANNED = {
     r"no test asks": "no test runs",
     r"for none was at hand": "because none was available",
-    r"is looked at": "is read",
+    r"(?:is|be) looked at": "is read",
+    r", for (?:in|it|they|none|through|the compiler)": "because",
+    r"as they are computed with": "in the form for the computation",
+    r"per cent": "percent",
+    r"makes? of zeros": "rounding errors",
+    r"\d %": "no space before %",
     r"for ever": "forever, or deadlock",
     r"lest": "so that ... not",
     r"second way": "fallback",

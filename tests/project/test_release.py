@@ -17,8 +17,8 @@ Metadata-Version: 2.4
 Name: jaxpinv
 Version: {version}
 Requires-Python: >=3.11
-Requires-Dist: jax>=0.10
-Requires-Dist: jaxlib>=0.10
+Requires-Dist: jax>=0.9
+Requires-Dist: jaxlib>=0.9
 Requires-Dist: numpy>=2.0
 Requires-Dist: ruff>=0.12; extra == 'lint'
 Description-Content-Type: text/markdown

@@ -112,7 +112,7 @@ def test_pmap_gives_the_results_of_one_device(arguments, reference):
 def test_a_batch_that_does_not_divide_is_refused_by_its_sizes(arguments, function):
     mesh = mesh_of(AxisType.Auto)
     uneven = jnp.asarray(arguments[0][:9])
-    # The words are JAX's own: those of JAX 0.8 come last.
+    # The words are JAX's own: those of JAX 0.9 come last.
     words = r"size is 9 .* should evenly divide|divisible by 8, but it is equal to 9"
     with pytest.raises(ValueError, match=words):
         jax.jit(function, in_shardings=NamedSharding(mesh, BOTH))(uneven)
