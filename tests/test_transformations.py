@@ -81,7 +81,8 @@ class TestJaxprs:
 
         jaxpr = jax.make_jaxpr(change)(a, a.T, a, a.T)
         found = [x for x in names(jaxpr) if x not in ATTACHED]
-        assert sorted(found) == ["factor", "pinv_form", "pinv_form_change"]
+        # One of the forms is the change of the value.
+        assert sorted(found) == ["factor", "pinv_form", "pinv_form", "pinv_form_change"]
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
