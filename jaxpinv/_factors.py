@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._linalg import adjoint, largest_of_columns, matmul
+from jaxpinv._linalg import adjoint, identity, largest_of_columns, matmul
 
 
 class Factors(NamedTuple):
@@ -109,7 +109,10 @@ def truncate(
     # A largest value that overflows would truncate all others: the result would be zero.
     undefined = ~jnp.isfinite(largest) | (~finite | cutoff.is_undefined())[..., None]
     kept = jnp.where(certified[..., None], s > 0, cutoff.keeps(s, largest)) | undefined
-    s = s * jnp.where(undefined, jnp.nan, 1)
+    # One quotient holds both, and is computed once: XLA repeats a mask, and all that makes
+    # it, in each loop that reads it.
+    signed = s / jnp.where(kept, jnp.where(undefined, jnp.nan, 1), -1)
+    s, kept = jnp.abs(signed), ~(signed <= 0)
     return Factors(u, s, v, kept, nowhere if is_inverse is None else is_inverse)
 
 
@@ -131,10 +134,11 @@ def product_with_gram(factors: Factors, x: Array) -> Array:
 
     Truncated columns of `x` remain what they are: zero.
     """
-    product = matmul(matmul(x, adjoint(factors.v)), factors.v)
-    # Only where needed: otherwise a matrix would depend on the others of its batch.
-    needed = _is_oblique(factors)[..., None] & factors.kept
-    return jnp.where(needed[..., None, :], product, x)
+    v, kept = factors.v, factors.kept
+    # Only where it is needed, or a matrix would depend on the others of its batch.
+    needed = _is_oblique(factors)[..., None] & kept
+    gram = jnp.where(needed[..., None, :], matmul(adjoint(v), v), identity(v))
+    return matmul(x, gram)
 
 
 def any_oblique(factors: Factors) -> Array:

@@ -1,21 +1,16 @@
 """The primitives: each makes its plan at lowering, and carries it out.
 
-`factor`, `kept` and `pinv_form` take tall matrices. Only `pinv_form` has derivatives, which
-are forms again: what else changes with a matrix is attached by `attach`.
+`factor` and `kept` take tall matrices, and have no derivatives: what changes with a matrix
+is attached by `attach`, and follows from `pinv_form`.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.interpreters import ad
 
-from jaxpinv import _products, _rules
-from jaxpinv._calculus import form
-from jaxpinv._calculus.form import Outer, Slot
+from jaxpinv import _rules
 from jaxpinv._factorization import (
     auto,
     cholesky_qr,
@@ -28,16 +23,15 @@ from jaxpinv._factorization import (
     triangular,
 )
 from jaxpinv._factorization.full_rank import Attempt, FullRank
-from jaxpinv._factors import ApplyGram, Cutoff, Factors
-from jaxpinv._linalg import transpose, with_tangent_of
+from jaxpinv._factors import Cutoff, Factors
+from jaxpinv._linalg import with_tangent_of
+from jaxpinv._pinv_form import pinv_form
 from jaxpinv._platform import chunking
 from jaxpinv._platform import plan as plans
 from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 from jaxpinv._platform.workarounds import can_lower_qr, prevent_fusion
-
-_FACTORS = len(Factors._fields)
 
 
 def _plan(a: Array, target: Target, method: Method, tuning: Tuning = DEFAULT) -> Plan:
@@ -182,97 +176,6 @@ def _complement_impl(columns, kept, *, target):
 
 
 complement_p = _rules.primitive("complement", _complement_impl, multiple_results=True)
-
-
-# pinv_form: the factors, and what is in the slots -> the result of the open slot
-#
-# Linear in every slot. A tangent of a, riding on u, is one slot more. A cotangent fills
-# the open slot, and the slot that it is transposed to becomes the open one.
-
-
-def pinv_form(
-    factors: Sequence[Array],
-    slots: Sequence[Slot],
-    *,
-    truncates: bool,
-    tuning: Tuning = DEFAULT,
-) -> Array:
-    """Binds `pinv_form`: see `form.evaluate`."""
-    layout, operands = form.pack(slots)
-    return pinv_form_p.bind(
-        *factors, *operands, layout=layout, truncates=truncates, tuning=tuning
-    )
-
-
-def _pinv_form_impl(*operands, layout, truncates, tuning, target):
-    u = operands[0]
-    batch = jnp.broadcast_shapes(*(x.shape[: u.ndim - 2] for x in operands))
-    plan = plans.form(
-        (*batch, *u.shape[-2:]),
-        target,
-        formula=form.formula(layout, truncates=truncates),
-        order=len(layout) - 1,
-        tuning=tuning,
-    )
-
-    def evaluate_with(apply_gram: ApplyGram, *operands: Array) -> Array:
-        return form.evaluate(
-            Factors(*operands[:_FACTORS]),
-            form.unpack(layout, operands[_FACTORS:]),
-            truncates=truncates,
-            may_branch=plan.may_branch,
-            apply_u=_products.apply_u(plan),
-            apply_gram=apply_gram,
-        )
-
-    evaluate = _products.with_gram(plan, evaluate_with)
-    if plan.chunk is None or not batch:
-        return evaluate(*operands)
-    return chunking.along_batch(evaluate, plan.chunk, len(batch), *operands)
-
-
-def _pinv_form_jvp(primals, tangents, *, layout, **params):
-    bind = partial(pinv_form_p.bind, **params)
-    x = bind(*primals, layout=layout)
-    dx = [
-        bind(*primals[:i], t, *primals[i + 1 :], layout=layout)
-        for i, t in enumerate(tangents)
-        if i >= _FACTORS and type(t) is not ad.Zero
-    ]
-    e = tangents[0]
-    if type(e) is not ad.Zero:
-        dx.append(bind(*primals, e, layout=(*layout, "dense")))
-    zero = ad.Zero(jax.typeof(x).to_tangent_aval())
-    return x, functools.reduce(ad.add_tangents, dx, zero)
-
-
-def _pinv_form_transpose(ct, *operands, layout, **params):
-    [linear] = [i for i, x in enumerate(operands) if ad.is_undefined_primal(x)]
-    before, after = [None] * linear, [None] * (len(operands) - linear - 1)
-    if type(ct) is ad.Zero:
-        return [*before, None, *after]
-    operand = operands[linear]
-    opened, *others = form.unpack(layout, operands[_FACTORS:])
-    slots = [form.close(opened, ct), *others]
-    [at] = [
-        i
-        for i, slot in enumerate(slots)
-        if slot is operand or (isinstance(slot, Outer) and any(x is operand for x in slot))
-    ]
-    slot = slots.pop(at)
-    is_outer = isinstance(slot, Outer)
-    opened = Outer(*(None if x is operand else x for x in slot)) if is_outer else None
-    result = pinv_form(operands[:_FACTORS], [opened, *slots], **params)
-    result = result if is_outer else transpose(result)
-    stretched = [i for i, n in enumerate(operand.aval.shape) if n != result.shape[i]]
-    if stretched:
-        result = jnp.sum(result, axis=stretched, keepdims=True)
-    return [*before, result, *after]
-
-
-pinv_form_p = _rules.primitive("pinv_form", _pinv_form_impl)
-ad.primitive_jvps[pinv_form_p] = _pinv_form_jvp
-ad.primitive_transposes[pinv_form_p] = _pinv_form_transpose
 
 
 # What changes with a matrix: its factors, and its pseudo-inverse

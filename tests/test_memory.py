@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from jaxpinv import _inner, _primitives, _rules
+from jaxpinv import _inner, _pinv_form, _primitives, _rules
 
 pytestmark = pytest.mark.unoptimized
 
@@ -97,7 +97,7 @@ def jit_functions():
     gc.collect()
     # By its type, for `isinstance` asks objects of other packages, and some warn.
     kept = [x for x in gc.get_objects() if issubclass(type(x), partial)]
-    ours = [_primitives.factor_p, _primitives.pinv_form_p, _inner.inner_p]
+    ours = [_primitives.factor_p, _pinv_form.pinv_form_p, _inner.inner_p]
     return [x for x in kept if getattr(x.func, "__self__", None) in ours]
 
 

@@ -77,6 +77,15 @@ class TestJaxprs:
         jaxpr = jax.make_jaxpr(lambda a, e: jax.jvp(jaxpinv.pinv, (a,), (e,)))(a, a)
         assert [x for x in names(jaxpr) if x not in ATTACHED] == ["factor", "pinv_form"]
 
+    def test_a_gradient_changes_with_matrix_and_cotangent_in_one_equation(self, a):
+        def change(a, ct, e, dct):
+            return jax.jvp(lambda a, ct: jax.vjp(jaxpinv.pinv, a)[1](ct), (a, ct), (e, dct))
+
+        jaxpr = jax.make_jaxpr(change)(a, a.T, a, a.T)
+        found = [x for x in names(jaxpr) if x not in ATTACHED]
+        # One of the forms is the change of the value.
+        assert sorted(found) == ["factor", "pinv_form", "pinv_form", "pinv_form_change"]
+
     @pytest.mark.slow
     @pytest.mark.parametrize(
         ("pinv", "order", "hermitian"),

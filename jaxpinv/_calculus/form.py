@@ -15,8 +15,11 @@ what makes the form a number when it is filled in.
 | outer | b and c     |                                         |
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import functools
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -26,7 +29,7 @@ from jax import Array
 from jaxpinv._calculus import vector_derivative
 from jaxpinv._calculus.matrix_derivative import derivative
 from jaxpinv._factors import ApplyGram, ApplyU, Factors, largest_value
-from jaxpinv._linalg import largest_of_columns, matmul, transpose
+from jaxpinv._linalg import adjoint, largest_of_columns, matmul, transpose
 
 
 class Outer(NamedTuple):
@@ -86,6 +89,7 @@ def formula(layout: Layout, *, truncates: bool) -> Literal["matrices", "vectors"
 def evaluate(
     factors: Factors,
     slots: Sequence[Any],
+    changes: Mapping[int, Array] = MappingProxyType({}),
     *,
     truncates: bool,
     may_branch: bool,
@@ -98,6 +102,8 @@ def evaluate(
         factors: those of a matrix `(..., m, n)`, `m >= n`.
         slots: all slots. Batch axes broadcast; one rank for all. The open one alone makes
             the pseudo-inverse.
+        changes: of a form of matrices, how slots after the open one, counted from 0, change
+            along the last one. What that makes of the form without the last is added.
         truncates: whether more than rounding errors of zeros may be truncated.
         may_branch: whether the program may branch on that. If not, it takes the formula
             that is right in both cases.
@@ -109,7 +115,7 @@ def evaluate(
 
     def matrices(factors: Factors, row: tuple[Array, ...]) -> Array:
         of_matrix = partial(derivative, apply_u=apply_u, apply_gram=apply_gram)
-        return _by_matrices(factors, unpack(layout, row), of_matrix)
+        return _by_matrices(factors, unpack(layout, row), changes, of_matrix)
 
     def vectors(factors: Factors, row: tuple[Array, ...]) -> Array:
         return _by_vectors(factors, unpack(layout, row))
@@ -118,6 +124,25 @@ def evaluate(
         truncated = _any_truncated(factors)
         return jax.lax.cond(truncated, matrices, vectors, factors, operands)
     return (vectors if by == "vectors" else matrices)(factors, operands)
+
+
+def like_result(factors: Factors, slots: Sequence[Any]) -> Array:
+    """An array of the type of the result, by as few operations as make it.
+
+    Sharded as all operands and varying as all: hence not by shapes alone.
+    """
+    opened, *others = slots
+    u, s, v, kept, is_inverse = factors
+    result = adjoint(u)
+    if isinstance(opened, Outer):
+        b, c = opened
+        result = matmul(result, b) if c is None else matmul(u, c)
+    arrays = [v, *pack(others)[1]]
+    numbers = [jnp.sum(x, axis=(-2, -1), keepdims=True) for x in arrays]
+    of_values = jnp.sum(jnp.where(kept, s, 0), axis=-1)
+    of_values = jnp.where(is_inverse, 0, of_values)[..., None, None]
+    numbers.append(of_values.astype(u.dtype))
+    return functools.reduce(operator.add, numbers, result)
 
 
 def _kind(slot: Slot) -> str:
@@ -139,7 +164,10 @@ def _any_truncated(factors: Factors) -> Array:
 
 
 def _by_matrices(
-    factors: Factors, slots: Sequence[Any], derivative: Callable[..., Array]
+    factors: Factors,
+    slots: Sequence[Any],
+    changes: Mapping[int, Array],
+    derivative: Callable[..., Array],
 ) -> Array:
     """From the derivative as a matrix, right whatever is truncated."""
     opened, *others = slots
@@ -152,7 +180,10 @@ def _by_matrices(
             scale, (b, c) = largest_value(factors), (_largest_element(y) for y in x)
             directions[i] = matmul(x.b / b * scale, transpose(x.c / c))
             size = ((b / scale).real, c.real)
-    result = derivative(factors, directions)
+    along = {1 << i: e for i, e in enumerate(directions)}
+    last = 1 << len(directions) >> 1
+    along |= {1 << i | last: e for i, e in changes.items()}
+    result = derivative(factors, along)
     if size is not None:
         # In the order in which no product leaves the range unless the last one does.
         small, large = jnp.minimum(*size), jnp.maximum(*size)

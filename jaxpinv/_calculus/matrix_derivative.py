@@ -23,11 +23,14 @@ Polynomial = dict[int, Array]
 
 def derivative(
     factors: Factors,
-    directions: Sequence[Array],
+    directions: Polynomial,
     apply_u: ApplyU,
     apply_gram: ApplyGram,
 ) -> Array:
-    """Value of the k-th derivative of `pinv` along k directions, `(..., n, m)`.
+    """The derivative of `pinv` along all directions of a polynomial, `(..., n, m)`.
+
+    That is the k-th derivative along `E_1, ..., E_k`, which have the masks of one bit. With
+    a matrix under the mask of several it is the coefficient for `A(t)` with that term.
 
     Let `U`, `V`, `S` be the kept singular triplets of `A`. The kept part of the moved
     matrix has the range of `U + L` and the corange of `V + R`, with `L` orthogonal to `U`
@@ -52,7 +55,7 @@ def derivative(
 
     Args:
         factors: those of a matrix `(..., m, n)`, `m >= n`.
-        directions: k arrays `(..., m, n)`. Batch axes broadcast; one rank for all.
+        directions: arrays `(..., m, n)`. Batch axes broadcast; one rank for all.
         apply_u: a product with `U`, left out where that is the identity.
         apply_gram: a product with `V^H V`, left out where nothing depends on it.
     """
@@ -61,17 +64,17 @@ def derivative(
         scaled = v * inverse_values(factors)[..., None, :]
         return apply_u(factors, lambda u, x: matmul(x, adjoint(u)), scaled)
     # E V and its part in the columns of U.
-    image = {1 << i: matmul(e, v) for i, e in enumerate(directions)}
+    image = {mask: matmul(e, v) for mask, e in directions.items()}
     w = {
         mask: apply_u(factors, lambda u, x: matmul(adjoint(u), x), x)
         for mask, x in image.items()
     }
-    whole = (1 << len(directions)) - 1
+    whole = functools.reduce(operator.or_, directions)
 
     inverse = inverse_values(factors)
     outside = image if u.shape[-2] > u.shape[-1] else {}
     across = _across_the_cutoff(factors, inverse)
-    moved = _move(w, outside, inverse, *across, partial(apply_gram, factors))
+    moved = _move(whole, w, outside, inverse, *across, partial(apply_gram, factors))
     y = _scaled_corange(moved, inverse)
 
     # The rows of V^H pinv(A(t)) = y (U + L)^H, in the columns of U and as they are.
@@ -104,6 +107,7 @@ class _Moved(NamedTuple):
 
 
 def _move(
+    whole: int,
     w: Polynomial,
     outside: Polynomial,
     inverse: Array,
@@ -122,7 +126,7 @@ def _move(
     right, left, outer, overlap, inner = moved = _Moved(*_polynomials(5))
     onto_u, onto_v, onto_outside, dual = _polynomials(4)
     # Subsets come before their supersets.
-    for mask in range(1, 2 * max(w)):
+    for mask in range(1, whole + 1):
         onto_u[mask] = columns * _coefficient(mask, w, (w, right))
         onto_v[mask] = columns * _coefficient(mask, w_h, (w_h, inner), (outside_h, outer))
         f = _coefficient(mask, onto_u, minus=[(left, onto_u)])

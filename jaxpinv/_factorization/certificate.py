@@ -171,12 +171,15 @@ def numerical_rank(a: Array, norm: Array, r: Array, cutoff: Cutoff) -> tuple[Arr
         `(..., n)`, bool, and `(...)`, bool.
     """
     rows = jnp.sum(jnp.square(jnp.abs(r)), axis=-1)
-    below = jnp.sqrt(jax.lax.cumsum(rows, axis=rows.ndim - 1, reverse=True))
+    # Not by a cumulative sum, of which XLA makes a tree of kernels.
+    is_below = ~jnp.tri(rows.shape[-1], k=-1, dtype=bool)
+    below = jnp.sqrt(jnp.sum(jnp.where(is_below, rows[..., None, :], 0), axis=-1))
     eps, root = float(jnp.finfo(a.dtype).eps), a.shape[-1] ** 0.5
     kept = below > max(_LEAST_MARGIN, _REMAINDER * root) * eps * norm[..., None]
     rest = jnp.max(jnp.where(kept, 0, below + eps * norm[..., None] / 2), axis=-1)
-    largest = _seen_in_probes(r)
-    dropped = _seen_in_probes(jnp.where(kept[..., :, None], 0, r))
+    both = jnp.stack([r, jnp.where(kept[..., :, None], 0, r)], axis=-3)
+    seen = _seen_in_probes(both)
+    largest, dropped = seen[..., 0], seen[..., 1]
     allowed = max(_LEAST_DROPPED, _DROPPED * root, _DROPPED_OF_LARGE * root**2)
     is_rounding = dropped <= allowed * eps * largest
     return kept, is_rounding & (rest <= cutoff.above(largest))
