@@ -165,6 +165,7 @@ def test_derivatives_pass_through_the_carry_of_a_scan(rng, method):
         assert relative_error(x, y) <= bound(np.float64, 1e4)
 
 
+@pytest.mark.slow
 def test_it_may_be_made_and_used_inside_and_outside_of_vmap(rng):
     # Together they are factored by Gram-Schmidt, and alone by singular values.
     a, b = gaussian(rng, (300, 6, 7)), gaussian(rng, (300, 6))
@@ -285,6 +286,7 @@ DTYPES_OF_RESULTS = [
 ]
 
 
+@pytest.mark.slow_unless("complex64")
 @pytest.mark.parametrize(("of_a", "of_b", "expected"), DTYPES_OF_RESULTS, ids=str)
 def test_dtypes_are_those_of_lstsq(of_a, of_b, expected):
     a, b = jnp.asarray([[2, 0], [0, 4], [0, 0]], of_a), jnp.asarray([2, 4, 1], of_b)
