@@ -10,69 +10,37 @@ import pytest
 import jaxpinv
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, hermitian_matrix, matrix
-from tests.mpmath_oracle import exact_log_pdet
-
-pytestmark = pytest.mark.unoptimized
 
 DTYPES = {"real": np.float64, "complex": np.complex128}
-#: Spectrum and absolute cutoff.
-SPECTRA = {
-    "simple": ([3, 2, 1, 0.5], 0.1),
-    "truncated": ([3, 2, 0.3, 0.2], 0.25),
-    "deficient": ([3, 2, 0, 0], 0.1),
-    "repeated": ([2, 2, 0.3, 0.3], 0.5),
-    "zero": ([0, 0, 0, 0], 0.1),
-}
 #: By LU, Gram-Schmidt, two Gram matrices and singular values, and the adjoints of these.
 SHAPES = [(4, 4), (40, 6, 7), (40, 7, 6), (30, 20), (20, 30), (130, 130), (300, 3, 3)]
-# The gap and the condition, to the power that third derivatives have.
-TOLERANCE = bound(np.float64, 1e4)
-
-
-@partial(jax.jit, static_argnames="method")
-def with_derivatives(a, directions, atol, method):
-    """The value, and the derivatives along the first, the first two and all directions."""
-    f = partial(jaxpinv.log_pdet, atol=atol, method=method)
-    found = [f(a)]
-    for e in directions:
-        f = partial(lambda f, e, a: jax.jvp(f, (a,), (e,))[1], f, e)
-        found.append(f(a))
-    return found
-
-
-@pytest.mark.slow_unless("direct-wide-complex-truncated")
-@pytest.mark.parametrize("case", SPECTRA)
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
-@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (4, 4)], ids=["tall", "wide", "square"])
-@pytest.mark.parametrize("method", ["direct", "svd"])
-def test_value_and_three_derivatives_are_exact(rng, shape, dtype, case, method):
-    spectrum, cutoff = SPECTRA[case]
-    a = matrix(rng, shape, spectrum, dtype)
-    directions = gaussian(rng, (3, *shape), dtype)
-    found = with_derivatives(a, directions, cutoff, method)
-    for order, value in enumerate(found):
-        exact = exact_log_pdet(a, directions[:order], cutoff)
-        assert abs(value - exact) <= TOLERANCE * max(1, abs(exact))
-        assert value.dtype == np.float64
 
 
 @pytest.mark.slow_unless("direct-.40, 6")
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("method", ["direct", "svd"])
-def test_it_is_that_of_slogdet_at_full_rank(rng, shape, method):
-    for dtype in DTYPES.values():
-        a = gaussian(rng, shape, dtype)
-        condition = np.max(np.linalg.cond(a))
-        long = a if shape[-2] <= shape[-1] else a.conj().swapaxes(-1, -2)
-        gram = long @ long.conj().swapaxes(-1, -2)
-        is_square = shape[-2] == shape[-1]
-        exact = np.linalg.slogdet(a)[1] if is_square else np.linalg.slogdet(gram)[1] / 2
-        found, rank = jaxpinv.log_pdet(a, method=method, return_rank=True)
-        # The Gram matrix has the square of the condition.
-        limit = bound(dtype, condition if is_square else condition**2)
-        assert np.max(np.abs(found - exact)) <= limit
-        assert rank.dtype == jnp.result_type(int)
-        assert np.all(rank == min(shape[-2:]))
+@pytest.mark.parametrize(
+    ("method", "shape", "dtype"),
+    [
+        *(("direct", shape, list(DTYPES)[i % 2]) for i, shape in enumerate(SHAPES)),
+        ("svd", SHAPES[0], "complex"),
+        ("svd", SHAPES[4], "real"),
+        ("svd", SHAPES[6], "complex"),
+    ],
+    ids=str,
+)
+def test_it_is_that_of_slogdet_at_full_rank(rng, shape, method, dtype):
+    dtype = DTYPES[dtype]
+    a = gaussian(rng, shape, dtype)
+    condition = np.max(np.linalg.cond(a))
+    long = a if shape[-2] <= shape[-1] else a.conj().swapaxes(-1, -2)
+    gram = long @ long.conj().swapaxes(-1, -2)
+    is_square = shape[-2] == shape[-1]
+    exact = np.linalg.slogdet(a)[1] if is_square else np.linalg.slogdet(gram)[1] / 2
+    found, rank = jaxpinv.log_pdet(a, method=method, return_rank=True)
+    # The Gram matrix has the square of the condition.
+    limit = bound(dtype, condition if is_square else condition**2)
+    assert np.max(np.abs(found - exact)) <= limit
+    assert rank.dtype == jnp.result_type(int)
+    assert np.all(rank == min(shape[-2:]))
 
 
 @pytest.mark.parametrize("method", ["direct", "svd"])
@@ -93,54 +61,6 @@ def test_the_gradient_is_the_transposed_pseudo_inverse(rng):
     )
 
 
-@pytest.mark.slow_unless("6, 4")
-@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (4, 4)], ids=str)
-def test_exact_deficiency_under_the_default_cutoff(rng, shape):
-    a = matrix(rng, shape, [3, 2, 0, 0])
-    m, n = shape
-    left, right = gaussian(rng, (m, m)), gaussian(rng, (n, n))
-
-    def curve(t):
-        # Of constant rank.
-        return (np.eye(m) + t * left) @ a @ (np.eye(n) + t * right)
-
-    def along(t):
-        return np.sum(np.log(np.linalg.svd(curve(t), compute_uv=False)[:2]))
-
-    def ours(t):
-        return jaxpinv.log_pdet(
-            jnp.matmul(jnp.eye(m) + t * left, a) @ (jnp.eye(n) + t * right)
-        )
-
-    first, second = jax.jvp(jax.grad(ours), (0.0,), (1.0,))
-    h = 1e-3
-    # Central differences, extrapolated: the error is of the order of h^4.
-    values = {k: along(k * h) for k in (-2, -1, 0, 1, 2)}
-    slope = (8 * (values[1] - values[-1]) - (values[2] - values[-2])) / (12 * h)
-    bend = 16 * (values[1] + values[-1]) - (values[2] + values[-2]) - 30 * values[0]
-    assert abs(first - slope) <= 1e-8 * max(1, abs(slope))
-    assert abs(second - bend / (12 * h**2)) <= 1e-6 * max(1, abs(second))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", [(5, 3), (40, 6, 7)], ids=str)
-def test_hessians_by_all_mixed_modes_agree(rng, shape):
-    a, e = matrix(rng, shape, [3, 2, 1, 0.6, 0.5, 0.4]), gaussian(rng, shape)
-
-    def total(a):
-        return jnp.sum(jnp.sin(jaxpinv.log_pdet(a, method="direct")))
-
-    gradient = jax.grad(total)
-    by_forward = jax.jvp(gradient, (a,), (e,))[1]
-    by_reverse = jax.grad(lambda a: jnp.vdot(gradient(a), e))(a)
-    tangent = jax.grad(lambda a: jax.jvp(total, (a,), (e,))[1])(a)
-    h = 1e-6
-    differences = (gradient(a + h * e) - gradient(a - h * e)) / (2 * h)
-    assert relative_error(by_forward, differences) <= 1e-7
-    for found in (by_reverse, tangent):
-        assert relative_error(found, by_forward) <= bound(np.float64, 1e3)
-
-
 def test_lower_triangles_alone_are_read_and_gradients_are_hermitian(rng):
     values = [3.0, -2.0, 0.5, 1e-3]
     a = hermitian_matrix(rng, values, np.complex128)
@@ -154,8 +74,18 @@ def test_lower_triangles_alone_are_read_and_gradients_are_hermitian(rng):
 
 
 @pytest.mark.slow_unless("direct-(3, 2|0, 3)")
-@pytest.mark.parametrize("shape", [(3, 2), (2, 3), (2, 2), (0, 3), (3, 0), (0, 0)], ids=str)
-@pytest.mark.parametrize("method", ["direct", "svd"])
+@pytest.mark.parametrize(
+    ("method", "shape"),
+    [
+        ("direct", (3, 2)),
+        ("direct", (2, 2)),
+        ("direct", (0, 3)),
+        ("direct", (0, 0)),
+        ("svd", (2, 3)),
+        ("svd", (3, 0)),
+    ],
+    ids=str,
+)
 def test_zero_and_empty_matrices_have_the_logarithm_0_and_rank_0(shape, method):
     for batch in ((), (5,), (0,)):
         a = np.zeros((*batch, *shape))
@@ -229,53 +159,6 @@ def test_tolerances_are_of_batch_shape_and_enlarge_it(rng):
     assert relative_error(mapped, looped) <= bound(np.float64, 1e3)
     summed = jax.grad(lambda a: jnp.sum(jaxpinv.log_pdet(a, rtols[:3])))(a)
     assert relative_error(summed, np.sum(looped, axis=0)) <= bound(np.float64, 1e3)
-
-
-@pytest.mark.slow
-def test_mapped_and_compiled_calls_are_those_of_loops(rng):
-    # Alone they are factored by singular values, and together by Gram-Schmidt.
-    a = gaussian(rng, (300, 6, 7))
-    looped = np.stack([jaxpinv.log_pdet(x) for x in a])
-    derived = np.stack([np.linalg.pinv(x).T for x in a])
-    condition = np.max(np.linalg.cond(a))
-    for f in (jaxpinv.log_pdet, jax.vmap(jaxpinv.log_pdet)):
-        for g in (f, jax.jit(f)):
-            assert np.max(np.abs(g(a) - looped)) <= bound(np.float64, condition)
-    gradient = jax.jit(jax.vmap(jax.grad(jaxpinv.log_pdet)))(a)
-    assert relative_error(gradient, derived) <= bound(np.float64, condition**2)
-
-
-@pytest.mark.slow
-def test_one_factorization_serves_value_and_derivatives(rng):
-    a = gaussian(rng, (6, 4))
-
-    def all_of_it(a):
-        derive = jax.value_and_grad(jaxpinv.log_pdet)
-        return jax.jvp(derive, (a,), (a,))
-
-    compiled = str(jax.jit(all_of_it).lower(a).compile().as_text())
-    assert compiled.count('custom_call_target="lapack_dgesdd_ffi"') == 1
-
-
-@pytest.mark.slow
-def test_reverse_over_reverse_through_a_scan(rng):
-    a = matrix(rng, (4, 3), [2, 1, 0.5])
-
-    def step(x):
-        return x * (1 + 0.1 * jnp.tanh(jaxpinv.log_pdet(x)))
-
-    def by_scan(a):
-        return jnp.sum(jnp.sin(jax.lax.scan(lambda x, _: (step(x), None), a, None, 2)[0]))
-
-    def by_steps(a):
-        return jnp.sum(jnp.sin(step(step(a))))
-
-    def second(a):
-        return jax.grad(lambda a: jnp.vdot(jax.grad(by_scan)(a), e))(a)
-
-    e = gaussian(rng, a.shape)
-    expected = jax.jvp(jax.grad(by_steps), (a,), (e,))[1]
-    assert relative_error(second(a), expected) <= bound(np.float64, 1e3)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """`null_projection` and `matrix_rank`."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,55 +7,11 @@ import pytest
 
 import jaxpinv
 from tests.comparison import bound
-from tests.lstsq_cases import CASES, SHAPES_AND_DTYPES, TOLERANCE, cutoff
 from tests.matrices import gaussian, matrix
-from tests.mpmath_oracle import exact_derivative
-
-pytestmark = pytest.mark.unoptimized
-
-
-@jax.jit
-def two_derivatives(a, x, e, dx, **kwargs):
-    """The projection and its first two derivatives along one direction."""
-    f = partial(jaxpinv.null_projection, **kwargs)
-
-    def first(a, x):
-        return jax.jvp(f, (a, x), (e, dx))[1]
-
-    return f(a, x), first(a, x), jax.jvp(first, (a, x), (e, dx))[1]
 
 
 class TestNullProjection:
     """The projection on the null space."""
-
-    @pytest.mark.slow_unless("wide-complex-more")
-    @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
-    @SHAPES_AND_DTYPES
-    def test_value_and_derivatives_are_exact(self, rng, shape, spectrum, kwargs, dtype):
-        a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
-        x, dx = gaussian(rng, (shape[1], 2), dtype), gaussian(rng, (shape[1], 2), dtype)
-        cut = cutoff(kwargs)
-
-        derivatives = [exact_derivative(a, [e] * k, cut) for k in range(3)]
-        # Of pinv(A) A, by the product rule, and of that times x.
-        q = [
-            derivatives[0] @ a,
-            derivatives[1] @ a + derivatives[0] @ e,
-            derivatives[2] @ a + 2 * derivatives[1] @ e,
-        ]
-        exact = [x - q[0] @ x, dx - q[0] @ dx - q[1] @ x, -q[2] @ x - 2 * q[1] @ dx]
-        for y, z in zip(two_derivatives(a, x, e, dx, **kwargs), exact, strict=True):
-            assert np.max(np.abs(y - z)) <= TOLERANCE * max(1, np.max(np.abs(z)))
-
-    @pytest.mark.slow
-    def test_gradient_is_the_transpose(self, rng):
-        a, e = gaussian(rng, (3, 5)), gaussian(rng, (3, 5))
-        x, ct = gaussian(rng, (5, 2)), gaussian(rng, (5, 2))
-        _, pullback = jax.vjp(jaxpinv.null_projection, a, x)
-        pushed = jax.jvp(jaxpinv.null_projection, (a, x), (e, x))[1]
-        back = pullback(ct)
-        paired = np.sum(back[0] * e) + np.sum(back[1] * x)
-        assert abs(np.sum(ct * pushed) - paired) <= bound(np.float64, 1e3)
 
     @pytest.mark.slow_unless("7, 6")
     @pytest.mark.parametrize("shape", [(6, 7), (7, 6), (6, 6)], ids=str)

@@ -13,19 +13,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jaxpinv
 from tests.comparison import bound
 from tests.matrices import gaussian, hermitian_matrix, matrix
-from tests.mpmath_oracle import exact_derivative
 from tests.sharded.meshes import collectives
 
-pytestmark = pytest.mark.unoptimized
-
 SHAPES = [(4, 6), (6, 4), (5, 5), (1, 7), (3, 9, 12), (2, 3, 12, 12)]
-#: Singular values and the cutoff between them.
-SPECTRA = {
-    "full": ([3.0, 2.0, 1.0, 0.5], 1e-10),
-    "deficient": ([3.0, 2.0, 0.0, 0.0], 1e-10),
-    "repeated": ([2.0, 2.0, 0.0, 0.0], 1e-10),
-    "truncated": ([3.0, 2.0, 0.3, 0.2], 0.5),
-}
 
 
 def adjoint(x):
@@ -76,58 +66,6 @@ def test_it_spans_what_scipy_finds(rng, shape, dtype):
             s = np.linalg.svd(double, compute_uv=False)
             error = np.abs(y @ adjoint(y) - expected @ adjoint(expected))
             assert np.max(error) <= bound(dtype, s[0] / s[rank - 1])
-
-
-@jax.jit
-def projector_and_derivatives(a, e, weights, cutoff):
-    """The projector, two derivatives along `e`, and two of a number along `e`.
-
-    Those of the number are its gradient and the derivative of that, paired with `e`.
-    """
-
-    def projector(a):
-        basis = jaxpinv.null_space(a, atol=cutoff).basis
-        return basis @ jnp.conj(basis.T)
-
-    def first(a):
-        return jax.jvp(projector, (a,), (e,))[1]
-
-    def gradient(a):
-        return jax.grad(lambda a: jnp.real(jnp.sum(weights * projector(a))))(a)
-
-    of_matrix = projector(a), *jax.jvp(first, (a,), (e,))
-    of_number = jax.jvp(gradient, (a,), (e,))
-    return of_matrix, [jnp.real(jnp.sum(x * e)) for x in of_number]
-
-
-@pytest.mark.slow_unless(r"\(4, 6\).*complex")
-@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
-@pytest.mark.parametrize("spectrum", SPECTRA)
-@pytest.mark.parametrize("shape", [(4, 6), (6, 4), (4, 4)], ids=str)
-def test_the_projector_has_exact_derivatives(rng, shape, spectrum, dtype):
-    values, cutoff = SPECTRA[spectrum]
-    a, e = matrix(rng, shape, values, dtype), gaussian(rng, shape, dtype)
-    if not values[-1]:
-        # Along this curve, a straight line, the rank stays what it is.
-        e = a @ gaussian(rng, (shape[1], shape[1]), dtype)
-
-    # P = I - pinv(A) A, by the product rule from differences in 50 digits.
-    x = [exact_derivative(a, [e] * k, cutoff) for k in range(3)]
-    exact = [np.eye(shape[1]) - x[0] @ a, -x[1] @ a - x[0] @ e, -x[2] @ a - 2 * x[1] @ e]
-    weights = gaussian(rng, exact[0].shape, dtype)
-    found, of_number = projector_and_derivatives(a, e, weights, cutoff)
-    for y, z in zip(found, exact, strict=True):
-        assert np.max(np.abs(y - z)) <= 1e-9 * max(1, np.max(np.abs(z)))
-    for number, z, tolerance in zip(of_number, exact[1:], (1e-8, 1e-7), strict=True):
-        assert abs(number - np.sum(weights * z).real) < tolerance
-
-
-@pytest.mark.slow
-def test_the_derivative_of_the_basis_is_that_of_the_docstring(rng):
-    a, e = of_rank(rng, (6, 5), 3), gaussian(rng, (6, 5))
-    basis, moved = jax.jvp(lambda a: jaxpinv.null_space(a).basis, (a,), (e,))
-    expected = -np.linalg.pinv(a, rcond=1e-10) @ e @ basis
-    assert np.max(np.abs(moved - expected)) <= bound(np.float64, 1e3)
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def test_hermitian_reads_only_the_lower_triangle(pinv, rng, dtype):
 @pytest.mark.parametrize(
     "shape", [(0, 3), (3, 0), (0, 0), (2, 0, 3), (0, 3, 2), (0, 2, 3), (0, 0, 0)]
 )
-@pytest.mark.parametrize("order", ["value", "gradient", "hessian"])
+@pytest.mark.parametrize("order", ["value", "gradient"])
 def test_empty_shapes_give_zeros_of_the_right_shape(pinv, shape, order):
     a = jnp.zeros(shape)
     if order == "value":
@@ -95,11 +95,15 @@ def test_empty_shapes_give_zeros_of_the_right_shape(pinv, shape, order):
         assert x.shape == (*shape[:-2], shape[-1], shape[-2])
         assert rank.shape == shape[:-2]
         assert not np.any(rank)
-    elif order == "gradient":
-        assert jax.grad(lambda a: jnp.sum(pinv(a)))(a).shape == shape
     else:
-        hessian = jax.hessian(lambda a: jnp.sum(pinv(a)))(a)
-        assert hessian.shape == shape + shape
+        assert jax.grad(lambda a: jnp.sum(pinv(a)))(a).shape == shape
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 3), (0, 3, 2)])
+def test_empty_shapes_have_hessians_of_the_right_shape(pinv, shape):
+    hessian = jax.hessian(lambda a: jnp.sum(pinv(a)))(jnp.zeros(shape))
+    assert hessian.shape == shape + shape
 
 
 def test_empty_hermitian_matrices_are_served_too(pinv):
@@ -146,16 +150,22 @@ SCALES = {
 SCALES |= {np.complex64: SCALES[np.float32], np.complex128: SCALES[np.float64]}
 
 
-@pytest.mark.slow_unless("hermitian.*complex64")
+@pytest.mark.slow_unless("True-complex64")
+@pytest.mark.parametrize("extreme", range(4))
 @pytest.mark.parametrize(
-    ("dtype", "scale"), [(dtype, s) for dtype, scales in SCALES.items() for s in scales]
+    ("shape", "hermitian", "dtype"),
+    [
+        ((6, 4), False, np.float32),
+        ((6, 4), False, np.complex128),
+        ((4, 6), False, np.complex64),
+        ((4, 4), False, np.float64),
+        ((4, 4), True, np.float32),
+        ((4, 4), True, np.complex64),
+    ],
+    ids=lambda x: str(x) if isinstance(x, tuple | bool) else x.__name__,
 )
-@pytest.mark.parametrize(
-    ("shape", "hermitian"),
-    [((6, 4), False), ((4, 6), False), ((4, 4), False), ((4, 4), True)],
-    ids=["tall", "wide", "square", "hermitian"],
-)
-def test_scaled_input_gives_the_scaled_value_and_jvp(rng, dtype, scale, shape, hermitian):
+def test_scaled_input_gives_the_scaled_value_and_jvp(rng, dtype, extreme, shape, hermitian):
+    scale = SCALES[dtype][extreme]
     double = np.result_type(dtype, np.float64)
     a = matrix(rng, shape, [3, 2, 1, 0.5], double)
     a = a @ a.conj().T if hermitian else a

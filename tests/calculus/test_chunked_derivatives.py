@@ -68,6 +68,7 @@ def problem(rng, dtype=np.float64):
     return tuple(map(jnp.asarray, (a, *others)))
 
 
+@pytest.mark.slow_unless("lstsq")
 @pytest.mark.parametrize(
     ("f", "dtype"),
     [

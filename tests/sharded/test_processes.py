@@ -4,7 +4,7 @@ import pytest
 
 from tests import stress
 
-pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -57,8 +57,8 @@ def check(found, reference):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "spec"),
-    [(AxisType.Auto, BOTH), (AxisType.Auto, ONE), (AxisType.Explicit, ONE)],
-    ids=["auto_over_both", "auto_over_one", "explicit_over_one"],
+    [(AxisType.Auto, BOTH), (AxisType.Explicit, ONE)],
+    ids=["auto_over_both", "explicit_over_one"],
 )
 def test_a_mesh_of_two_axes_needs_no_collective(arguments, reference, kind, spec):
     mesh = mesh_of(kind)

@@ -1,0 +1,121 @@
+"""Derivatives of bases of null spaces, of their projectors, and of projections."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from tests.comparison import bound
+from tests.lstsq_cases import CASES, SHAPES_AND_DTYPES, TOLERANCE, cutoff
+from tests.matrices import gaussian, matrix
+from tests.mpmath_oracle import exact_derivative
+
+pytestmark = pytest.mark.unoptimized
+
+#: Singular values and the cutoff between them.
+SPECTRA = {
+    "full": ([3.0, 2.0, 1.0, 0.5], 1e-10),
+    "deficient": ([3.0, 2.0, 0.0, 0.0], 1e-10),
+    "repeated": ([2.0, 2.0, 0.0, 0.0], 1e-10),
+    "truncated": ([3.0, 2.0, 0.3, 0.2], 0.5),
+}
+
+
+@jax.jit
+def projector_and_derivatives(a, e, weights, cutoff):
+    """The projector, two derivatives along `e`, and two of a number along `e`.
+
+    Those of the number are its gradient and the derivative of that, paired with `e`.
+    """
+
+    def projector(a):
+        basis = jaxpinv.null_space(a, atol=cutoff).basis
+        return basis @ jnp.conj(basis.T)
+
+    def first(a):
+        return jax.jvp(projector, (a,), (e,))[1]
+
+    def gradient(a):
+        return jax.grad(lambda a: jnp.real(jnp.sum(weights * projector(a))))(a)
+
+    of_matrix = projector(a), *jax.jvp(first, (a,), (e,))
+    of_number = jax.jvp(gradient, (a,), (e,))
+    return of_matrix, [jnp.real(jnp.sum(x * e)) for x in of_number]
+
+
+@pytest.mark.slow_unless(r"\(4, 6\).*complex")
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((4, 6), np.complex128), ((6, 4), np.complex128), ((4, 4), np.float64)],
+    ids=str,
+)
+def test_the_projector_has_exact_derivatives(rng, shape, spectrum, dtype):
+    values, cutoff = SPECTRA[spectrum]
+    a, e = matrix(rng, shape, values, dtype), gaussian(rng, shape, dtype)
+    if not values[-1]:
+        # Along this curve, a straight line, the rank stays what it is.
+        e = a @ gaussian(rng, (shape[1], shape[1]), dtype)
+
+    # P = I - pinv(A) A, by the product rule from differences in 50 digits.
+    x = [exact_derivative(a, [e] * k, cutoff) for k in range(3)]
+    exact = [np.eye(shape[1]) - x[0] @ a, -x[1] @ a - x[0] @ e, -x[2] @ a - 2 * x[1] @ e]
+    weights = gaussian(rng, exact[0].shape, dtype)
+    found, of_number = projector_and_derivatives(a, e, weights, cutoff)
+    for y, z in zip(found, exact, strict=True):
+        assert np.max(np.abs(y - z)) <= 1e-9 * max(1, np.max(np.abs(z)))
+    for number, z, tolerance in zip(of_number, exact[1:], (1e-8, 1e-7), strict=True):
+        assert abs(number - np.sum(weights * z).real) < tolerance
+
+
+@pytest.mark.slow
+def test_the_derivative_of_the_basis_is_that_of_the_docstring(rng):
+    a, e = gaussian(rng, (6, 3)) @ gaussian(rng, (3, 5)), gaussian(rng, (6, 5))
+    basis, moved = jax.jvp(lambda a: jaxpinv.null_space(a).basis, (a,), (e,))
+    expected = -np.linalg.pinv(a, rcond=1e-10) @ e @ basis
+    assert np.max(np.abs(moved - expected)) <= bound(np.float64, 1e3)
+
+
+@jax.jit
+def two_derivatives(a, x, e, dx, **kwargs):
+    """The projection and its first two derivatives along one direction."""
+    f = partial(jaxpinv.null_projection, **kwargs)
+
+    def first(a, x):
+        return jax.jvp(f, (a, x), (e, dx))[1]
+
+    return f(a, x), first(a, x), jax.jvp(first, (a, x), (e, dx))[1]
+
+
+@pytest.mark.slow_unless("wide-complex-more")
+@pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
+@SHAPES_AND_DTYPES
+def test_projections_and_derivatives_are_exact(rng, shape, spectrum, kwargs, dtype):
+    a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
+    x, dx = gaussian(rng, (shape[1], 2), dtype), gaussian(rng, (shape[1], 2), dtype)
+    cut = cutoff(kwargs)
+
+    derivatives = [exact_derivative(a, [e] * k, cut) for k in range(3)]
+    # Of pinv(A) A, by the product rule, and of that times x.
+    q = [
+        derivatives[0] @ a,
+        derivatives[1] @ a + derivatives[0] @ e,
+        derivatives[2] @ a + 2 * derivatives[1] @ e,
+    ]
+    exact = [x - q[0] @ x, dx - q[0] @ dx - q[1] @ x, -q[2] @ x - 2 * q[1] @ dx]
+    for y, z in zip(two_derivatives(a, x, e, dx, **kwargs), exact, strict=True):
+        assert np.max(np.abs(y - z)) <= TOLERANCE * max(1, np.max(np.abs(z)))
+
+
+@pytest.mark.slow
+def test_the_gradient_of_a_projection_is_the_transpose(rng):
+    a, e = gaussian(rng, (3, 5)), gaussian(rng, (3, 5))
+    x, ct = gaussian(rng, (5, 2)), gaussian(rng, (5, 2))
+    _, pullback = jax.vjp(jaxpinv.null_projection, a, x)
+    pushed = jax.jvp(jaxpinv.null_projection, (a, x), (e, x))[1]
+    back = pullback(ct)
+    paired = np.sum(back[0] * e) + np.sum(back[1] * x)
+    assert abs(np.sum(ct * pushed) - paired) <= bound(np.float64, 1e3)
