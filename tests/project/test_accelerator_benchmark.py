@@ -107,7 +107,8 @@ def test_errors_are_in_units_of_eps_times_the_condition():
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)], ids=str)
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_reference_triplets_have_more_digits_than_the_matrices(rng, shape, dtype):
-    a = ranks.matrices(rng, 60, *shape, dtype)
+    m, n = shape
+    a = ranks.matrices(rng, 60, m, n, dtype)
     u, s, v = ranks.triplets(a)
     eps = 32 * np.finfo(s.dtype).eps
     assert np.all(s[:, :-1] >= s[:, 1:])
