@@ -183,7 +183,7 @@ def _pinv_form_change_jvp(primals, tangents, *, layout, changed, **params):
 
 
 def _pinv_form_change_transpose(ct, *operands, layout, changed, **params):
-    found = [None] * len(operands)
+    found: list[Array | None] = [None] * len(operands)
     for places, kind in _forms(len(operands), layout, changed):
         row = [operands[i] for i in places]
         if any(ad.is_undefined_primal(x) for x in row):

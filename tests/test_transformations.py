@@ -309,7 +309,7 @@ STEPS = {
 }
 
 
-@pytest.mark.slow_unless("null_projection")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
 def test_reverse_over_reverse_through_a_scan_is_forward_over_reverse_of_steps(name, a):
     # JAX evaluates what is known in a loop in advance, and drops rules of custom_jvp there.
