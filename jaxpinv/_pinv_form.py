@@ -5,6 +5,7 @@ Both take the factors of tall matrices. Their derivatives are forms again.
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -183,7 +184,7 @@ def _pinv_form_change_jvp(primals, tangents, *, layout, changed, **params):
 
 
 def _pinv_form_change_transpose(ct, *operands, layout, changed, **params):
-    found: list[Array | None] = [None] * len(operands)
+    found: list[Any] = [None] * len(operands)
     for places, kind in _forms(len(operands), layout, changed):
         row = [operands[i] for i in places]
         if any(ad.is_undefined_primal(x) for x in row):
