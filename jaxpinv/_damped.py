@@ -33,7 +33,7 @@ class DampedMatrix(NamedTuple):
         factors: those of `[B; D]`, where B is `A T`, or `A^H` if that is what was factored.
         unit: the diagonal of T, `(..., n)`, or `(..., 1)`.
         x: the first columns of the pseudo-inverse of `[B; D]`.
-        changing: B and the diagonal of D.
+        changing: B.
         strategy: how they were factored.
     """
 
@@ -41,7 +41,7 @@ class DampedMatrix(NamedTuple):
     factors: Factors
     unit: Array
     x: Array
-    changing: tuple[Array, Array]
+    changing: Array
     strategy: Strategy
 
     @property
@@ -113,7 +113,7 @@ class DampedMatrix(NamedTuple):
         _, s, v, *_ = map(jax.lax.stop_gradient, self.factors)
         half = v / s[..., None, :].astype(v.dtype)
         p = matmul(half, adjoint(half))
-        return damped.inverse_of(self.x, p, *self.changing)
+        return damped.inverse_of(self.x, p, self.changing)
 
     def _unit(self) -> Array:
         """`T` as a factor of rows, `(..., n, 1)`."""
@@ -179,7 +179,7 @@ def of_promoted(
         tuning=strategy.tuning,
     )
     factors = attach(Factors(*found), augment(b, d))
-    return DampedMatrix(given, factors, unit, x, (b, d), strategy)
+    return DampedMatrix(given, factors, unit, x, b, strategy)
 
 
 def _by_adjoint(given: Promoted) -> bool:

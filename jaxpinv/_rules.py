@@ -41,9 +41,7 @@ def primitive(
     return p
 
 
-def attached(
-    name: str, count: int, source: int | tuple[int, ...], change: Callable
-) -> Primitive:
+def attached(name: str, count: int, source: int, change: Callable) -> Primitive:
     """A primitive that returns its first operands, so many, with a change of their own.
 
     Not by `jax.custom_jvp`: where JAX evaluates the known part of a loop in advance, as in
@@ -53,9 +51,8 @@ def attached(
     Args:
         name: its name in a jaxpr.
         count: how many operands are results.
-        source: the operand whose tangent they follow, or several.
-        change: makes their tangents, of results, operands and that tangent, or a list of
-            them, with None where there is none.
+        source: the operand whose tangent they follow.
+        change: makes their tangents, of results, operands and that tangent.
     """
     p = Primitive(name)
     p.multiple_results = True
@@ -78,12 +75,9 @@ def _constant_jvp(p, primals, tangents, **params):
 
 def _attached_jvp(p, source, change, primals, tangents, **params):
     results = p.bind(*primals, **params)
-    sources = (source,) if isinstance(source, int) else source
-    followed = [None if type(tangents[i]) is ad.Zero else tangents[i] for i in sources]
-    if all(tangent is None for tangent in followed):
+    if type(tangents[source]) is ad.Zero:
         return results, [ad.Zero(jax.typeof(x).to_tangent_aval()) for x in results]
-    followed = followed[0] if isinstance(source, int) else followed
-    return results, change(results, primals, followed, **params)
+    return results, change(results, primals, tangents[source], **params)
 
 
 def _attached_batching(p, count, args, axes, **params):
