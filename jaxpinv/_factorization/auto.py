@@ -1,4 +1,4 @@
-"""The factorization behind everything: without singular values where that is certified."""
+"""The main factorization: without singular values where a certificate allows that."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from jaxpinv._factors import (
 )
 from jaxpinv._linalg import finite_or_zero, normalize_scale, transpose
 
-#: What truncates rounding alone, if that is certified, of matrices and tolerances.
+#: Decomposes matrices, given tolerances. Certified where only rounding is truncated.
 Deficient = Callable[[Array, Cutoff], Decomposition]
 Decompose = Callable[[Array], Triplets]
 #: `u`, `s`, `v` of `Factors`, the pseudo-inverse, and where they are certified.
@@ -32,12 +32,12 @@ class Trial(NamedTuple):
     """How a factorization without singular values is tried.
 
     Attributes:
-        full_rank: that factorization.
+        full_rank: the factorization.
         in_chunks: applies a function to a batch, `(f, *operands)`.
-        replace: puts what a function makes of chosen matrices of a batch in their places,
-            `(f, chosen, found, *operands)`.
+        replace: puts the results of a function of the chosen matrices of a batch into
+            `found`, `(f, chosen, found, *operands)`.
         flattens: whether batch axes are merged into one.
-        deficient: the factorization that is tried of what is not of full rank, if any.
+        deficient: the factorization to try for matrices not of full rank, or None.
     """
 
     full_rank: FullRank
@@ -56,16 +56,16 @@ def factor(
         a: the matrices.
         rtol: relative tolerances, `(...)`.
         atol: absolute tolerances, `(...)`.
-        decompose: makes singular triplets of matrices.
-        trial: how to look for matrices that need none, if that is to be done.
+        decompose: computes singular triplets of matrices.
+        trial: how to find matrices that need no triplets. With None, all get triplets.
     """
     cutoff = Cutoff(rtol, atol)
     finite = finite_or_zero(a)[1][..., 0, 0]
     if trial is None:
         factors = truncate(decompose(a), cutoff, finite)
         return factors, pseudo_inverse(factors)
-    # A matrix with several tolerances has several pseudo-inverses. What none of them
-    # truncates is certified for all, but not what one of them does.
+    # A matrix with several tolerances has several pseudo-inverses. A certificate of full
+    # rank at the largest tolerance holds for all of them, one of a lower rank does not.
     shapes = (x.shape for x in (finite, *cutoff))
     if jnp.broadcast_shapes(*shapes) != finite.shape:
         full_rank = trial.full_rank.of_full_rank()
@@ -79,10 +79,10 @@ def factor(
 def _solve(
     a: Array, cutoff: Cutoff, decompose: Decompose, trial: Trial
 ) -> tuple[Array, ...]:
-    """Solutions of `a`, where they are certified for full rank, and where at all."""
+    """Solutions, and whether each is certified: to have full rank, and at all."""
     *batch, m, n = a.shape
-    # One matrix has no batch axis: its decomposition in a loop would not depend on the
-    # counter, and the compiler would move it out of the loop.
+    # A single matrix gets no batch axis: its decomposition in a loop would not depend on
+    # the counter, so the compiler would move it out of the loop.
     shape = () if math.prod(batch) == 1 else (math.prod(batch),)
     shape = shape if trial.flattens else (*batch,)
     flat = jnp.reshape(a, (*shape, m, n))
@@ -105,7 +105,7 @@ def _solve(
         certified = found[-1]
 
         def complete(found: Solution) -> Solution:
-            # What is certified stays, whatever else there is.
+            # Certified solutions stay, so that none depends on the rest of its batch.
             others = _by_triplets(decompose, a, cutoff)
             return tuple(
                 jnp.where(jnp.expand_dims(certified, range(len(shape), x.ndim)), x, y)
@@ -117,7 +117,7 @@ def _solve(
     if shape:
         *found, full_rank, rest = trial.in_chunks(attempt, *problems)
         if trial.deficient is None:
-            # Nothing else is certified.
+            # Only full rank is certified.
             replaced = trial.replace(
                 lambda *x: solve(*x)[:-1], ~full_rank, found, *problems, rest
             )
@@ -136,7 +136,7 @@ def _solve(
 
 
 def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> tuple[Array, ...]:
-    """Solutions without singular values, and where else rounding may be truncated."""
+    """Solutions without singular values, and where to try truncating only rounding."""
     if full_rank.takes_any_size:
         q, w, x, certified, s, _ = full_rank.factor(a, cutoff)
         assert s is not None
@@ -153,7 +153,7 @@ def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> tuple[Array, ...]
 
 
 def _by_decomposition(deficient: Deficient, a: Array, cutoff: Cutoff) -> Solution:
-    """The same where rounding may be truncated."""
+    """Solutions by `deficient`, certified where only rounding is truncated."""
     scaled, scale, finite = normalize_scale(a)
     u, v, x, kept, certified = deficient(scaled, cutoff._replace(atol=cutoff.atol / scale))
     s = jnp.where(kept, scale[..., None], 0)
@@ -162,14 +162,14 @@ def _by_decomposition(deficient: Deficient, a: Array, cutoff: Cutoff) -> Solutio
 
 
 def _not_certified(a: Array, _: Cutoff) -> Solution:
-    """Anything of the same shapes, made of `a`, of which nothing is certified."""
-    # In `shard_map` it varies as the matrices do.
+    """Placeholders with the shapes of solutions, certified nowhere."""
+    # Derived from `a`, so that in `shard_map` they vary over the same devices.
     nowhere = finite_or_zero(a)[1][..., 0, 0] & False
     return a, jnp.real(a[..., 0, :]), a[..., : a.shape[-1], :], transpose(a), nowhere
 
 
 def _by_triplets(decompose: Decompose, a: Array, cutoff: Cutoff) -> Solution:
-    """The same from singular triplets, which need no certificate."""
+    """Solutions from singular triplets, which need no certificate."""
     triplets, finite = decompose(a), finite_or_zero(a)[1][..., 0, 0]
     factors = truncate(triplets, cutoff, finite)
     return *triplets, pseudo_inverse(factors), finite & False

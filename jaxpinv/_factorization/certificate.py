@@ -1,8 +1,8 @@
-"""Certificates: that the cutoff truncates no singular value, or nothing but rounding.
+"""Certificates that the cutoff truncates no singular value, or only rounding.
 
-With `A W = Q`, `Q` orthonormal, the smallest singular value of `A` is `1 / ||W||_2` at
-least. So nothing is truncated if `||W|| max(atol, rtol * upper) < 1` for any norm of `W`
-that is not below that one, and any `upper` not below the largest singular value.
+If `A W = Q` with orthonormal `Q`, the smallest singular value of `A` is at least
+`1 / ||W||_2`. So nothing is truncated if `||W|| max(atol, rtol * upper) < 1` for a norm
+`||W|| >= ||W||_2` and an `upper` that is at least the largest singular value.
 """
 
 from functools import partial
@@ -16,26 +16,27 @@ from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul
 
 # Rounding leaves `||A W - Q||_F` at eps ||A||_F ||W||_F times 0.1 sqrt(n) for LU, measured
-# on random, graded, Kahan and Vandermonde matrices for n from 9 to 500, and 0.2 for two
-# Cholesky factorizations. Twice that is allowed, and never less than eight times eps.
+# on random, graded, Kahan and Vandermonde matrices for n from 9 to 500, and times 0.2 for
+# two Cholesky factorizations. Twice that is allowed, but at least eight times eps.
 _LEAST_MARGIN, _MARGIN = 8, 0.25
 # Four steps of power iteration give the largest singular value of a Gaussian matrix to
-# about a tenth.
+# within about a tenth.
 _POWER_STEPS, _POWER_FACTOR = 4, 1.15
-# A residual of rank one looks ten times smaller than it is in all of four directions with a
-# probability of 4e-5.
+# With probability 4e-5, a residual of rank one looks ten times too small in all four
+# directions.
 _PROBES = 4
-# A seed that users do not take: probes equal to rows of their matrix would prove nothing.
+# A seed that users do not pick: probes equal to rows of their matrix would prove nothing.
 _SEED = (1955, 51, 406)
 
-# What Gram-Schmidt leaves of matrices that are products rounded once is up to 2.3 eps
-# ||A||_F. To drop so much changes the pseudo-inverse by that times the condition.
+# If a matrix is a product rounded once, Gram-Schmidt leaves a remainder of up to 2.3 eps
+# ||A||_F. Dropping it changes the pseudo-inverse by that times the condition number.
 _TINY_REMAINDER = 3
 # Products of two factors of order 500 and rank 250 have a remainder of 7 to 9 eps ||A||_F.
 _REMAINDER = 0.5
-# The largest value that is dropped, over eps times the largest one, bounds the error of the
-# pseudo-inverse over that and the condition. QR leaves such products up to 18 at order 200,
-# and up to 0.08 n at orders 500 and 1000. Their errors are at most 3.6.
+# The ratio of the largest dropped value to eps times the largest value bounds the error of
+# the pseudo-inverse in units of eps times the condition number. QR of such products leaves
+# ratios up to 18 at order 200, and up to 0.08 n at orders 500 and 1000. The errors are at
+# most 3.6.
 _LEAST_DROPPED, _DROPPED, _DROPPED_OF_LARGE = 4, 1.2, 0.1
 
 
@@ -44,14 +45,14 @@ def rules_out_full_rank(
 ) -> Array:
     """Whether a triangular factor shows that a value may be truncated, of batch shape.
 
-    The smallest singular value is at most the smallest pivot times `sqrt(n)`. A pivot of
-    `least` times the mean singular value rules it out too. An error here costs only
-    time.
+    The smallest singular value is at most the smallest pivot times `sqrt(n)`. A pivot of at
+    most `least` times the mean singular value also rules out full rank. A wrong answer
+    costs only time.
     """
     n = a.shape[-1]
     at_least = norm / n**0.5
     limit = cutoff.above(at_least) + _rounding(a, norm) / n**0.5 + least * at_least
-    # Not the smallest pivot, because a minimum may pass over a NaN, which rules it out.
+    # No minimum, because it may ignore a NaN pivot, which must rule out full rank.
     return ~jnp.all(jnp.abs(pivots) > limit[..., None], axis=-1)
 
 
@@ -67,12 +68,12 @@ def certify_full_rank(
     """Whether it is proven that no singular value of `a` is truncated, of batch shape.
 
     Args:
-        a: `(..., m, n)`, of elements of size 1.
-        norm: its Frobenius norm, of batch shape.
+        a: `(..., m, n)`, with elements of size 1.
+        norm: the Frobenius norm of `a`, of batch shape.
         w: `(..., n, n)`, such that the columns of `a w` are orthonormal to rounding.
         cutoff: the tolerances.
-        possible: of batch shape; where it is False so is the result.
-        sharply: whether sharper norms are tried, which take products of n by n matrices.
+        possible: of batch shape. Where it is False, so is the result.
+        sharply: whether to try sharper norms, which take products of n by n matrices.
     """
     rounding = _rounding(a, norm)
     found = possible & (frobenius_norm(w) * (cutoff.above(norm) + rounding) < 1)
@@ -81,7 +82,7 @@ def certify_full_rank(
 
     def by_sharper_norms(found: Array) -> Array:
         lower = _largest(a, norm)
-        # If these bounds from below fail already, so would the proof.
+        # If even these lower bounds fail, so will the proof.
         at_least = _largest(w, frobenius_norm(w))
         open_ = possible & ~found & (at_least * (cutoff.above(lower) + rounding) < 1)
         return jax.lax.cond(
@@ -100,37 +101,37 @@ def certify_rank(
 ) -> Array:
     """Whether it is proven which singular values of a matrix are kept, of batch shape.
 
-    With `A W = U`, `A N = R`, orthonormal `U`, and an orthonormal basis `N` of what is
-    orthogonal to `W`, the matrix without `R N^H` has the rank of `W`, and its smallest
-    singular value is `1 / ||W||_2`. Those of `A` differ from its own by `||R||` at most.
-    Where nothing is truncated this is the same as `certify_full_rank`.
+    Let `A W = U` with orthonormal `U`, and `A N = R` with an orthonormal basis `N` of the
+    orthogonal complement of `W`. Then `A - R N^H` has the rank of `W`, its smallest nonzero
+    singular value is `1 / ||W||_2`, and its singular values differ from those of `A` by at
+    most `||R||`. If nothing is truncated, this is the same as `certify_full_rank`.
 
     Args:
-        norm: the Frobenius norm of `A`, with elements of size 1.
-        w_norm: that of `W`.
-        remainder: that of `R`.
+        norm: the Frobenius norm of `A`, which has elements of size 1.
+        w_norm: the Frobenius norm of `W`.
+        remainder: the Frobenius norm of `R`.
         rank: the number of columns of `W`.
         cutoff: the tolerances.
         n: the number of columns of `A`.
     """
     eps = jnp.finfo(norm.dtype).eps
     kept = w_norm * (cutoff.above(norm) + _LEAST_MARGIN * eps * norm + remainder) < 1
-    # The largest of so many singular values is at least their root mean square.
+    # The largest of `rank` singular values is at least their root mean square.
     largest = norm / jnp.sqrt(jnp.maximum(rank, 1))
     limit = jnp.minimum(cutoff.above(largest), _TINY_REMAINDER * eps * norm)
-    # Not where the remainder is zero: its squares may have vanished.
+    # A remainder of zero proves nothing, because its squares may have underflowed.
     return kept & ((rank == n) | (remainder + eps * norm / 2 <= limit))
 
 
 def largest_remainder(norm: Array) -> Array:
-    """What counts as rounding in a matrix of that norm, of batch shape."""
+    """The largest remainder that counts as rounding in a matrix with this norm."""
     return _TINY_REMAINDER * jnp.finfo(norm.dtype).eps * norm
 
 
 def probed(a: Array, w: Array) -> tuple[Array, Array]:
     """Estimates of `||W A - I||_F` and of `||W||_2`, of batch shape, for square `a`.
 
-    Both from a few random directions, the second from below.
+    Both use a few random directions. The second estimate is a lower bound.
     """
     probes = _probes(a)
     image = matmul(probes, w)
@@ -148,22 +149,23 @@ def _probes(a: Array) -> Array:
 def leaves_small_residual(a: Array, norm: Array, w: Array, residual: Array) -> Array:
     """Whether `w a` is the identity to rounding, of batch shape, for square `a`.
 
-    LU with partial pivoting guarantees nothing: Wilkinson's matrices grow by 2^n. Seen in
-    a few random directions, a residual that is too large in any is so with certainty. Like
-    one of `a w`, a small one makes `1 / ||w||` a bound of the smallest singular value.
+    LU with partial pivoting guarantees nothing: Wilkinson's matrices grow by 2^n. If the
+    residual is too large in any of a few random directions, it is certainly too large. A
+    small residual of `w a`, like one of `a w`, makes `1 / ||w||` a lower bound on the
+    smallest singular value.
     """
     return residual <= _rounding(a, norm) * frobenius_norm(w)
 
 
 def numerical_rank(a: Array, norm: Array, r: Array, cutoff: Cutoff) -> tuple[Array, Array]:
-    """Which columns of a pivoted QR factorization are kept, and whether the rest is zero.
+    """Which columns of a pivoted QR factorization are kept, and if the rest is rounding.
 
-    The rest is zero if its norm is rounding and below the cutoff: no truncated singular
-    value of `a` exceeds that norm.
+    The rest counts as rounding if its norm is that small and below the cutoff: no truncated
+    singular value of `a` exceeds that norm.
 
     Args:
-        a: `(..., m, n)`, of elements of size 1.
-        norm: its Frobenius norm, of batch shape.
+        a: `(..., m, n)`, with elements of size 1.
+        norm: the Frobenius norm of `a`, of batch shape.
         r: the triangular factor, `(..., n, n)`.
         cutoff: the tolerances.
 
@@ -171,7 +173,7 @@ def numerical_rank(a: Array, norm: Array, r: Array, cutoff: Cutoff) -> tuple[Arr
         `(..., n)`, bool, and `(...)`, bool.
     """
     rows = jnp.sum(jnp.square(jnp.abs(r)), axis=-1)
-    # Not by a cumulative sum, of which XLA makes a tree of kernels.
+    # No cumulative sum, because XLA makes a tree of kernels of it.
     is_below = ~jnp.tri(rows.shape[-1], k=-1, dtype=bool)
     below = jnp.sqrt(jnp.sum(jnp.where(is_below, rows[..., None, :], 0), axis=-1))
     eps, root = float(jnp.finfo(a.dtype).eps), a.shape[-1] ** 0.5
@@ -186,7 +188,7 @@ def numerical_rank(a: Array, norm: Array, r: Array, cutoff: Cutoff) -> tuple[Arr
 
 
 def _seen_in_probes(x: Array) -> Array:
-    """The largest singular value of `(..., n, n)`, estimated from below, of batch shape."""
+    """A lower estimate of the largest singular value of `(..., n, n)`, of batch shape."""
     image = matmul(x, adjoint(_probes(x)))
     size = frobenius_norm(image)
     return frobenius_norm(matmul(adjoint(x), image)) / jnp.where(size > 0, size, 1)
@@ -195,7 +197,7 @@ def _seen_in_probes(x: Array) -> Array:
 def makes_orthonormal(a: Array, norm: Array, w: Array, u: Array, kept: Array) -> Array:
     """Whether `a w` is `u` in the kept columns, to rounding, of batch shape.
 
-    That is seen in a few random directions: a residual that is too large in any is so. The
+    If the residual is too large in any of a few random directions, it is too large. The
     other columns of `w` are zero.
     """
     z = adjoint(_probes(a))
@@ -204,7 +206,7 @@ def makes_orthonormal(a: Array, norm: Array, w: Array, u: Array, kept: Array) ->
 
 
 def _rounding(a: Array, norm: Array) -> Array:
-    """Bound of `||A W - Q||_F / ||W||_F`, of batch shape."""
+    """Bound on `||A W - Q||_F / ||W||_F`, of batch shape."""
     margin = max(_LEAST_MARGIN, _MARGIN * a.shape[-1] ** 0.5)
     return margin * jnp.finfo(a.dtype).eps * norm
 
@@ -212,10 +214,11 @@ def _rounding(a: Array, norm: Array) -> Array:
 def _by_products(
     a: Array, w: Array, cutoff: Cutoff, lower: Array, rounding: Array
 ) -> Array:
-    """The proof by sharper norms, of batch shape.
+    """Whether sharper norms prove that nothing is truncated, of batch shape.
 
-    The spectral norm of `A` is guessed and then checked, as its singular values are alike.
-    Few of those of `W` are large, so the Schatten norm of order 4 is near the largest.
+    The spectral norm of `A` is guessed and then checked, because the singular values of `A`
+    are alike. Few singular values of `W` are large, so its Schatten norm of order 4 is
+    close to the largest one.
     """
     upper = _POWER_FACTOR * lower
     at_most = cutoff.above(upper) + rounding
@@ -230,14 +233,14 @@ def _by_products(
 def _is_below(x: Array, bound: Array) -> Array:
     """Whether the spectral norm is proven to be below a bound, of batch shape.
 
-    It is, if and only if `bound^2 I - X^H X` is positive definite.
+    The norm is below `bound` if and only if `bound^2 I - X^H X` is positive definite.
     """
     top, below = _lower_gram(x)
-    # The upper triangle is not read.
+    # Cholesky does not read the upper triangle.
     right = below.shape[-1] - top.shape[-1]
     top = jnp.pad(top, [*[(0, 0)] * (top.ndim - 1), (0, right)])
     gram = jnp.concatenate([top, below], axis=-2)
-    # Rounding of the product and of the factorization is n eps, and n eps < 0.01.
+    # The product and the factorization each round by up to n eps, and n eps < 0.01.
     square = 0.98 * jnp.square(bound)[..., None, None].astype(x.dtype)
     gap = square * identity(x) - gram
     factor = jax.lax.linalg.cholesky(gap, symmetrize_input=False)
@@ -253,22 +256,22 @@ def _schatten_norm(x: Array) -> Array:
 
 
 def _lower_gram(x: Array) -> tuple[Array, Array]:
-    """The rows of `X^H X`, the upper half without what is above the diagonal blocks."""
+    """The upper left block of `X^H X`, and the lower half of its rows."""
     half = x.shape[-1] // 2
     left, right = x[..., :half], x[..., half:]
     return matmul(adjoint(left), left), matmul(adjoint(right), x)
 
 
 def _largest(x: Array, norm: Array) -> Array:
-    """The largest singular value, estimated from below, of batch shape.
+    """A lower estimate of the largest singular value, of batch shape.
 
-    `norm` is the Frobenius norm: divided by it, no power of the matrix leaves the range.
-    The products are plain ones, because an estimate needs no short sums. They have two
-    columns, because then XLA calls a library; it compiles a kernel for each single column.
+    Division by the Frobenius norm, `norm`, keeps all powers of the matrix in range. The
+    products are plain ones, because an estimate needs no short sums. They have two columns,
+    because XLA then calls a library; for a single column it would compile a kernel.
     """
     x = x / norm[..., None, None].astype(x.dtype)
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    # Weights, because the columns of centered data add up to zero.
+    # Not all equal, because the columns of centered data add up to zero.
     weights = jnp.reshape(jnp.linspace(1, 2, 2 * x.shape[-2], dtype=x.dtype), (-1, 2))
     z = product(adjoint(x), jnp.broadcast_to(weights, (*x.shape[:-1], 2)))
     for _ in range(_POWER_STEPS):

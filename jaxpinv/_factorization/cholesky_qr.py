@@ -10,12 +10,12 @@ from jaxpinv._factorization.triangular import orthonormalizer
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import adjoint, identity, matmul, transpose
 
-# In single precision rounding of the Gram matrix leaves pivots of up to 2.1 sqrt(eps) times
-# the mean singular value to matrices without full rank, 64 by 16, 200 by 8 and 200 by 40. A
-# condition of 1000 leaves 9 of them or more, and with one of 8000 the square root below
-# converges in 1 of 2200 cases.
+# In single precision, matrices without full rank (64 by 16, 200 by 8, 200 by 40) have
+# pivots of up to 2.1 sqrt(eps) times the mean singular value, from rounding of the Gram
+# matrix. A condition number of 1000 leaves pivots of 9 or more in that unit. With one of
+# 8000, the square root below converges in 1 of 2200 cases.
 SMALLEST_PIVOT = 2
-# Where they are fewer, pivots of matrices without full rank are seldom above this.
+# With `gives_up_early`: pivots of matrices without full rank are seldom above this.
 _SUSPICIOUS_PIVOT = 8
 
 
@@ -24,10 +24,11 @@ def factor(
 ) -> Attempt:
     """QR by a Cholesky factor of the Gram matrix, made orthonormal, for tall matrices.
 
-    That leaves `Q` orthonormal to eps times the condition squared, which the inverse square
-    root of its own Gram matrix mends, as a second Cholesky factor would (Yamamoto,
-    Nakatsukasa, Yanagisawa, Fukaya, ETNA 44 (2015) 306-326). With `gives_up_early` a
-    suspicion is enough to give up, since something else is tried then.
+    The first `Q` is orthonormal to eps times the squared condition number. The inverse
+    square root of its own Gram matrix corrects that, as a second Cholesky factor would
+    (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya, ETNA 44 (2015) 306-326). With
+    `gives_up_early`, a suspicious pivot is enough to give up, because another factorization
+    is tried next.
     """
     gram = matmul(adjoint(a), a)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
@@ -41,7 +42,7 @@ def factor(
         q = matmul(a, first)
         second, converged = inverse_square_root(matmul(adjoint(q), q))
         w = matmul(first, second)
-        # From the first Q, so that a value alone does not need the second one.
+        # From the first Q, so that a value without derivatives does not need the second.
         x = matmul(matmul(w, second), adjoint(q))
         certified = certificate.certify_full_rank(
             a, norm, w, cutoff, possible & converged, sharply=sharply
@@ -55,7 +56,7 @@ def factor(
 
 
 def inverse_square_root(gram: Array) -> tuple[Array, Array]:
-    """`(I + E)^(-1/2)` by its power series, and whether that has converged."""
+    """`G^(-1/2)` by the power series in `E = G - I`, and whether it has converged."""
     one = identity(gram)
     e = gram - one
     square = matmul(e, e)
