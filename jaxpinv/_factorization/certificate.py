@@ -36,7 +36,7 @@ _REMAINDER = 0.5
 # The ratio of the largest dropped value to eps times the largest value bounds the error of
 # the pseudo-inverse in units of eps times the condition number. QR of such products leaves
 # ratios up to 18 at order 200, and up to 0.08 n at orders 500 and 1000. The errors are at
-# most 3.6.
+# most 3.6 such units.
 _LEAST_DROPPED, _DROPPED, _DROPPED_OF_LARGE = 4, 1.2, 0.1
 
 
@@ -124,7 +124,7 @@ def certify_rank(
 
 
 def largest_remainder(norm: Array) -> Array:
-    """The largest remainder that counts as rounding in a matrix with this norm."""
+    """The largest remainder that counts as rounding at this norm, of batch shape."""
     return _TINY_REMAINDER * jnp.finfo(norm.dtype).eps * norm
 
 

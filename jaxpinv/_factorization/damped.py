@@ -1,7 +1,7 @@
-"""Factors of `[A; D]`, `D` diagonal: those of damped matrices.
+"""Factors of damped matrices, `[A; D]` with a diagonal `D`.
 
 The first m columns of `pinv([A; D])` are `(A^H A + D^2)^-1 A^H` where that inverse exists.
-All dampings of a matrix are one number or many, `(..., 1)` or `(..., n)`.
+A matrix has one damping, `(..., 1)`, or one for each column, `(..., n)`.
 """
 
 import math
@@ -35,7 +35,7 @@ from jaxpinv._linalg import (
 )
 from jaxpinv._shapes import prepend_axes
 
-#: Makes an attempt of scaled matrices, their dampings and tolerances.
+#: Attempts to factor scaled matrices, given their dampings and tolerances.
 Factor = Callable[[Array, Array, Cutoff], Attempt]
 
 
@@ -53,15 +53,15 @@ def factor(
     """Factors of `[A; D]`, `(..., m + n, n)`, and the first m columns of its inverse.
 
     Args:
-        a: the matrices, `(..., m, n)`, `m >= n` if they have one damping each.
+        a: the matrices, `(..., m, n)`, with `m >= n` if each has one damping.
         d: their dampings, `(..., 1)` or `(..., n)`.
-        cutoff: of singular values of `[A; D]`.
-        decompose: makes singular triplets of `a`.
-        of_augmented: the same of `[A; D]`.
-        attempt: a factorization without singular values, if one is to be tried.
-        trial: how that goes through a batch.
-        undamped: makes factors and pseudo-inverses of matrices whose dampings are all
-            zero, if there may be such matrices and the others would not do for them.
+        cutoff: for the singular values of `[A; D]`.
+        decompose: computes singular triplets of `a`.
+        of_augmented: computes singular triplets of `[A; D]`.
+        attempt: the factorization without singular values to try, or None.
+        trial: how the attempt goes through a batch.
+        undamped: computes factors and pseudo-inverses of matrices whose dampings are all
+            zero. None if there are no such matrices, or if the others' factors suit them.
     """
     is_zero = jnp.all(d == 0, axis=-1)
     by_svd = partial(
@@ -91,7 +91,7 @@ def factor(
             chosen = jnp.reshape(is_zero, (*is_zero.shape, *[1] * (x.ndim - is_zero.ndim)))
             return jnp.where(chosen, y, x)
 
-        # `U` is longer than the identity that it may have on top.
+        # Even with the identity on top, `U` has n more rows.
         others = others._replace(is_inverse=jnp.zeros_like(others.is_inverse))
         return Factors(*map(select, factors, others)), select(x, y)
 
@@ -105,12 +105,12 @@ def factor(
 def triplets(
     a: Array, d: Array, *, decompose: Decompose | None, augmented: Decompose
 ) -> Triplets:
-    """Singular triplets of `[A; D]`, of those of `a` if all unknowns have one damping."""
+    """Singular triplets of `[A; D]`, from those of `a` if all unknowns share a damping."""
     if decompose is not None:
         u, s, v = decompose(a)
         d = jnp.where(jnp.isfinite(d), d, 0)
         both = jnp.hypot(s, d)
-        # Where both are zero the column of `U` stays what it is.
+        # Where both are zero, the column of `U` does not change.
         divisor = jnp.where(both == 0, 1, both)
         above = jnp.where(both == 0, 1, s / divisor)[..., None, :].astype(u.dtype)
         below = (d / divisor)[..., None, :].astype(u.dtype)
@@ -130,22 +130,22 @@ def augment(a: Array, d: Array) -> Array:
 
 
 def _diagonal(d: Array, a: Array) -> Array:
-    """Diagonal matrices of as many columns as `a` has, in its dtype."""
+    """Diagonal matrices `(..., n, n)` of `d`, in the dtype of `a`, `(..., m, n)`."""
     one = jnp.eye(a.shape[-1], dtype=a.dtype)
     return d[..., None, :].astype(a.dtype) * prepend_axes(one, d.ndim + 1)
 
 
 def unit_of(d: Array, largest: Array, begin: Array) -> Array:
-    """Powers of two that make large dampings about as large as the matrix, as `d`.
+    """The diagonal of `T`: powers of two that scale large dampings to the matrix's size.
 
-    In `[A T; D T]` they neither raise the cutoff of other unknowns nor drown their
-    rounding. Where T is not 1 the unknown is damped, so that null space and solution remain
-    what they are.
+    In `[A T; D T]`, large dampings neither raise the cutoff of other unknowns nor swamp
+    them with rounding errors. An unknown whose `T` is not 1 is damped, so the null space
+    and the solution do not change. The result has the shape of `d`.
 
     Args:
         d: the dampings, `(..., n)`.
         largest: the largest element of the matrix, of batch shape.
-        begin: from where on dampings are large, of batch shape, if that is more.
+        begin: where large dampings begin, of batch shape, if it is more than `largest`.
     """
     size = power_of_two(jnp.maximum(largest, begin))[..., None]
     is_large = (d > 2 * size) & (largest > 0)[..., None] & jnp.isfinite(d)
@@ -153,17 +153,17 @@ def unit_of(d: Array, largest: Array, begin: Array) -> Array:
 
 
 def stacked(x: Array, y: Array) -> Array:
-    """Matrices on top of others, their batches broadcast."""
+    """The matrices `[x; y]`, with their batches broadcast."""
     batch = jnp.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     x, y = (jnp.broadcast_to(z, (*batch, *z.shape[-2:])) for z in (x, y))
     return jnp.concatenate([x, y], axis=-2)
 
 
 def by_gram(a: Array, d: Array, cutoff: Cutoff, *, truncates: bool) -> Attempt:
-    """By a Cholesky factor of `A^H A + D^2`, made orthonormal.
+    """QR of `[A; D]` by a Cholesky factor of `A^H A + D^2`, made orthonormal.
 
-    As `cholesky_qr.factor`, without the products of the rows of `D`. If the cutoff is zero
-    and `truncates` is False, no norm is needed.
+    Like `cholesky_qr.factor`, but without products of the rows of `D`. If the cutoff is
+    zero and `truncates` is False, the certificate needs no norm.
     """
     gram = matmul(adjoint(a), a) + _diagonal(jnp.square(d), a)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
@@ -175,8 +175,8 @@ def by_gram(a: Array, d: Array, cutoff: Cutoff, *, truncates: bool) -> Attempt:
     def orthonormalize(first: Array) -> tuple[Array, ...]:
         q, w, x, converged = orthonormalized(a, d, first)
         if truncates:
-            # Where it has converged `W` is no longer than this, and `W` itself need not be
-            # there for a value.
+            # Where `W` has converged, its norm is at most that of `longer`. So a value
+            # without derivatives need not compute `W`.
             longer = 1.05 * first
             converged = _certified(a, norm, longer, cutoff, converged)
         return q, w, x, possible & converged
@@ -188,18 +188,18 @@ def by_gram(a: Array, d: Array, cutoff: Cutoff, *, truncates: bool) -> Attempt:
 
 
 def orthonormalized(a: Array, d: Array, first: Array) -> tuple[Array, ...]:
-    """Of `W` such that the columns of `[A; D] W` are nearly orthonormal, a better one.
+    """Corrects a `W` that makes the columns of `[A; D] W` only nearly orthonormal.
 
     Returns:
-        These columns, `(..., m + n, n)`, `W`, the first m columns of the pseudo-inverse,
-        and whether `W` was good enough, of batch shape.
+        The orthonormal columns, `(..., m + n, n)`; the corrected `W`; the first m columns
+        of the pseudo-inverse; whether the first `W` was good enough, of batch shape.
     """
     top, bottom = matmul(a, first), d[..., :, None].astype(a.dtype) * first
     gram = matmul(adjoint(top), top) + matmul(adjoint(bottom), bottom)
     second, converged = inverse_square_root(gram)
     w = matmul(first, second)
-    # The power series of the inverse, as far as that of the root: of two products, where
-    # `W second` would take one more. The compiler has the square already.
+    # The power series of the inverse, to the order of that of the root, takes two products.
+    # `W second` would take one more. The compiler already has the square.
     e = gram - identity(gram)
     square = matmul(e, e)
     inverse = identity(gram) - e + matmul(square, identity(gram) - e + square)
@@ -210,7 +210,7 @@ def orthonormalized(a: Array, d: Array, first: Array) -> tuple[Array, ...]:
 def by_rows(
     a: Array, d: Array, cutoff: Cutoff, *, gram_schmidt: Callable[[Array, Cutoff], Attempt]
 ) -> Attempt:
-    """By Gram-Schmidt, for matrices of few rows and columns."""
+    """QR of `[A; D]` by Gram-Schmidt, for matrices of few rows and columns."""
     q, w, x, certified, s, _ = gram_schmidt(augment(a, d), cutoff)
     assert s is not None
     full_rank = jnp.all(s > 0, axis=-1)
@@ -219,10 +219,10 @@ def by_rows(
 
 
 def _refined(a: Array, d: Array, found: Triplets, cutoff: Cutoff) -> tuple[Factors, Array]:
-    """Factors and inverse from singular triplets, with the errors of these taken away.
+    """Factors and inverse from singular triplets, with the errors of these corrected.
 
-    Those of large dampings are relative to the damping, and not to the matrix. What is not
-    damped stays as it is.
+    With a large damping, the errors of triplets are relative to the damping, not to the
+    matrix. Matrices with a zero damping or a truncated value are not corrected.
     """
     u, s, v = found
     finite = _is_finite(a, d)
@@ -242,7 +242,7 @@ def _refined(a: Array, d: Array, found: Triplets, cutoff: Cutoff) -> tuple[Facto
 
 
 def _certified(a: Array, norm: Array, w: Array, cutoff: Cutoff, converged: Array) -> Array:
-    """Whether nothing is truncated, of batch shape: without a cutoff nothing is."""
+    """Whether `W` converged and nothing is truncated (nothing is at cutoff 0), `(...)`."""
     is_above = certificate.certify_full_rank(a, norm, w, cutoff, converged)
     return converged & ((cutoff.above(norm) == 0) | is_above)
 
@@ -261,9 +261,9 @@ def _solve(
     trial: Trial,
     is_zero: Array | None,
 ) -> tuple[auto.Solution, Array]:
-    """Solutions, by singular triplets where not certified, and where they are.
+    """Solutions, from singular triplets where not certified, and where they are certified.
 
-    Nothing is done for what `is_zero` chooses.
+    No triplets are computed where `is_zero` is True.
     """
     m = a.shape[-2]
     batch = jnp.broadcast_shapes(a.shape[:-2], d.shape[:-1])

@@ -1,9 +1,9 @@
 """Factors of `[A; D]` where the rows of `A` lie on many devices, and `D` is on all.
 
-The tree of `tsqr` makes the triangular factor of `A` alone. The device that takes its
-singular values also takes those of `[R; D]`, so the devices send no more than without a
-damping. In `[A; D]` every device has n rows more: the first one those of `D`, the
-others zeros.
+The tree of `tsqr` makes the triangular factor `R` of `A` alone. The device that decomposes
+`R` also decomposes `[R; D]`, so the devices send no more than without a damping. In
+`[A; D]` every device has n more rows: those of `D` on the first device, zeros on the
+others.
 """
 
 import functools
@@ -23,11 +23,11 @@ from jaxpinv._linalg import matmul, power_of_two
 
 @functools.cache
 def on(mesh: Mesh | AbstractMesh, axis: Axis, of_triangular: Decompose) -> Callable:
-    """Makes singular triplets of `[A T; D T]`, the values of `A`, and the diagonal of `T`.
+    """A function for triplets of `[A T; D T]`, values of `A`, and the diagonal of `T`.
 
-    Of a matrix, its damping, `(n,)` or `(1,)`, and where `T` begins: it makes dampings that
-    are larger than that, and than the matrix, about as large. `U` has `m + p n` rows for p
-    devices.
+    Its arguments are a matrix, the damping, `(n,)` or `(1,)`, and `begin`. `T` reduces
+    dampings that are larger than both `begin` and the matrix to about the larger of the
+    two. `U` has `m + p n` rows for p devices.
     """
     by_rows = P(axis, None)
     mapped = jax.shard_map(
@@ -41,7 +41,7 @@ def on(mesh: Mesh | AbstractMesh, axis: Axis, of_triangular: Decompose) -> Calla
 
 @functools.cache
 def stack_on(mesh: Mesh | AbstractMesh, axis: Axis) -> Callable:
-    """Puts n rows, which all devices have, below those of the first, zeros elsewhere."""
+    """Appends n rows, which all devices have, on the first one, and zeros on the others."""
     by_rows = P(axis, None)
     return jax.shard_map(
         partial(_stacked, axis=axis), mesh=mesh, in_specs=(by_rows, P()), out_specs=by_rows
@@ -50,7 +50,7 @@ def stack_on(mesh: Mesh | AbstractMesh, axis: Axis) -> Callable:
 
 @functools.cache
 def top_on(mesh: Mesh | AbstractMesh, axis: Axis, n: int) -> Callable:
-    """Leaves out the last n columns of those that every device has."""
+    """A function that drops the last n columns on each device."""
     by_columns = P(None, axis)
     return jax.shard_map(
         lambda x: x[:, : x.shape[1] - n],
@@ -61,7 +61,7 @@ def top_on(mesh: Mesh | AbstractMesh, axis: Axis, n: int) -> Callable:
 
 
 def _stacked(rows: Array, below: Array, *, axis: Axis) -> Array:
-    """The rows of one device."""
+    """The result of `stack_on` on one device."""
     is_first = jax.lax.axis_index(axis) == 0
     return jnp.concatenate([rows, jnp.where(is_first, below, 0)])
 
@@ -69,7 +69,7 @@ def _stacked(rows: Array, below: Array, *, axis: Axis) -> Array:
 def _decompose(
     rows: Array, d: Array, begin: Array, *, axis: Axis, of_triangular: Decompose
 ) -> tuple[Array, ...]:
-    """The same on one device, for its rows of the matrix."""
+    """The results of `on` on one device, from its rows of the matrix."""
     # As in `tsqr`: LAPACK must not see an Inf.
     broken = jax.lax.psum(jnp.sum(~jnp.isfinite(rows), dtype=jnp.int32), axis) > 0
     rows, defined = jnp.where(broken, 0, rows), jnp.all(jnp.isfinite(d))
@@ -86,7 +86,7 @@ def _decompose(
     s, own, v = jax.lax.psum((s, own, v), axis)
     w = go_down(w, tree, axis)
     top = matmul(q, w)
-    # Those of a large damping are tiny, and have lost their digits beside `lower`.
+    # With a large damping, `top` is tiny and has lost its digits beside `lower`.
     divisor = jnp.where(s == 0, 1, s)[None, :].astype(rows.dtype)
     again = matmul(rows * unit[None, :].astype(rows.dtype), v) / divisor
     top = jnp.where(2 * jnp.min(below) > jnp.max(s), again, top)
@@ -98,7 +98,7 @@ def _decompose(
 def _of_triangular(
     r: Array, d: Array, unit: Array, *, of_triangular: Decompose
 ) -> tuple[Array, ...]:
-    """Triplets of `[R T; D T]`, the lower part of `U` apart, and the values of `R`."""
+    """Triplets of `[R T; D T]`, with `U` in two parts, and the singular values of `R`."""
     found = of_triangular(r)
     plain = damped.triplets(r, d[:1], decompose=lambda _: found, augmented=of_triangular)
     if d.shape[0] > 1:
@@ -112,7 +112,7 @@ def _of_triangular(
 
 
 def _zeros(r: Array, d: Array, unit: Array) -> tuple[Array, ...]:
-    """Zeros of the same types."""
+    """Zeros with the types of the results of `_of_triangular`."""
     zeros = 0 * r
     s = jnp.real(jnp.diagonal(zeros))
     return zeros, zeros, s, s, zeros

@@ -1,7 +1,7 @@
 """What factorizations without singular values return.
 
 Each takes a matrix `A`, `(m, n)`, or matrices in one batch axis, `(B, m, n)`, with
-`m >= n` and elements of size 1 or so, and finds `W` such that the columns of `A W = Q` are
+`m >= n` and elements of size about 1, and finds `W` such that the columns of `A W = Q` are
 orthonormal. Then `pinv(A) = W Q^H`.
 """
 
@@ -21,9 +21,9 @@ class Attempt(NamedTuple):
         q: `(..., m, n)`.
         w: `(..., n, n)`.
         x: the pseudo-inverse, `(..., n, m)`.
-        certified: `(...)`, bool. Where it is False the rest is anything.
-        s: `(..., n)`, 0 where truncated, such that `q`, `s` and `w` are those of `Factors`.
-            None stands for ones, in units of the scale of the matrix.
+        certified: `(...)`, bool. Where it is False, the other fields are arbitrary.
+        s: `(..., n)`, 0 where truncated. `q`, `s`, `w` are `u`, `s`, `v` of `Factors`. None
+            stands for ones, in units of the scale of the matrix.
         may_be_rounding: `(...)`, bool. If it is False and full rank is not certified, more
             than rounding is very likely truncated. None means that nothing is known.
     """
@@ -40,9 +40,9 @@ class FullRank(NamedTuple):
     """A factorization without singular values.
 
     Attributes:
-        factor: makes an attempt of matrices and tolerances.
-        is_inverse: whether `q` is the identity where it succeeds.
-        takes_any_size: whether it takes matrices as they are, and returns `s`.
+        factor: attempts to factor matrices, given tolerances.
+        is_inverse: whether `q` is the identity where the attempt succeeds.
+        takes_any_size: whether `factor` takes matrices of any scale, and returns `s`.
     """
 
     factor: Callable[[Array, Cutoff], Attempt]
@@ -50,7 +50,7 @@ class FullRank(NamedTuple):
     takes_any_size: bool = False
 
     def of_full_rank(self) -> "FullRank":
-        """The same, and what has not full rank is not certified."""
+        """This factorization, but certified only where the matrix has full rank."""
 
         def factor(a: Array, cutoff: Cutoff) -> Attempt:
             found = self.factor(a, cutoff)

@@ -1,14 +1,14 @@
 """Pivoted Gram-Schmidt, for matrices of few rows and columns and of any rank.
 
-Each column is picked once. While the largest of those that are left is larger than
-rounding, it becomes the next column of `U`, and what makes it so makes a column of `W` of
-one of the identity: `A W = U`. Of all columns that are left then, the same operations have
-made columns `N` of the identity with `A N = 0`: they become an orthonormal basis of the
-null space, and `W` is projected off it. So `pinv(A) = W U^H`.
+Each step picks the largest remaining column. If that is larger than rounding, it becomes
+the next column of `U`, and the same operations, applied to the identity, give a column of
+`W`: `A W = U`. When only rounding remains, the operations have turned the other columns of
+the identity into `N` with `A N = 0`. These become an orthonormal basis of the null space,
+and `W` is projected off it. So `pinv(A) = W U^H`.
 
-The batch goes last, so that all arithmetic is that of long vectors. Columns stay where they
-are, and each step treats all of them, by masks: what could be left out costs less than
-what more kernels take to compile.
+The batch goes last, so that all arithmetic is on long vectors. Columns stay in place, and
+each step treats all of them, with masks: skipping some would save less time than it takes
+to compile more kernels.
 """
 
 import functools
@@ -26,10 +26,10 @@ from jaxpinv._factorization.full_rank import Attempt
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import normalize_scale, power_of_two
 
-# States of a column, as numbers of the dtype of norms.
+# States of a column, stored as numbers of the dtype of norms.
 _FREE, _KEPT, _NULL = 0, 1, 2
 
-#: Returns an array, which is not computed anew wherever it is used.
+#: Returns its argument, which XLA then does not compute anew wherever it is used.
 Isolate = Callable[[Array], Array]
 
 
@@ -41,10 +41,10 @@ def factor(
     Args:
         a: the matrices.
         cutoff: the tolerances, of batch shape.
-        isolate: see there.
-        may_branch: whether a loop may end when no matrix needs it any more.
-        by_folds: whether reductions and transposes are written out, or left to the
-            compiler, which then may make fewer kernels.
+        isolate: see `Isolate`.
+        may_branch: whether a loop may end once no matrix needs it.
+        by_folds: whether reductions and transposes are written out. If not, the compiler
+            makes them, perhaps in fewer kernels.
     """
     m, n = a.shape[-2:]
     if by_folds:
@@ -56,7 +56,7 @@ def factor(
         scaled, scale, finite = normalize_scale(a)
         rows = jnp.moveaxis(scaled, (-2, -1), (0, 1))
     norm = isolate(jnp.sqrt(total(_square(rows))))
-    # Made of the matrices, to be divided over devices as they are.
+    # Derived from the matrices, so that it is divided over devices as they are.
     identity = jnp.expand_dims(jnp.eye(n, dtype=a.dtype), range(2, a.ndim))
     z = jnp.concatenate([rows, jnp.where(False, rows[:n], identity)])
     z, state, remainder = _orthonormalized(z, norm, isolate)
@@ -72,7 +72,7 @@ def factor(
         n,
     )
     x = _sum(w[:, None, j] * jnp.conj(u[:, j])[None] for j in range(n))
-    # Of what is not finite nothing is left to find out.
+    # Where a matrix is not finite, NaN is already the final result.
     unit = jnp.where(finite, scale, jnp.nan).astype(a.dtype)
     x = batch_first(isolate(x / unit[None, None]))
     if m == n:
@@ -82,7 +82,7 @@ def factor(
 
 
 def _normalized(rows: Array, isolate: Isolate) -> tuple[Array, Array, Array]:
-    """What `normalize_scale` returns, of matrices whose batch goes last."""
+    """What `normalize_scale` returns, for matrices whose batch goes last."""
     largest = _folded_twice(jnp.maximum, isolate, _largest_part(rows))
     finite = jnp.isfinite(largest)
     scale = isolate(power_of_two(jnp.where(finite, largest, 0)))
@@ -91,16 +91,16 @@ def _normalized(rows: Array, isolate: Isolate) -> tuple[Array, Array, Array]:
 
 
 def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ...]:
-    """Columns of `A` on top of the identity, `(m + n, n, ...)`, made orthonormal.
+    """Orthonormalizes the columns of `A` on top of the identity, `(m + n, n, ...)`.
 
     Returns:
-        Columns of `U` on top of `W`, or of anything on top of `N`; the states of columns,
-        `(n, ...)`; and the square of the norm of what is left of `A` where `N` is.
+        Columns of `U` on top of `W`, or arbitrary values on top of `N`; the states of
+        columns, `(n, ...)`; the squared norm of what is left of `A` in the columns of `N`.
     """
     rows, n, *_ = z.shape
     m = rows - n
     zero = 0 * norm
-    # Constants: compilers make arrays of the batch before the loop.
+    # Small constants: compilers would make arrays of the whole batch before the loop.
     order, on_top = np.arange(n, dtype=zero.dtype), np.arange(rows) < m
     order, on_top = (
         np.expand_dims(x, tuple(range(1, z.ndim - 1))) for x in (order, on_top)
@@ -117,7 +117,7 @@ def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ..
         return jnp.where(here, new_state[None], state)
 
     def step(_, carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        # One step late: XLA copies an array that is still read when it changes.
+        # States change one step late: XLA copies an array that is still read as it changes.
         z, state, code, remainder = carry
         state = updated(state, code)
         left = _sum(_square(z[:m]))
@@ -126,12 +126,13 @@ def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ..
         is_null = largest <= rounding
         total = _sum(jnp.maximum(left, 0))
         remainder = jnp.maximum(remainder, jnp.where(is_null, total, 0))
-        # Of equal ones the first. One number says both, for every isolated array is copied.
+        # The first of equal columns. One code holds the column and whether it is null,
+        # because each isolated array is copied.
         first = _folded(jnp.minimum, jnp.where(left == largest[None], order, n))
         code = isolate(jnp.where(is_null, first + n, first))
         here, is_null, new_state = picked(code)
         before = state == new_state[None]
-        # Scalar products are those of the columns of A, or of the identity below.
+        # Inner products are of columns of A, or for null columns of the identity below.
         below = is_null.astype(z.dtype)[None]
         absent = on_top & is_null[None]
 
@@ -142,7 +143,7 @@ def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ..
         overlap = _sum(jnp.conj(q[i])[None] * z[i] for i in range(m))
         lower = _sum(jnp.conj(q[i])[None] * z[i] for i in range(m, rows))
         overlap = isolate(overlap + below * lower)
-        # Once more off those before it: twice is enough.
+        # Project off the columns before it once more: twice is enough.
         again = jnp.where(before, jnp.conj(overlap), 0)
         again = _sum(again[j][None] * z[:, j] for j in range(n))
         q = isolate(q - jnp.where(absent, 0, again))
@@ -162,7 +163,7 @@ def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ..
 def _completed(u: Array, kept: Array, isolate: Isolate, may_branch: bool) -> Array:
     """Square `U`, `(n, n, ...)`, with columns that are not kept completed to a basis.
 
-    Each is what is left of a column of the identity, the longest first.
+    Each new column is the longest remainder of a column of the identity.
     """
     n = u.shape[1]
     order = jax.lax.broadcasted_iota(jnp.int32, kept.shape, 0)
@@ -196,7 +197,7 @@ def _batch_last(x: Array) -> Array:
     """`(..., j, k)` as `(j, k, ...)`."""
     if x.ndim != 3:
         return jnp.moveaxis(x, (-2, -1), (0, 1))
-    # As one transpose of a matrix it is faster on a CPU.
+    # One transpose of a matrix is faster on a CPU.
     batch, j, k = x.shape
     return jnp.reshape(jnp.transpose(jnp.reshape(x, (batch, j * k))), (j, k, batch))
 
@@ -217,19 +218,19 @@ def _square(x: Array) -> Array:
 
 
 def _largest_part(x: Array) -> Array:
-    """Absolute values, of complex numbers that of the larger part."""
+    """Absolute values; for complex numbers, that of the larger part."""
     if not jnp.iscomplexobj(x):
         return jnp.abs(x)
     return jnp.maximum(jnp.abs(jnp.real(x)), jnp.abs(jnp.imag(x)))
 
 
 def _folded_twice(f: Callable[[Array, Array], Array], isolate: Isolate, x: Array) -> Array:
-    """`f` of all elements of matrices whose batch goes last."""
+    """`f` folded over all elements of matrices whose batch goes last."""
     return _folded(f, isolate(_folded(f, x)))
 
 
 def _folded(f: Callable[[Array, Array], Array], x: Iterable[Array]) -> Array:
-    """`f` of all slices of a short first axis: XLA reduces it one matrix after another."""
+    """`f` folded over a short first axis, which XLA would reduce matrix by matrix."""
     return functools.reduce(f, x)
 
 

@@ -1,4 +1,4 @@
-"""Logarithms of absolute values of determinants, real, for the volume of a matrix."""
+"""Logarithms of absolute determinants, real, for the volume of a matrix."""
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +6,15 @@ from jax import Array
 
 
 def by_lu(a: Array) -> Array:
-    """That of matrices `(..., n, n)`, `(...)`, by LU with partial pivoting."""
+    """`log |det a|`, `(...)`, of `(..., n, n)`, by LU with partial pivoting."""
     lu, *_ = jax.lax.linalg.lu(a)
     return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(lu, axis1=-2, axis2=-1))), axis=-1)
 
 
 def by_gram_schmidt(a: Array) -> Array:
-    """The same by modified Gram-Schmidt, for matrices of few columns.
+    """`log |det a|`, `(...)`, of `(..., n, n)` with few columns, by modified Gram-Schmidt.
 
-    The batch goes last, so that all arithmetic is that of long vectors.
+    The batch goes last, so that all arithmetic is on long vectors.
     """
     columns = list(jnp.moveaxis(a, (-1, -2), (0, 1)))
     logs = []
@@ -28,5 +28,5 @@ def by_gram_schmidt(a: Array) -> Array:
 
 
 def _dot(x: Array, y: Array) -> Array:
-    """Scalar products of columns, `(n, ...)`: `(...)`."""
+    """Inner products, `(...)`, of columns, `(n, ...)`."""
     return jnp.sum(jnp.conj(x) * y, axis=0)

@@ -11,12 +11,13 @@ from jaxpinv._factorization.full_rank import Attempt
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import frobenius_norm, identity, matmul, transpose
 
-# The smallest pivot of deficient matrices over n eps times the mean singular value, seen up
-# to 1.7 for orders from 32 to 500.
+# The smallest pivot of deficient matrices over n eps times the mean singular value was at
+# most 1.7 for orders from 32 to 500.
 _SUSPICIOUS_PIVOT = 4
-# What residuals of inverses may be over eps ||A||_F ||W||_2, and the root of the order over
-# this where that is more. Of Gaussian matrices they are half of it; of unitary ones they
-# grow like the order, and exceed it where the error exceeds that of an SVD fourfold.
+# Residuals of inverses over eps ||A||_F ||W||_2 may be up to this, or up to the square root
+# of the order over this if that is more. For Gaussian matrices they are half of the limit.
+# For unitary ones they grow like the order, and exceed the limit where the error is more
+# than four times that of an SVD.
 _LOOSE = 4
 
 
@@ -28,12 +29,13 @@ def factor(
     sharply: bool,
     gives_up_early: bool,
 ) -> Attempt:
-    """The inverse of square matrices: `Q = I`.
+    """The inverses of square matrices, for which `Q = I`.
 
-    `invert` makes it of LU factors and their pivots. `sharply` is for the certificate. With
-    `gives_up_early` a suspicion is enough, since something else is tried then.
+    `invert` computes them from LU factors and pivots. `sharply` is for the certificate.
+    With `gives_up_early`, a suspicious pivot is enough to give up, because another
+    factorization is tried next.
     """
-    # LAPACK stores columns where we store rows. So it gets the transpose, and returns the
+    # LAPACK stores columns where we store rows. Given the transpose, it returns the
     # transposes of the factors and of the inverse, and nothing is copied.
     lu, pivots, _ = jax.lax.linalg.lu(transpose(a))
     diagonal = jnp.diagonal(lu, axis1=-2, axis2=-1)
@@ -49,7 +51,7 @@ def factor(
         certified = certificate.certify_full_rank(
             a, norm, w, cutoff, accurate, sharply=sharply
         )
-        # Of well-conditioned matrices, elimination loses more digits than the condition
+        # For well-conditioned matrices, elimination loses more digits than the condition
         # number explains: the residual of a unitary matrix grows like its order.
         limit = max(_LOOSE, a.shape[-1] ** 0.5 / _LOOSE) * eps
         is_loose = certified & (residual > limit * norm * largest)
@@ -65,10 +67,10 @@ def factor(
 
 
 def _corrected(a: Array, w: Array, where: Array) -> Array:
-    """The inverses `w` of `a` after a step of Newton's method, where that is wanted.
+    """The inverses `w` of `a`, improved by a step of Newton's method where `where` is True.
 
-    `W + (I - W A) W` leaves the square of the residual (G. Schulz, Z. Angew. Math. Mech. 13
-    (1933) 57-59).
+    `W + (I - W A) W` squares the residual (G. Schulz, Z. Angew. Math. Mech. 13 (1933)
+    57-59).
     """
 
     def step(w: Array) -> Array:

@@ -1,8 +1,8 @@
-"""Complete orthogonal decompositions by QR with column pivoting, of deficient matrices.
+"""Complete orthogonal decompositions of deficient matrices, by QR with column pivoting.
 
-With `A P = U [R; 0]`, where the rows of `R` that are rounding are left out, a second QR
-factorization, of its adjoint, gives `R = L V^H` with a triangular `L` whose condition is
-that of `A` (G. W. Stewart, SIAM J. Sci. Comput. 20 (1999) 1336-1348).
+Let `A P = U [R; 0]`, where rows of `R` that are rounding are left out. A second QR
+factorization, of `R^H`, gives `R = L V^H` with a triangular `L` that has the condition
+number of `A` (G. W. Stewart, SIAM J. Sci. Comput. 20 (1999) 1336-1348).
 """
 
 from functools import partial
@@ -18,15 +18,15 @@ from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul
 
 
 class Decomposition(NamedTuple):
-    """Factors of matrices of which no more than rounding is truncated.
+    """Factors of matrices in which only rounding is truncated.
 
     Attributes:
         u: `(..., m, n)`, orthonormal columns.
         v: `(..., n, n)`. `A V = U` in the kept columns, and the others are an orthonormal
-            basis of the null space of what is kept.
+            basis of the null space of the kept part of `A`.
         x: the pseudo-inverse, `(..., n, m)`.
         kept: `(..., n)`, bool.
-        certified: `(...)`, bool. Where it is False the rest is anything.
+        certified: `(...)`, bool. Where it is False, the other fields are arbitrary.
     """
 
     u: Array
@@ -37,10 +37,10 @@ class Decomposition(NamedTuple):
 
 
 def factor(a: Array, cutoff: Cutoff, *, by_halves: bool) -> Decomposition:
-    """The decomposition of `(..., m, n)`, `m >= n`, of elements of size 1.
+    """The decomposition of `(..., m, n)`, `m >= n`, with elements of size 1.
 
-    `by_halves` is for one matrix: the program then branches on whether its rank is at most
-    `n / 2`, and takes matrices of that size.
+    `by_halves` is for one matrix: if its rank is at most `n / 2`, the program takes a
+    branch with factors of that size.
     """
     n = a.shape[-1]
     u, r, order = jax.lax.linalg.qr(a, full_matrices=False, pivoting=True)
@@ -61,7 +61,7 @@ def factor(a: Array, cutoff: Cutoff, *, by_halves: bool) -> Decomposition:
     w, null, x = jax.lax.cond(jnp.any(is_rounding), decompose, give_up, u, r, kept, order)
     accurate = certificate.makes_orthonormal(a, norm, w, u, kept)
     certified = certificate.certify_full_rank(a, norm, w, cutoff, is_rounding & accurate)
-    # Apart until here, so that the null space is not made for a value alone.
+    # Added only here, so that a value without derivatives does not compute the null space.
     return Decomposition(u, w + null, x, kept, certified)
 
 
@@ -70,10 +70,10 @@ def _by_rows(
 ) -> tuple[Array, Array, Array]:
     """Kept and truncated columns of `V`, and the pseudo-inverse.
 
-    Of the first `size` rows of the triangular factor: the others are zero.
+    Only the first `size` rows of the triangular factor are used: the others are zero.
     """
     rows_h, first = adjoint(r[..., :size, :]), kept[..., :size]
-    # QR does not reflect columns of zeros: the last columns of all of Q are the null space.
+    # QR does not reflect zero columns: the last columns of the full Q are the null space.
     v, l_h = jax.lax.linalg.qr(rows_h, full_matrices=False)
     basis, _ = jax.lax.linalg.qr(rows_h, full_matrices=True)
     w_h = jax.lax.linalg.triangular_solve(
@@ -90,12 +90,12 @@ def _by_rows(
 
 
 def _unpermuted(rows: Array, order: Array) -> Array:
-    """Rows in the order of the columns of A, where `order` made that of the given ones."""
+    """The rows in the order of the columns of A, before `order` permuted them."""
     shape = (*order.shape, order.shape[-1])
     here = order[..., None, :] == jax.lax.broadcasted_iota(
         order.dtype, shape, order.ndim - 1
     )
-    # Its inverse, without a sort, which takes longer to compile.
+    # The inverse permutation, without a sort, which takes longer to compile.
     place = jnp.argmax(here, axis=-1)
 
     def taken(rows: Array, place: Array) -> Array:

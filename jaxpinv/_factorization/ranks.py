@@ -9,7 +9,7 @@ from jax import Array
 from jaxpinv._factors import Cutoff, largest_met
 from jaxpinv._linalg import normalize_scale
 
-#: Ranks of matrices, `(..., m, n)`, or -1 where none is certified: of these and a cutoff.
+#: Ranks of matrices, `(..., m, n)`, given tolerances, or -1 where none is certified.
 Certify = Callable[..., Array]
 
 
@@ -25,16 +25,16 @@ def kept_values(
 ) -> Array:
     """Which singular values of `a`, `(..., m, n)`, are above the cutoff, `(..., n)`.
 
-    Of a matrix that is not finite, or has a NaN tolerance, none is.
+    If a matrix is not finite or has a NaN tolerance, none of its values is kept.
 
     Args:
         a: the matrices, `m >= n`.
         rtol: relative tolerances, `(...)`.
         atol: absolute tolerances, `(...)`.
-        values: makes singular values of matrices.
-        certify: what is tried before, if anything.
-        replace: puts values in the places of chosen matrices of a batch, if that is tried.
-        flattens: whether batch axes are merged into one then.
+        values: computes the singular values of matrices.
+        certify: finds ranks, which is tried before the singular values, or None.
+        replace: computes values for the chosen matrices of a batch only, with `certify`.
+        flattens: whether batch axes are merged into one for `certify`.
     """
     cutoff = Cutoff(rtol, atol)
     if certify is None or replace is None:
@@ -44,7 +44,7 @@ def kept_values(
         s, rank = _values_unless_certified(a, cutoff, shape, values, certify, replace)
         first = jax.lax.broadcasted_iota(jnp.int32, s.shape, s.ndim - 1) < rank[..., None]
         kept = jnp.where(rank[..., None] < 0, cutoff.keeps(s), first)
-    # Not even what is certified for the largest tolerance: a maximum may pass over a NaN.
+    # Certified values are not exempt: the largest tolerance may have ignored a NaN.
     return kept & ~cutoff.is_undefined()[..., None]
 
 
@@ -56,9 +56,9 @@ def _values_unless_certified(
     certify: Certify,
     replace: Callable[..., tuple[Array, ...]],
 ) -> tuple[Array, Array]:
-    """Singular values, `(..., n)`, and ranks, which are -1 unless certified.
+    """Singular values, `(..., n)`, and ranks, `(...)`, which are -1 unless certified.
 
-    Meanwhile the batch has that shape.
+    The values are zero where a rank is certified. `shape` is that of the batch meanwhile.
     """
     scaled, scale, _ = normalize_scale(a)
     *batch, m, n = a.shape
@@ -67,7 +67,7 @@ def _values_unless_certified(
     rank = certify(flat, *(jnp.reshape(x, shape) for x in met))
     shapes = [x.shape for x in cutoff]
     if jnp.broadcast_shapes(tuple(batch), *shapes) != tuple(batch):
-        # What is truncated for the largest tolerance need not be for the others.
+        # A value truncated at the largest tolerance may be kept at another.
         rank = jnp.where(rank == n, n, -1)
     [s] = replace(lambda a: (values(a),), rank < 0, [0 * jnp.real(flat[..., 0, :])], flat)
     return jnp.reshape(s, (*batch, n)) * scale[..., None], jnp.reshape(rank, batch)

@@ -2,9 +2,9 @@
 
 LAPACK's divide and conquer fails on a few in a thousand matrices of low rank in double
 precision, and jaxlib then returns NaN. For three or nine times the matrix it succeeds,
-because rounding errors differ. So these multiples are decomposed if the program may loop:
-on a GPU that would be a round trip to the host, and devices that share a batch would wait
-for each other.
+because rounding errors differ. So these multiples are decomposed if the program may loop.
+It may not on a GPU, where that would be a round trip to the host, nor on devices that share
+a batch, which would wait for each other.
 """
 
 import itertools
@@ -24,9 +24,9 @@ from jaxpinv._shapes import is_static_shape
 # of 68 transposes of such matrices failed as well.
 _ATTEMPTS = 8
 
-#: Returns the singular values of matrices, and after these any arrays.
+#: Returns the singular values of matrices, followed by any other arrays.
 Decomposition = Callable[[Array], tuple[Array, ...]]
-#: What applies a decomposition to a batch of matrices, in as many calls as are safe.
+#: Applies a decomposition to a batch of matrices, in as many calls as are safe.
 Calls = Callable[[Decomposition, Array], tuple[Array, ...]]
 
 
@@ -35,10 +35,10 @@ def triplets(a: Array, *, hermitian: bool, calls: Calls, retries: bool) -> Tripl
 
     Args:
         a: the matrices. Those that are not finite count as zero.
-        hermitian: whether the matrices are Hermitian. Then `v` are their eigenvectors, and
-            so is `u`, but for signs.
-        calls: how a batch is decomposed.
-        retries: whether multiples of a matrix are decomposed where that gives NaN.
+        hermitian: whether the matrices are Hermitian. Then the columns of `v` are their
+            eigenvectors, and those of `u` are the same up to signs.
+        calls: how a batch is divided into calls.
+        retries: whether to decompose multiples of a matrix whose decomposition is NaN.
     """
     decompose = _eigh if hermitian else _svd
     s, u, v = decomposed(decompose, a, calls=calls, retries=retries)
@@ -48,7 +48,7 @@ def triplets(a: Array, *, hermitian: bool, calls: Calls, retries: bool) -> Tripl
 def values(a: Array, *, calls: Calls, of_triangular: bool) -> Array:
     """All singular values of `a`, `(..., m, n)`, descending, without vectors.
 
-    With `of_triangular` they are those of its triangular factor.
+    With `of_triangular` they are computed from its triangular factor.
     """
     decompose = partial(_values, of_triangular=of_triangular)
     [s] = decomposed(decompose, a, calls=calls, retries=False)
@@ -58,9 +58,9 @@ def values(a: Array, *, calls: Calls, of_triangular: bool) -> Array:
 def decomposed(
     decompose: Decomposition, a: Array, *, calls: Calls, retries: bool
 ) -> tuple[Array, ...]:
-    """Decompositions of matrices of any size, `(..., m, n)`, each in units of its scale.
+    """Decompositions of matrices of any scale, `(..., m, n)`, each computed in its unit.
 
-    With `retries` those of multiples take the place of what is NaN.
+    With `retries`, decompositions of multiples replace those that are NaN.
     """
     if retries and is_static_shape(a.shape) and math.prod(a.shape[:-2]) == 1:
         return _until_found(decompose, a)
@@ -72,7 +72,7 @@ def decomposed(
 
 
 def _until_found(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
-    """The same for one matrix, of multiples until one is found.
+    """The decomposition of one matrix, or of the first of its multiples that is not NaN.
 
     The loop includes the first attempt, so the program holds one decomposition. The results
     are rows of one array, because each array would take a kernel of its own: the vectors,
@@ -94,7 +94,7 @@ def _until_found(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
         last = (x.astype(a.dtype) for x in (s[..., None, :] / factor, factor))
         return jnp.concatenate([*vectors, *last], axis=-2)
 
-    # Made of the argument, so that in `shard_map` it varies like that.
+    # Derived from `a`, so that in `shard_map` it varies over the same devices.
     start = (jnp.nan * unit)[..., None, None].astype(a.dtype)
     start = jnp.broadcast_to(start, (*a.shape[:-2], sum(rows) + 2, a.shape[-1]))
     *vectors, s, _ = jnp.split(
@@ -106,19 +106,19 @@ def _until_found(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
 
 
 def _in_units(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
-    """The unit of matrices, `(...)`, and the decomposition of what they are in it."""
+    """The units of matrices, `(...)`, and decompositions of the matrices in these units."""
     scaled, unit = moderate_scale(a)
     return unit, *decompose(scaled)
 
 
 def _complete(decompose: Decomposition, a: Array, found: list[Array]) -> list[Array]:
-    """`found`, with what multiples of matrices, `(..., m, n)`, give where it is NaN.
+    """`found`, with NaN replaced by decompositions of multiples of `a`, `(..., m, n)`.
 
-    They are taken one after the other, and each in its unit.
+    Matrices are decomposed one after the other, each in its unit.
     """
     batch = a.shape[:-2]
     a, *found = (jnp.reshape(x, (-1, *x.shape[len(batch) :])) for x in (a, *found))
-    # A decomposition that fails leaves NaN everywhere.
+    # A failed decomposition is NaN everywhere.
     failed = jnp.isnan(jax.lax.index_in_dim(found[0], 0, axis=-1, keepdims=False))
     places = jax.lax.iota(jnp.int32, failed.shape[0])
 
@@ -137,7 +137,7 @@ def _complete(decompose: Decomposition, a: Array, found: list[Array]) -> list[Ar
         i = jnp.where(is_done, last_before(i), i)
         return i, jnp.where(is_done, 3, 3 * factor), placed
 
-    # Made of the arguments, so that in `shard_map` it varies like these.
+    # Derived from the arguments, so that in `shard_map` it varies over the same devices.
     last = last_before(places.shape[0])
     factor = (3 + 0 * last).astype(found[0].dtype)
     *_, found = jax.lax.while_loop(lambda state: state[0] >= 0, step, (last, factor, found))
@@ -151,7 +151,7 @@ def _svd(a: Array) -> tuple[Array, Array, Array]:
 
 
 def _eigh(a: Array) -> tuple[Array, Array, Array]:
-    """The same of a Hermitian matrix, from its eigenvectors, as `(s, u, v)`.
+    """Singular triplets of a Hermitian matrix from its eigenvectors, as `(s, u, v)`.
 
     `A = V diag(l) V^H` is `U S V^H` with `S = |l|` and `U = V sign(l)`.
     """
@@ -161,10 +161,10 @@ def _eigh(a: Array) -> tuple[Array, Array, Array]:
 
 
 def _values(a: Array, *, of_triangular: bool) -> tuple[Array]:
-    """Singular values alone, those of the triangular factor if wanted."""
+    """Singular values alone, computed from the triangular factor if `of_triangular`."""
     if of_triangular:
         _, a = jax.lax.linalg.qr(a, full_matrices=False)
     elif a.shape[-2] == a.shape[-1]:
-        # LAPACK stores columns where we store rows: it takes the transpose as that is.
+        # LAPACK stores columns where we store rows: the transpose needs no copy.
         a = transpose(a)
     return (jax.lax.linalg.svd(a, full_matrices=False, compute_uv=False),)

@@ -1,6 +1,6 @@
 """Inverses of triangular factors, a few columns or rows at a time.
 
-A plan says how many: libraries start threads for more, which slow down the next operations.
+A plan says how many: for more, libraries start threads that slow down the next operations.
 """
 
 import jax
@@ -12,7 +12,7 @@ from jaxpinv._linalg import adjoint, identity, matmul
 
 
 def inverse_at_once(lu: Array, pivots: Array) -> Array:
-    """The inverse of the square matrix that has these LU factors."""
+    """The inverse of the square matrix that has these LU factors, all columns at once."""
     n = lu.shape[-1]
     return _columns(lu, _order(pivots), n, jnp.zeros((), pivots.dtype))
 
@@ -20,7 +20,7 @@ def inverse_at_once(lu: Array, pivots: Array) -> Array:
 def _order(pivots: Array) -> Array:
     """The order into which pivoting brings the rows, `(..., n)`.
 
-    As `lu_pivots_to_permutation`, in fewer kernels.
+    Like `lu_pivots_to_permutation`, in fewer kernels.
     """
     places = jax.lax.broadcasted_iota(pivots.dtype, pivots.shape, pivots.ndim - 1)
 
@@ -31,14 +31,14 @@ def _order(pivots: Array) -> Array:
         moved = jnp.where(there, first, order)
         return jnp.where(places == jnp.asarray(k, places.dtype), second, moved)
 
-    # Made of the argument: a loop in `shard_map` must begin with the type it ends with.
+    # Derived from `pivots`: a loop in `shard_map` must begin with the type it ends with.
     # Unsigned, because a negative index would count from the end.
     count = np.uint32(pivots.shape[-1])
     return jax.lax.fori_loop(np.uint32(0), count, swap, places + 0 * pivots)
 
 
 def _columns(lu: Array, order: Array, width: int, start: Array) -> Array:
-    """Some columns of the inverse, by substitution."""
+    """The `width` columns of the inverse from `start` on, by substitution."""
     rows = _selected(lu, order, width, start)
     y = jax.lax.linalg.triangular_solve(
         lu, rows, left_side=True, lower=True, unit_diagonal=True
@@ -47,14 +47,14 @@ def _columns(lu: Array, order: Array, width: int, start: Array) -> Array:
 
 
 def _selected(lu: Array, order: Array, width: int, start: Array) -> Array:
-    """So many columns of the matrix that puts rows in order."""
+    """The `width` columns from `start` on of the matrix that puts rows in `order`."""
     shape = (*lu.shape[:-1], width)
     here = start + jax.lax.broadcasted_iota(order.dtype, shape, lu.ndim - 1)
     return (order[..., :, None] == here).astype(lu.dtype)
 
 
 def inverse_by_columns(lu: Array, pivots: Array, *, width: int) -> Array:
-    """The same, so many columns at a time, of which there are a few chunks."""
+    """The inverse of the square matrix with these LU factors, in a few column chunks."""
     n, order = lu.shape[-1], _order(pivots)
     starts = jnp.arange(0, n, width, order.dtype)
     found = [_columns(lu, order, width, start) for start in starts]
@@ -62,11 +62,14 @@ def inverse_by_columns(lu: Array, pivots: Array, *, width: int) -> Array:
 
 
 def inverse_by_rows(lu: Array, pivots: Array, *, width: int) -> Array:
-    """The same by substitution of so many rows at a time, in products of matrices."""
+    """The inverse of the square matrix with these LU factors, `width` rows at a time.
+
+    The substitution consists of matrix products.
+    """
     n, order = lu.shape[-1], _order(pivots)
     count = -(-n // width)
     more = count * width - n
-    # Rows of the identity fill up the last block: they change no other.
+    # Rows of the identity fill up the last block: they change no other row.
     padding = [(0, 0)] * (lu.ndim - 2)
     lu = jnp.pad(lu, [*padding, (0, more), (0, more)])
     fills_up = jnp.arange(n + more, dtype=jnp.int32) >= n
@@ -106,14 +109,14 @@ def inverse_by_rows(lu: Array, pivots: Array, *, width: int) -> Array:
 def orthonormalizer(gram: Array, *, width: int) -> Array:
     """Upper triangular `W` with `W^H G W = I`, the inverse of a Cholesky factor.
 
-    So many columns at a time: LAPACK leaves threads behind that slow down the products that
-    follow, unless the matrix is small.
+    It is computed `width` columns at a time: unless the matrix is small, LAPACK leaves
+    threads behind that slow down the products that follow.
     """
     n = gram.shape[-1]
     if n <= width:
         return _inverse_of_adjoint(gram)
     blocks = -(-n // width)
-    # Columns of the identity, which is orthonormal to all others, fill up the last block.
+    # Columns of the identity, orthonormal to all others, fill up the last block.
     more = blocks * width - n
     gram = jnp.pad(gram, [*[(0, 0)] * (gram.ndim - 2), (0, more), (0, more)])
     columns = jax.lax.broadcasted_iota(jnp.int32, gram.shape, gram.ndim - 1)
@@ -132,7 +135,7 @@ def orthonormalizer(gram: Array, *, width: int) -> Array:
         w = w - matmul(block, overlap)
         return jax.lax.dynamic_update_slice_in_dim(w, block, start, axis=-1)
 
-    # Made of the argument: a loop in `shard_map` must begin with the type it ends with.
+    # Derived from `gram`: a loop in `shard_map` must begin with the type it ends with.
     start = jnp.where(on_diagonal, 1, 0 * gram)
     return jax.lax.fori_loop(0, blocks, step, start)[..., :n, :n]
 

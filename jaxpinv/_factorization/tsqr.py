@@ -1,11 +1,11 @@
 """Singular value decomposition of one tall matrix whose rows lie on many devices.
 
-Every device factors its rows, `A_i = Q_i R_i`, and a binary tree of QR factorizations of
-two triangular factors on top of each other makes one `R` of all of them (Demmel, Grigori,
-Hoemmen, Langou, SIAM J. Sci. Comput. 34 (2012) A206-A239). One device takes the singular
-values of that `R = W S V^H`, so that all agree on `V` and on the columns of `U` also where
-singular values are repeated. `W` goes back down the tree, multiplied by the blocks of its
-orthogonal factors, and `U_i = Q_i M_i`.
+Every device factors its rows, `A_i = Q_i R_i`. A binary tree of QR factorizations, each of
+two triangular factors on top of each other, combines all `R_i` into one `R` (Demmel,
+Grigori, Hoemmen, Langou, SIAM J. Sci. Comput. 34 (2012) A206-A239). One device decomposes
+`R = W S V^H`, so that all agree on `V` and on the columns of `U` even if singular values
+are repeated. `W` goes back down the tree, multiplied by the blocks of its orthogonal
+factors: device i receives `M_i`, and `U_i = Q_i M_i`.
 """
 
 import functools
@@ -21,10 +21,10 @@ from jax.sharding import PartitionSpec as P
 from jaxpinv._factors import Triplets
 from jaxpinv._linalg import matmul, power_of_two
 
-#: A name of an axis of a mesh, or several of them.
+#: The name of a mesh axis, or several names.
 Axis = str | tuple[str, ...]
 Decompose = Callable[[Array], Triplets]
-#: Steps of the way up: how far, between which devices, and the orthogonal factors.
+#: Steps up the tree: the distance, the pairs of devices, and the orthogonal factors.
 Tree = list[tuple[int, list[tuple[int, int]], Array]]
 
 
@@ -33,7 +33,7 @@ def decompose(
 ) -> Triplets:
     """Thin singular value decomposition `(u, s, v)` of `a`, `(m, n)` with `m >= n`.
 
-    The rows of `a` and `u` are divided over the axis, `s` and `v` are on all devices. A
+    The rows of `a` and `u` are divided over the axis; `s` and `v` are on all devices. A
     matrix that is not finite counts as zero and has `s = nan`. `of_triangular` decomposes
     the triangular factor, `(n, n)`.
     """
@@ -42,7 +42,7 @@ def decompose(
 
 @functools.cache
 def _compiled(mesh: Mesh | AbstractMesh, axis: Axis, of_triangular: Decompose):
-    """The same as one program: outside of `jit` every operation would be one."""
+    """`decompose` as one program: outside of `jit` each operation would be a program."""
     by_rows = P(axis, None)
     mapped = jax.shard_map(
         partial(_decompose, axis=axis, of_triangular=of_triangular),
@@ -54,8 +54,8 @@ def _compiled(mesh: Mesh | AbstractMesh, axis: Axis, of_triangular: Decompose):
 
 
 def _decompose(rows: Array, *, axis: Axis, of_triangular: Decompose) -> Triplets:
-    """The same on one device, for its rows of the matrix."""
-    # LAPACK may loop forever on an Inf: all devices must know of one anywhere.
+    """The result of `decompose` on one device, from its rows of the matrix."""
+    # LAPACK may loop forever on an Inf: all devices must know if any has one.
     broken = jax.lax.psum(jnp.sum(~jnp.isfinite(rows), dtype=jnp.int32), axis) > 0
     rows = jnp.where(broken, 0, rows)
     scale = power_of_two(jax.lax.pmax(jnp.max(jnp.abs(rows), initial=0), axis))
@@ -69,10 +69,10 @@ def _decompose(rows: Array, *, axis: Axis, of_triangular: Decompose) -> Triplets
 
 
 def go_up(r: Array, axis: Axis) -> tuple[Array, Tree]:
-    """On the first device the triangular factor of all, and what is needed to go back."""
+    """The triangular factor of all rows, on the first device, and the tree to go back."""
     count = jax.lax.axis_size(axis)
-    # At step k device i takes on what device i + k has gathered, if there is such a one:
-    # else it takes zeros. Those are below all rows that are there, and never their pivots.
+    # At step k, device i adds what device i + k has gathered, or zeros if there is no such
+    # device. Zeros lie below all other rows, and never become their pivots.
     tree = []
     step = 1
     while step < count:
@@ -85,7 +85,7 @@ def go_up(r: Array, axis: Axis) -> tuple[Array, Tree]:
 
 
 def go_down(w: Array, tree: Tree, axis: Axis) -> Array:
-    """The rows of `W`, which the first device has, that belong to each device."""
+    """`M_i`, the rows for each device, from `W` on the first device and the tree."""
     index = jax.lax.axis_index(axis)
     for step, down, blocks in reversed(tree):
         own, others = jnp.split(blocks, 2)
@@ -101,6 +101,6 @@ def qr(a: Array) -> tuple[Array, Array]:
 
 
 def _zeros_like_svd(r: Array) -> Triplets:
-    """Zeros of the same types."""
+    """Zeros with the types of the decomposition of `r`."""
     zeros = 0 * r
     return zeros, jnp.real(jnp.diagonal(zeros)), zeros
