@@ -1,8 +1,8 @@
 """Products that sum over long axes, or of tiny matrices: the primitive `inner`.
 
 A running sum of m products is off by up to m roundings. XLA and BLAS promise no better, and
-for two or three columns they do no better. Here the rows are split into chunks, each summed
-by one product of matrices. The sums are added in groups, and those of groups in groups:
+for two or three columns they are off by that much. Here the rows are split into chunks, and
+one product of matrices sums each. The sums are added in groups, then the groups' sums, too:
 
     |error| <= (c + 4 ceil(log_4(m / c)) + p + 1) eps / 2 sum |x| |y|
 
@@ -75,7 +75,7 @@ def _chunks(rows: int, limit: int) -> tuple[int, int]:
 
 
 def _in_chunks(x: Array, parts: int, count: int, length: int) -> Array:
-    """`x`, `(..., m, k)`, padded in chunks, `(..., parts, count, length, k)`."""
+    """`x`, `(..., m, k)`, in zero-padded chunks, `(..., parts, count, length, k)`."""
     *batch, m, k = x.shape
     x = jnp.reshape(x, (*batch, parts, m // parts, k))
     missing = count * length - m // parts

@@ -107,7 +107,7 @@ def power_of_two(x: Array) -> Array:
 def root_of_size(x: Array) -> Array:
     """A power of two near the square root of each number, with its square in range.
 
-    The reciprocal of the square is in range, too. So division by either is exact, and 0
+    The reciprocal of the square is in range, too, so division by the square is exact. 0
     counts as tiny.
     """
     limits = jnp.finfo(x.dtype)
@@ -145,7 +145,7 @@ def adjoint(x: Array) -> Array:
 
 
 def with_tangent_of(x: Array, y: Array) -> Array:
-    """`x` with the tangent of `y`, which has the same shape and dtype."""
+    """`x` with the tangent of `y`, which has the same dtype and broadcasts to `x`."""
     [x] = with_tangent_of_p.bind(x, y)
     return x
 

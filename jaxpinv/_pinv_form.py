@@ -27,7 +27,7 @@ _FACTORS = len(Factors._fields)
 # pinv_form: the factors, and what is in the slots -> the result of the open slot
 #
 # Linear in every slot. A tangent of a, which u carries, adds a slot. A cotangent fills the
-# open slot, and the slot of the operand that gets a cotangent becomes the open one.
+# open slot, and the slot of the transposed operand becomes the open one.
 
 
 def pinv_form(

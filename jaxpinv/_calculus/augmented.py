@@ -3,7 +3,7 @@
     r + A x = f,    y + d x = h,    A^H r + d y = g
 
 has a solution for every `A` if d is not zero. With `P = (A^H A + d^2)^-1`, the solution
-consists of the damped inverse `P A^H`, `d^2 P` and `P` itself:
+is built from the damped inverse `P A^H`, `d^2 P` and `P` itself:
 
     x = P (A^H f + d h - g),    r = f - A x,    y = h - d x
 

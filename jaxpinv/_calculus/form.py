@@ -102,8 +102,8 @@ def evaluate(
         factors: those of a matrix `(..., m, n)`, `m >= n`.
         slots: all slots, arrays of one rank whose batch axes broadcast. The open slot alone
             gives the pseudo-inverse.
-        changes: for a form evaluated by matrices, tangents of slots under their positions
-            after the open one, from 0. The last slot holds the tangent of the matrix. The
+        changes: for a form evaluated by matrices, tangents of slots, by position after the
+            open one, from 0. The last slot holds the tangent of the matrix. The
             change of the form without the last slot due to these tangents is added.
         truncates: whether more than rounding errors of zeros may be truncated.
         may_branch: whether the program may branch on what is truncated. If not, it uses the

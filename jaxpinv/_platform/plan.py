@@ -44,8 +44,7 @@ class Plan:
         of_triangular: whether singular values are computed from the triangular factor.
         by_rank: whether ranks of tiny matrices are certified before values are computed.
         rank_chunk: matrices whose ranks are certified at a time.
-        rank_remainder: matrices without a certified rank whose values are computed at a
-            time.
+        rank_remainder: matrices without a certified rank whose values are found at a time.
     """
 
     full_rank: FullRank | None = None
