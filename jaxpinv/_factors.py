@@ -1,4 +1,4 @@
-"""What every factorization returns: the contract, the cutoff and the projections."""
+"""What every factorization returns: its contract, the cutoff and projections."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,23 +15,24 @@ class Factors(NamedTuple):
     The contract:
 
     - The tangent of `u` is that of `A`, which has the same shape, so that `A` need not be
-      kept as well: derivatives know how everything changes with `A`. `attach` sees to it.
-      The other factors have no tangent.
+      stored as well: derivative rules know how everything changes with `A`. `attach` sets
+      this tangent. The other factors have none.
     - `A V = U diag(s)` in the kept columns, and `pinv(A) = V diag(kept / s) U^H`.
-    - The columns of `U` are orthonormal. Where `m > n` truncated ones may be zero instead.
+    - The columns of `U` are orthonormal. If `m > n`, truncated ones may be zero instead.
     - The truncated columns of `V` are orthonormal, and orthogonal to its kept columns: they
-      are a basis of the null space of the kept part of `A`. The kept columns are a basis of
-      the range of its adjoint, of any kind.
+      are a basis of the null space of the kept part of `A`. The kept columns are any basis
+      of the range of the adjoint of this part.
     - If a value larger than rounding is truncated, `V` is unitary, and `u`, `s` and `v` are
-      singular triplets. If only rounding is, the truncated `s` may be exactly 0 instead,
-      and must be unless `V` is unitary.
-    - A matrix that is not finite, or has a NaN tolerance, has `s = nan` and everything
-      kept: from there value and derivatives become NaN by themselves.
+      singular triplets. If only rounding is truncated, the truncated `s` may be exactly 0
+      instead, and must be 0 unless `V` is unitary.
+    - If a matrix is not finite or a tolerance is NaN, `s` is NaN and everything is kept.
+      Then value and derivatives become NaN without further checks.
 
-    So a singular value decomposition serves as it is. `A = Q R` gives `(Q, 1, R^-1, True)`,
-    and a square matrix `(I, 1, A^-1, True)`. And `A = U_r L V_r^H`, with orthonormal `U_r`
-    and `V_r` of r columns, gives the columns `U_r` and `V_r L^-1` with s = 1, kept, and
-    any orthonormal basis of what is orthogonal to `V_r`, with s = 0, truncated.
+    So a singular value decomposition meets the contract as it is. As `(u, s, v, kept)`,
+    `A = Q R` gives `(Q, 1, R^-1, True)`, and a square matrix `(I, 1, A^-1, True)`. With
+    orthonormal `U_r` and `V_r` of r columns, `A = U_r L V_r^H` gives the kept columns `U_r`
+    and `V_r L^-1` with s = 1. The truncated columns of `V` are then any orthonormal basis
+    of the complement of `V_r`, with s = 0.
 
     Attributes:
         u: `(..., m, n)`.
@@ -50,9 +51,9 @@ class Factors(NamedTuple):
 
 #: `u`, `s` and `v` of `Factors`.
 Triplets = tuple[Array, Array, Array]
-#: A product of `U` with a matrix: the factors, `(u, x) -> product`, and `x`.
+#: Computes a product of `U` with `x` from the factors, `(u, x) -> product` and `x`.
 ApplyU = Callable[[Factors, Callable[[Array, Array], Array], Array], Array]
-#: What `product_with_gram` does: the factors, and `x`.
+#: Computes what `product_with_gram` does, from the factors and `x`.
 ApplyGram = Callable[[Factors, Array], Array]
 
 
@@ -63,11 +64,11 @@ class Cutoff(NamedTuple):
     atol: Array
 
     def above(self, upper: Array) -> Array:
-        """The cutoff, or more if `upper` is more than the largest singular value."""
+        """The cutoff, or an upper bound if `upper` bounds the largest singular value."""
         return jnp.maximum(jnp.maximum(self.atol, self.rtol * upper), 0)
 
     def keeps(self, s: Array, largest: Array | None = None) -> Array:
-        """Which singular values of `(..., n)`, of which this is the largest, are kept."""
+        """Which singular values `s`, `(..., n)`, are kept, given the largest if known."""
         if largest is None:
             largest = largest_of_columns(s[..., None])[..., 0]
         return s > Cutoff(*(x[..., None] for x in self)).above(largest)
@@ -78,7 +79,7 @@ class Cutoff(NamedTuple):
 
 
 def largest_met(tolerance: Array, batch: list) -> Array:
-    """The largest tolerance that each matrix of a batch meets."""
+    """The largest tolerance for each matrix of a batch, whose shape is `batch`."""
     more = [i for i, n in enumerate(batch) if n == 1 != tolerance.shape[i]]
     largest = jnp.max(tolerance, axis=more, keepdims=True, initial=0)
     return jnp.broadcast_to(largest, batch)
@@ -91,26 +92,26 @@ def truncate(
     certified: Array | None = None,
     is_inverse: Array | None = None,
 ) -> Factors:
-    """The factors that triplets and a cutoff make.
+    """Factors made from triplets and a cutoff.
 
     Args:
-        triplets: of all matrices.
+        triplets: triplets of all matrices.
         cutoff: the tolerances.
         finite: where the matrix was finite, `(...)`.
-        certified: where `s > 0` says what is kept, instead of the cutoff. There, the
-            triplets need not be singular ones.
+        certified: where `s > 0` decides what is kept, instead of the cutoff. There the
+            triplets need not be singular triplets.
         is_inverse: where `U` is the identity.
     """
     u, s, v = triplets
     nowhere = jnp.zeros_like(finite)
     certified = nowhere if certified is None else certified
-    # Of decompositions the largest is the first or, of eigenvalues, the last.
+    # Decompositions have the largest value first or, if from eigenvalues, maybe last.
     largest = jnp.maximum(s[..., :1], s[..., -1:])
-    # A largest value that overflows would truncate all others: the result would be zero.
+    # A largest value that overflows would truncate all others and make the result zero.
     undefined = ~jnp.isfinite(largest) | (~finite | cutoff.is_undefined())[..., None]
     kept = jnp.where(certified[..., None], s > 0, cutoff.keeps(s, largest)) | undefined
-    # One quotient holds both, and is computed once: XLA repeats a mask, and all that makes
-    # it, in each loop that reads it.
+    # One quotient holds both and is computed once, whereas XLA would recompute a mask, and
+    # all that it depends on, in each loop that reads it.
     signed = s / jnp.where(kept, jnp.where(undefined, jnp.nan, 1), -1)
     s, kept = jnp.abs(signed), ~(signed <= 0)
     return Factors(u, s, v, kept, nowhere if is_inverse is None else is_inverse)
@@ -130,34 +131,34 @@ def product_with_u(
 
 
 def product_with_gram(factors: Factors, x: Array) -> Array:
-    """The product of `x`, `(..., n, n)`, with `V^H V`, taken whatever `V` is.
+    """The product of `x`, `(..., n, n)`, with `V^H V`, computed for any `V`.
 
-    Truncated columns of `x` remain what they are: zero.
+    Truncated columns of `x` are zero, and remain so.
     """
     v, kept = factors.v, factors.kept
-    # Only where it is needed, or a matrix would depend on the others of its batch.
+    # Only where needed: otherwise a matrix would depend on the others of its batch.
     needed = _is_oblique(factors)[..., None] & kept
     gram = jnp.where(needed[..., None, :], matmul(adjoint(v), v), identity(v))
     return matmul(x, gram)
 
 
 def any_oblique(factors: Factors) -> Array:
-    """Whether the products with the Gram matrices of `V` are needed for any matrix."""
+    """Whether any matrix needs the products with the Gram matrix of `V`."""
     return jnp.any(_is_oblique(factors))
 
 
 def _is_oblique(factors: Factors) -> Array:
-    """Whether kept columns of `V` are not known to be orthonormal, and matter, `(...)`.
+    """Whether kept columns of `V` may not be orthonormal, and this matters, `(...)`.
 
-    Where nothing is truncated, they do not.
+    If nothing is truncated, it does not matter.
     """
     return jnp.any(~factors.kept & (factors.s == 0), axis=-1)
 
 
 def inverse_values(factors: Factors) -> Array:
     """The values `1 / s` where kept and 0 elsewhere, `(..., n)`, in the dtype of `u`."""
-    # Masked before the division, so that no Inf is made that a mask must hide, and not
-    # after: a quotient is computed once, but XLA repeats a mask in each loop that reads it.
+    # Masked before the division, not after: so no Inf arises, and the quotient is computed
+    # once, whereas XLA would recompute a mask in each loop that reads it.
     kept = factors.kept
     inverse = jnp.where(kept, 1, 0) / jnp.where(kept, factors.s, 1)
     return inverse.astype(factors.u.dtype)
@@ -173,13 +174,13 @@ def off_range(factors: Factors, x: Array) -> Array:
     """The projection of `x`, `(..., m, k)`, off the kept range of the matrix."""
     u, _, _, kept, _ = factors
     within = jnp.where(kept[..., :, None], matmul(adjoint(u), x), 0)
-    # Exactly zero for a square matrix of which everything is kept.
+    # Exactly zero for a square matrix if everything is kept.
     everything = jnp.all(kept, axis=-1)[..., None, None] & (u.shape[-2] == u.shape[-1])
     return jnp.where(everything, _nothing_of(x), x - matmul(u, within))
 
 
 def off_corange(factors: Factors, x: Array) -> Array:
-    """The projection of `x`, `(..., n, k)`, on the null space of the kept part."""
+    """The projection of `x`, `(..., n, k)`, onto the null space of the kept part."""
     v, kept = factors.v, factors.kept[..., :, None]
     return matmul(v, jnp.where(kept, _nothing_of(x), matmul(adjoint(v), x)))
 

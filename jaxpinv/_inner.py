@@ -1,17 +1,17 @@
 """Products that sum over long axes, or of tiny matrices: the primitive `inner`.
 
-A running sum of m products is off by up to m roundings, and XLA and BLAS promise no better:
-for two or three columns they are off by that much. Here the rows are taken in chunks, each
-summed by one product of matrices. Sums of chunks are added in groups, and these again:
+A running sum of m products is off by up to m roundings. XLA and BLAS promise no better, and
+for two or three columns they are off by that much. Here the rows are split into chunks, and
+one product of matrices sums each. The sums are added in groups, then the groups' sums, too:
 
     |error| <= (c + 4 ceil(log_4(m / c)) + p + 1) eps / 2 sum |x| |y|
 
-for chunks of at most c rows, where the rows lie on p devices. That is 16 where a side has
-fewer than four columns, else 128, or twice the number of columns if that is more. Up to 32
-rows are one chunk always (N. J. Higham, "The accuracy of floating point summation", SIAM
-J. Sci. Comput. 14 (1993) 783-799, on pairwise sums). The length of a chunk matters: the
-equal terms of an intercept column are all rounded the same way, and a running sum of 64 of
-them is off by up to 8 eps, one of 16 by about 2. Derivatives are such products, too.
+for chunks of at most c rows, with the rows on p devices. If a side has fewer than four
+columns, c is 16; otherwise it is 128 or twice the number of columns, whichever is more. Up
+to 32 rows are always one chunk (N. J. Higham, "The accuracy of floating point summation",
+SIAM J. Sci. Comput. 14 (1993) 783-799, on pairwise sums). The length of a chunk matters:
+the equal terms of an intercept column are all rounded the same way, so a running sum of 64
+of them is off by up to 8 eps, one of 16 by about 2. Derivatives are such products, too.
 """
 
 import functools
@@ -29,8 +29,8 @@ from jaxpinv._platform.target import Target
 from jaxpinv._platform.workarounds import prevent_fusion
 from jaxpinv._shapes import is_static_shape, prepend_axes
 
-# The bound above is stated with these. For fewer than four columns XLA adds up one product
-# after the other; for more, products of matrices are slower in shorter chunks.
+# The bound above depends on these. For fewer than four columns XLA adds the products one by
+# one; for more, products of matrices are slower in shorter chunks.
 _CHUNK_OF_VECTORS, _CHUNK, _CHUNK_OVER_COLUMNS, _GROUP = 16, 128, 2, 4
 _ONE_CHUNK = 32
 
@@ -55,19 +55,19 @@ def is_long(rows: int, k: int, j: int) -> bool:
 
 
 def _has_long_axis(m: int, k: int, j: int) -> bool:
-    """Whether the product `X^T Y` or that of a derivative of it sums over a long axis."""
+    """Whether the product `X^T Y` or one in its derivative sums over a long axis."""
     return is_long(m, k, j) or is_long(k, m, j) or is_long(j, m, k)
 
 
 def _chunk_limit(k: int, j: int) -> int:
-    """The most rows of a chunk."""
+    """The largest number of rows in a chunk."""
     if min(k, j) < 4:
         return _CHUNK_OF_VECTORS
     return max(_CHUNK, _CHUNK_OVER_COLUMNS * max(k, j))
 
 
 def _chunks(rows: int, limit: int) -> tuple[int, int]:
-    """Number and length of the chunks of so many rows, if possible without padding."""
+    """Number and length of the chunks of `rows` rows, without padding if possible."""
     for length in range(min(limit, rows), limit // 2, -1):
         if rows % length == 0:
             return rows // length, length
@@ -75,7 +75,7 @@ def _chunks(rows: int, limit: int) -> tuple[int, int]:
 
 
 def _in_chunks(x: Array, parts: int, count: int, length: int) -> Array:
-    """`(..., m, k)` in chunks, `(..., parts, count, length, k)`, with zeros at the end."""
+    """`x`, `(..., m, k)`, in zero-padded chunks, `(..., parts, count, length, k)`."""
     *batch, m, k = x.shape
     x = jnp.reshape(x, (*batch, parts, m // parts, k))
     missing = count * length - m // parts
@@ -102,7 +102,7 @@ def _total(x: Array) -> Array:
 def _inner_impl(x, y, *, target: Target):
     m, k, j = *x.shape[-2:], y.shape[-1]
     if is_long(m, k, j):
-        # Where the partitioner divides the rows among devices, no chunk is on two of them.
+        # If the partitioner divides the rows among devices, no chunk is on two of them.
         parts = math.gcd(m, target.devices)
         count, length = _chunks(m // parts, _chunk_limit(k, j))
         products = _product(*(_in_chunks(z, parts, count, length) for z in (x, y)))
@@ -115,7 +115,7 @@ def _inner_impl(x, y, *, target: Target):
 
 
 def _plan(x: Array, y: Array, shape: tuple) -> plan.Product:
-    """How a product without long sums is done, `X` or its transpose being of that shape."""
+    """How a product without long sums is computed, if `X` or `X^T` has that shape."""
     is_complex = jnp.iscomplexobj(x) or jnp.iscomplexobj(y)
     return plan.product(shape, y.shape, is_complex=is_complex)
 
@@ -127,7 +127,7 @@ def _sum_of_products(x: Array, y: Array) -> Array:
 
 
 def _product(x, y):
-    # Not by a transpose first: XLA would materialize it for a product of chunks.
+    # Without a transpose, which XLA would materialize for a product of chunks.
     return jnp.einsum("...mk,...mj->...kj", x, y, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -140,7 +140,7 @@ def _inner_transpose_y(ct, x, y):
 
 
 def _like(result, aval):
-    """The sum over batch axes along which an operand was stretched."""
+    """`result`, summed over the batch axes along which the operand was broadcast."""
     stretched = [i for i, n in enumerate(aval.shape) if n != result.shape[i]]
     return jnp.sum(result, axis=stretched, keepdims=True) if stretched else result
 

@@ -1,4 +1,4 @@
-"""Products and adjoints of batches of matrices, as every other module uses them."""
+"""Products, norms and scales of batches of matrices, for all other modules."""
 
 import functools
 
@@ -13,7 +13,7 @@ from jaxpinv._shapes import is_static_shape
 
 
 def matmul(x: Array, y: Array) -> Array:
-    """Product of the last two axes, in the full precision of the dtype.
+    """The product of matrices in the last two axes, in the full precision of the dtype.
 
     The default precision is TF32 on GPU and bfloat16 on TPU, or whatever
     `jax.default_matmul_precision` says: neither may leak into a derivative.
@@ -24,7 +24,7 @@ def matmul(x: Array, y: Array) -> Array:
 
 
 def sum_of_rows(x: Array) -> Array:
-    """The sum over the rows of `(..., m, k)`, `(..., 1, k)`."""
+    """The sum `(..., 1, k)` over the rows of `x`, `(..., m, k)`."""
     m, k = x.shape[-2:]
     if not is_static_shape((m, k)) or not k or not is_long(m, 1, k):
         return jnp.sum(x, axis=-2, keepdims=True)
@@ -32,17 +32,17 @@ def sum_of_rows(x: Array) -> Array:
 
 
 def squared_norms(x: Array) -> Array:
-    """The squared 2-norms of the columns of `(..., m, k)`, `(..., k)`, real."""
+    """The squared 2-norms `(..., k)` of the columns of `x`, `(..., m, k)`, real."""
     return sum_of_rows(jnp.real(jnp.conj(x) * x))[..., 0, :]
 
 
 def frobenius_norm(x: Array) -> Array:
-    """The Frobenius norm of `(..., m, n)`, of batch shape, real."""
+    """The Frobenius norm `(...)` of `x`, `(..., m, n)`, real."""
     return jnp.linalg.norm(x, axis=(-2, -1))
 
 
 def finite_or_zero(a: Array) -> tuple[Array, Array]:
-    """Matrices, zero where not finite, and whether they are, `(..., 1, 1)`.
+    """Matrices, zero if not finite, and whether each is finite, `(..., 1, 1)`.
 
     LAPACK's gesdd can loop forever on an Inf, so it must never see one.
     """
@@ -51,10 +51,10 @@ def finite_or_zero(a: Array) -> tuple[Array, Array]:
 
 
 def normalize_scale(a: Array) -> tuple[Array, Array, Array]:
-    """Matrices over their scale, zero where not finite; the scale; and which are finite.
+    """Matrices over their scale, zero if not finite; the scale; and which are finite.
 
-    The scale, `(...)`, is a power of two of the size of the elements: to divide by it is
-    exact, and no square overflows or vanishes.
+    The scale, `(...)`, is a power of two of the size of the elements: division by it is
+    exact, and no square overflows or underflows.
     """
     guarded, finite = finite_or_zero(a)
     scale = power_of_two(jnp.where(finite, _largest_element(a), 0))
@@ -62,14 +62,14 @@ def normalize_scale(a: Array) -> tuple[Array, Array, Array]:
 
 
 def moderate_scale(a: Array) -> tuple[Array, Array]:
-    """Matrices in a unit in which LAPACK need not scale them, zero where not finite.
+    """Matrices in a unit in which LAPACK need not scale them, zero if not finite; the unit.
 
-    And the unit, `(...)`, a power of two. LAPACK scales by itself, but to no avail where
+    The unit, `(...)`, is a power of two. LAPACK can scale matrices itself, but in vain if
     denormal numbers count as zero.
     """
     guarded, _ = finite_or_zero(a)
     limits, largest = jnp.finfo(a.dtype), _largest_element(a)
-    # The limit of LAPACK: squares of what is lost by rounding vanish below.
+    # LAPACK's limit: below it the squares of rounding errors underflow.
     small = 2.0 ** (limits.minexp // 2 + limits.nmant)
     # Constants are selected, because a quotient would be one more kernel.
     is_small, is_large = largest < small, largest > 1 / small
@@ -79,13 +79,13 @@ def moderate_scale(a: Array) -> tuple[Array, Array]:
 
 
 def _largest_element(a: Array) -> Array:
-    """The largest absolute value, `(..., 1, 1)`, real, and Inf where one is not finite.
+    """The largest absolute value, `(..., 1, 1)`, real, or Inf if an element is not finite.
 
-    Of complex matrices it is that of a part. One reduction tells both.
+    For complex matrices, that of a real or imaginary part. One reduction finds both.
     """
     parts = [jnp.real(a), jnp.imag(a)] if jnp.iscomplexobj(a) else [a]
-    # A maximum may pass over a NaN.
-    # Overflows where a number is not finite: a constant Inf would alarm `jax_debug_infs`.
+    # A maximum may ignore a NaN. So what is not finite is replaced by a product that
+    # overflows: a constant Inf would trip `jax_debug_infs`.
     most = float(jnp.finfo(a.dtype).max)
     sizes = (
         jnp.where(ok, jnp.abs(x), 2) * jnp.where(ok, 1, most)
@@ -99,15 +99,16 @@ def power_of_two(x: Array) -> Array:
     """A power of two near each number, and 1 for 0."""
     limits = jnp.finfo(x.dtype)
     rounded = jax.lax.reduce_precision(x, limits.nexp, 0)
-    # XLA multiplies by the reciprocal instead of dividing: it must not be denormal.
+    # XLA multiplies by the reciprocal, which must not be denormal, instead of dividing.
     rounded = jnp.minimum(rounded, 2.0 ** (limits.maxexp - 2))
     return jnp.where(rounded > 0, rounded, 1)
 
 
 def root_of_size(x: Array) -> Array:
-    """A power of two next to the square root of each number, its square not out of range.
+    """A power of two near the square root of each number, with its square in range.
 
-    Nor is the reciprocal of that: so division by it is exact, and 0 counts as tiny.
+    The reciprocal of the square is in range, too, so division by the square is exact. 0
+    counts as tiny.
     """
     limits = jnp.finfo(x.dtype)
     largest = 2.0 ** (-limits.minexp // 2)
@@ -116,9 +117,9 @@ def root_of_size(x: Array) -> Array:
 
 
 def largest_of_columns(x: Array) -> Array:
-    """The largest absolute value of each column of `(..., m, k)`, `(..., 1, k)`, real.
+    """The largest absolute values `(..., 1, k)` of the columns of `x`, `(..., m, k)`, real.
 
-    Of complex columns it is that of a part, up to `sqrt(2)` times less.
+    For complex columns, that of a real or imaginary part: up to `sqrt(2)` times less.
     """
     if jnp.iscomplexobj(x):
         size = jnp.maximum(jnp.abs(jnp.real(x)), jnp.abs(jnp.imag(x)))
@@ -128,23 +129,23 @@ def largest_of_columns(x: Array) -> Array:
 
 
 def identity(a: Array) -> Array:
-    """The identity of as many columns as `a` has, in its batch and dtype."""
+    """The identity `(..., n, n)` in the batch shape and dtype of `a`, `(..., m, n)`."""
     *batch, _, n = a.shape
     return jnp.broadcast_to(jnp.eye(n, dtype=a.dtype), (*batch, n, n))
 
 
 def transpose(x: Array) -> Array:
-    """Swap of the last two axes."""
+    """The transpose of the last two axes."""
     return jnp.swapaxes(x, -1, -2)
 
 
 def adjoint(x: Array) -> Array:
-    """Conjugate transpose of the last two axes."""
+    """The conjugate transpose of the last two axes."""
     return jnp.conj(transpose(x))
 
 
 def with_tangent_of(x: Array, y: Array) -> Array:
-    """`x`, which changes as `y` does: with its tangent, in their common shape and dtype."""
+    """`x` with the tangent of `y`, which has the same dtype and broadcasts to `x`."""
     [x] = with_tangent_of_p.bind(x, y)
     return x
 
@@ -157,9 +158,9 @@ with_tangent_of_p = _rules.attached("with_tangent_of", 1, 1, _with_tangent_of_ch
 
 
 def hermitian_from_lower(a: Array) -> Array:
-    """Hermitian matrix of the lower triangle, which alone is read.
+    """The Hermitian matrix that has the lower triangle of `a`. The rest of `a` is ignored.
 
-    Its derivative is the Hermitian part of the whole tangent: so gradients are Hermitian.
+    Its derivative is the Hermitian part of the whole tangent, so gradients are Hermitian.
     """
     n = a.shape[-1]
     below = jnp.tri(n, k=-1, dtype=bool)

@@ -1,4 +1,4 @@
-"""The primitives behind value and derivatives: `pinv_form`, and how it changes.
+"""The primitives behind value and derivatives: `pinv_form` and `pinv_form_change`.
 
 Both take the factors of tall matrices. Their derivatives are forms again.
 """
@@ -26,8 +26,8 @@ _FACTORS = len(Factors._fields)
 
 # pinv_form: the factors, and what is in the slots -> the result of the open slot
 #
-# Linear in every slot. A tangent of a, riding on u, is one slot more. A cotangent fills
-# the open slot, and the slot of what it is transposed to is the open one then.
+# Linear in every slot. A tangent of a, which u carries, adds a slot. A cotangent fills the
+# open slot, and the slot of the transposed operand becomes the open one.
 
 
 def pinv_form(
@@ -37,7 +37,7 @@ def pinv_form(
     truncates: bool,
     tuning: Tuning = DEFAULT,
 ) -> Array:
-    """Binds `pinv_form`: see `form.evaluate`."""
+    """Bind `pinv_form`: see `form.evaluate`."""
     layout, operands = form.pack(slots)
     return pinv_form_p.bind(
         *factors, *operands, layout=layout, truncates=truncates, tuning=tuning
@@ -94,7 +94,7 @@ def _changes(primals, tangents, layout, **params) -> Iterator[Array]:
     moved = [i for i, t in enumerate(tangents) if i >= _FACTORS and type(t) is not ad.Zero]
     is_moved = type(e) is not ad.Zero
     if is_moved and moved and form.formula(layout, truncates=True) == "matrices":
-        # Of a form of matrices each operand is a slot, after the open one.
+        # In a form evaluated by matrices, each operand is one slot after the open one.
         slots = tuple(i - _FACTORS for i in moved)
         yield pinv_form_change_p.bind(
             *(*primals, e, *(tangents[i] for i in moved)),
@@ -111,7 +111,7 @@ def _changes(primals, tangents, layout, **params) -> Iterator[Array]:
 
 
 def _total(x, terms):
-    """The sum of what changes `x`."""
+    """The sum of the terms of the tangent of `x`."""
     zero = ad.Zero(jax.typeof(x).to_tangent_aval())
     return functools.reduce(ad.add_tangents, terms, zero)
 
@@ -148,7 +148,7 @@ ad.primitive_transposes[pinv_form_p] = _pinv_form_transpose
 # pinv_form_change: the operands of a form of matrices, the tangent of a in the last slot,
 #     and those of the slots `changed` -> the tangent of the form without the last slot
 #
-# The sum of a form for each of them, which takes little more than the first of them.
+# The sum of one form for each tangent, which takes little longer than the first form.
 
 
 def _pinv_form_change_impl(*operands, layout, changed, truncates, tuning, target):
@@ -162,7 +162,7 @@ def _pinv_form_change_types(*operands, layout, changed, **_):
 
 
 def _forms(count: int, layout: Layout, changed: Sequence[int]):
-    """The places of the operands of each form of the sum, and its layout."""
+    """The indices of the operands of each form of the sum, and its layout."""
     first = list(range(count - len(changed)))
     yield first, layout
     for k, slot in enumerate(changed):

@@ -1,7 +1,7 @@
-"""The primitives: each makes its plan at lowering, and carries it out.
+"""The primitives: each makes its plan at lowering and carries it out.
 
-`factor` and `kept` take tall matrices, and have no derivatives: what changes with a matrix
-is attached by `attach`, and follows from `pinv_form`.
+`factor` and `kept` take tall matrices and have no derivatives: `attach` adds the tangent of
+the matrix to the factors, and `pinv_form` derives everything else from it.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def _plan(a: Array, target: Target, method: Method, tuning: Tuning = DEFAULT) ->
 def plan_of(
     shape: tuple, a: Array, target: Target, method: Method, tuning: Tuning = DEFAULT
 ) -> Plan:
-    """The plan for a batch of that shape, of the dtype of `a`."""
+    """The plan for a batch of that shape, with the dtype of `a`."""
     return plans.factorization(
         shape, target, is_complex=jnp.iscomplexobj(a), method=method, tuning=tuning
     )
@@ -73,7 +73,7 @@ def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | Non
         return chunking.in_chunks(f, plan.chunk, *operands)
 
     deficient = partial(pivoted_qr.factor, by_halves=plan.by_halves)
-    # Eigenvectors take less time than singular vectors do.
+    # Not for Hermitian matrices: eigenvectors take less time than singular vectors.
     tries = plan.pivoted_qr and not hermitian
     return auto.Trial(
         _full_rank(plan, target),
@@ -85,7 +85,7 @@ def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | Non
 
 
 def gram_schmidt_on(target: Target) -> Callable[[Array, Cutoff], Attempt]:
-    """Gram-Schmidt as it runs there."""
+    """Gram-Schmidt in the form that suits the target."""
     return partial(
         gram_schmidt.factor,
         isolate=prevent_fusion if target.is_cpu else lambda x: x,
@@ -95,7 +95,7 @@ def gram_schmidt_on(target: Target) -> Callable[[Array, Cutoff], Attempt]:
 
 
 def _full_rank(plan: Plan, target: Target) -> FullRank:
-    """The factorization without singular values of a plan."""
+    """The factorization without singular values that a plan names."""
     if plan.full_rank == "gram_schmidt":
         return FullRank(gram_schmidt_on(target), is_inverse=False, takes_any_size=True)
     options = {"sharply": plan.sharply, "gives_up_early": plan.pivoted_qr}
@@ -117,17 +117,17 @@ factor_p = _rules.primitive("factor", _factor_impl, multiple_results=True)
 
 
 def _singular_values_impl(a, s, *, method, tuning, is_stored, target):
-    # The plan is that of the factors, unless these may come from another program: `a` and
-    # `method` are those that `factor` got.
+    # `a` and `method` are those that `factor` got. So the plan is the same, unless the
+    # factors may come from another program.
     plan = _plan(a, target, method, tuning)
     if is_stored or plan.full_rank is not None:
         return jnp.broadcast_to(values_of_plan(a, plan), s.shape)
-    # Of all matrices the factors have them, in any order.
+    # The factors have the singular values of all matrices, in any order.
     return jnp.sort(s, axis=-1, descending=True)
 
 
 def values_of_plan(a: Array, plan: Plan) -> Array:
-    """Singular values without vectors."""
+    """The singular values of `a`, `(..., min(m, n))`, computed without vectors."""
     calls = partial(chunking.in_calls, plan.values_call)
     return svd.values(a, calls=calls, of_triangular=plan.of_triangular)
 
@@ -164,8 +164,8 @@ def _kept_impl(a, rtol, atol, *, method, tuning, target):
 kept_p = _rules.primitive("kept", _kept_impl)
 
 
-# complement: columns (..., n, k), which are kept (..., k) -> a basis of what is orthogonal
-#     to these (..., n, n), and its dimension (...)
+# complement: columns (..., n, k), which are kept (..., k) -> a basis of the orthogonal
+#     complement of the kept columns (..., n, n), and its dimension (...)
 
 
 def _complement_impl(columns, kept, *, target):
@@ -178,16 +178,16 @@ def _complement_impl(columns, kept, *, target):
 complement_p = _rules.primitive("complement", _complement_impl, multiple_results=True)
 
 
-# What changes with a matrix: its factors, and its pseudo-inverse
+# Derivatives of factors and pseudo-inverses in their matrix
 
 
 def attach(factors: Factors, a: Array) -> Factors:
-    """The factors of `a`, found without derivatives, with the tangent that they owe."""
+    """Attach the tangent of `a` to its factors, which were computed without derivatives."""
     return factors._replace(u=with_tangent_of(factors.u, a))
 
 
 def pseudo_inverse_of(factors: Factors, x: Array, tuning: Tuning) -> Array:
-    """The pseudo-inverse `x` that factors have, which changes with their matrix."""
+    """Attach a derivative to the pseudo-inverse `x` of the matrix with these factors."""
     [x] = pseudo_inverse_of_p.bind(x, *factors, tuning=tuning)
     return x
 

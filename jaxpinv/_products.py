@@ -1,4 +1,4 @@
-"""Products in derivatives, left out if no matrix of a batch needs them."""
+"""Products in derivatives, skipped if no matrix of a batch needs them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ from jaxpinv._platform.plan import FormPlan
 
 
 def apply_u(plan: FormPlan) -> ApplyU:
-    """Products with `U`, left out where the plan says that they may be."""
+    """A function for products with `U`, which skips them if the plan allows."""
 
     def unless_all(factors: Factors, product: Callable, x: Array) -> Array:
         every = jnp.all(factors.is_inverse)
@@ -39,9 +39,9 @@ def apply_u(plan: FormPlan) -> ApplyU:
 
 
 def with_gram(plan: FormPlan, f: Callable[..., Array]) -> Callable[..., Array]:
-    """`f(apply_gram, *operands)` as a function of operands, the first ones the factors.
+    """`f(apply_gram, *operands)` as a function of operands, which begin with the factors.
 
-    Products with `V^H V` are left out where the plan says that they may be.
+    It skips products with `V^H V` if the plan allows.
     """
 
     def if_any(factors: Factors, x: Array) -> Array:

@@ -1,8 +1,7 @@
 """What the rules of all primitives have in common.
 
-Every primitive works on leading batch axes that broadcast against each other: all operands
-of one rank, each batch axis of the common length or 1. So a `vmap` never copies operands
-that it does not map.
+All operands of a primitive have the same rank, and their leading batch axes broadcast: each
+has the common length or 1. So a `vmap` never copies operands that it does not map.
 """
 
 import functools
@@ -21,12 +20,12 @@ from jaxpinv._platform.target import ANYWHERE, Target
 def primitive(
     name: str, impl: Callable, *, types: Callable | None = None, multiple_results=False
 ) -> Primitive:
-    """A primitive whose derivative is zero, unless that is set, and its rules.
+    """A primitive with its rules. Its derivative is zero unless set afterwards.
 
     Args:
         name: its name in a jaxpr.
-        impl: what it computes, of arrays and of `target`, where it runs.
-        types: what tells the types of the results. `impl`, to run anywhere, by default.
+        impl: computes the results from arrays and `target`, which says where it runs.
+        types: traced for the types of the results. By default `impl`, for any target.
         multiple_results: whether `impl` returns a tuple.
     """
     p = Primitive(name)
@@ -42,17 +41,17 @@ def primitive(
 
 
 def attached(name: str, count: int, source: int, change: Callable) -> Primitive:
-    """A primitive that returns its first operands, so many, with a change of their own.
+    """A primitive that returns its first `count` operands with tangents of their own.
 
-    Not by `jax.custom_jvp`: where JAX evaluates the known part of a loop in advance, as in
-    reverse over reverse mode through a scan, it drops such a rule, and what has no other
-    derivative silently gets zero.
+    Not `jax.custom_jvp`, whose rule JAX drops where it evaluates the known part of a loop
+    in advance, as in reverse over reverse mode through a scan. Results without another
+    derivative would then silently get zero.
 
     Args:
         name: its name in a jaxpr.
         count: how many operands are results.
-        source: the operand whose tangent they follow.
-        change: makes their tangents, of results, operands and that tangent.
+        source: index of the operand whose tangent determines those of the results.
+        change: computes these tangents from results, operands and the tangent of `source`.
     """
     p = Primitive(name)
     p.multiple_results = True
@@ -99,7 +98,7 @@ def _impl(p, impl, *args, **params):
 
 @functools.cache
 def _compiled(p, **params):
-    """Outside of `jit` a primitive is compiled once for every shape."""
+    """The compiled primitive: outside of `jit` it is compiled once for every shape."""
     return jax.jit(partial(p.bind, **params))
 
 
@@ -110,12 +109,12 @@ def _abstract_eval(p, types, *avals, **params):
 
 @functools.lru_cache
 def _types(types, *avals, **params):
-    """Avals of results, with the sharding and varying axes that only a function knows."""
+    """Avals of results, with sharding and varying axes, which only tracing tells."""
     return tuple(jax.make_jaxpr(partial(types, **params))(*avals).out_avals)
 
 
 def _batching(p, args, axes, **params):
-    # The mapped axes go to the front, and what is not mapped gets one of length one.
+    # Mapped axes move to the front. Operands that are not mapped get an axis of length 1.
     [size] = {x.shape[axis] for x, axis in zip(args, axes, strict=True) if axis is not None}
     results = p.bind(
         *(

@@ -5,10 +5,10 @@ from jax import Array
 
 
 def is_static_shape(shape: tuple) -> bool:
-    """Whether all sizes are numbers, and none a symbol of an exported program."""
+    """Whether all sizes are numbers, not symbols of an exported program."""
     return all(isinstance(size, int) for size in shape)
 
 
 def prepend_axes(x: Array, rank: int) -> Array:
-    """`x` with axes of length one in front, up to that rank."""
+    """`x` with axes of length one in front, so that it has `rank` axes."""
     return jax.lax.expand_dims(x, range(rank - x.ndim))

@@ -2,15 +2,15 @@
 
     r + A x = f,    y + d x = h,    A^H r + d y = g
 
-has a solution for every `A` where d is not zero. With `P = (A^H A + d^2)^-1` it is made of
-the damped inverse `P A^H`, of `d^2 P` and of `P` itself:
+has a solution for every `A` if d is not zero. With `P = (A^H A + d^2)^-1`, the solution
+is built from the damped inverse `P A^H`, `d^2 P` and `P` itself:
 
     x = P (A^H f + d h - g),    r = f - A x,    y = h - d x
 
-(A. Bjorck, "Numerical Methods for Least Squares Problems", SIAM 1996, section 2.5, on it
-and its refinement). It is linear, and JAX differentiates the solution of a linear system to
-every order, by solutions of the same system: so neither `P` nor anything else of that size
-is made, and triplets have no derivative.
+(A. Bjorck, "Numerical Methods for Least Squares Problems", SIAM 1996, section 2.5, on the
+system and its refinement). JAX differentiates the solution of a linear system to every
+order, by solving the same system again. So neither `P` nor any other array of its size is
+formed, and the triplets need no derivative.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from jaxpinv._linalg import adjoint, matmul
 
 
 class Augmented(NamedTuple):
-    """Unknowns of the system, or its right-hand sides f, h and g.
+    """The unknowns of the system, or its right-hand sides f, h and g.
 
     Attributes:
         r: `(..., m, k)`.
@@ -44,8 +44,8 @@ class Damped(NamedTuple):
     Attributes:
         a: `(..., m, n)`, its elements of size 1.
         d: `(..., 1, 1)`, real.
-        ratio: 1 or, where dampings are larger than the matrix, a power of two that makes
-            these of size 1. `(..., 1, 1)`.
+        ratio: 1 or, if the damping is larger than the matrix, the power of two that gives
+            the damping size 1. `(..., 1, 1)`.
     """
 
     a: Array
@@ -53,7 +53,7 @@ class Damped(NamedTuple):
     ratio: Array
 
     def apply(self, z: Augmented) -> Augmented:
-        """The left-hand sides."""
+        """The left-hand sides of the system."""
         d = self.d.astype(self.a.dtype)
         return Augmented(
             z.r + matmul(self.a, self.ratio * z.x),
@@ -63,12 +63,12 @@ class Damped(NamedTuple):
 
 
 def solution(of: Damped, triplets: Triplets, given: Augmented) -> Augmented:
-    """The solution, which changes with the matrix, its damping and right-hand sides.
+    """The solution, differentiable in the matrix, its damping and right-hand sides.
 
     Args:
         of: the matrices.
         triplets: singular triplets of `of.a`.
-        given: right-hand sides, of the whole batch shape.
+        given: right-hand sides, of the full batch shape.
     """
     fixed = jax.lax.stop_gradient(of)
     solve = _solver(fixed, jax.lax.stop_gradient(triplets))
@@ -85,8 +85,8 @@ def solution(of: Damped, triplets: Triplets, given: Augmented) -> Augmented:
         return joined(of.apply(split(rows)))
 
     def refined(_: Callable, rows: Array) -> Array:
-        # The filter loses digits to the error of singular vectors, and that of large
-        # dampings is relative to the damping.
+        # The first solution loses digits to the error of the singular vectors, and for
+        # large dampings this error is relative to the damping.
         given = split(rows)
         first = solve(given)
         rest = jax.tree.map(jnp.subtract, given, fixed.apply(first))
@@ -96,17 +96,17 @@ def solution(of: Damped, triplets: Triplets, given: Augmented) -> Augmented:
         # The system is Hermitian.
         return jnp.conj(refined(_, jnp.conj(rows)))
 
-    # Of one array: JAX transposes only what all right-hand sides of are linear.
+    # As one array: JAX transposes a solve only if all its right-hand sides are linear.
     return split(jax.lax.custom_linear_solve(apply, joined(given), refined, transposed))
 
 
 def _solver(of: Damped, triplets: Triplets) -> Callable[[Augmented], Augmented]:
-    """What solves the system, but for the error of the triplets."""
+    """A function that solves the system, up to the error of the triplets."""
     u, s, v = triplets
     s, d = s[..., :, None] * jnp.real(of.ratio), of.d
     both = jnp.hypot(s, d)
     divisor = jnp.where(both == 0, 1, both)
-    # Quotients, for squares might vanish.
+    # Quotients, because squares might underflow.
     c, q, divisor = (x.astype(of.a.dtype) for x in (s / divisor, d / divisor, divisor))
 
     def solve(given: Augmented) -> Augmented:
@@ -124,5 +124,5 @@ def _solver(of: Damped, triplets: Triplets) -> Callable[[Augmented], Augmented]:
 
 
 def _product(x: Array, y: Array) -> Array:
-    """A product of which refinement forgives long sums."""
+    """A plain product: refinement corrects the errors of its long sums."""
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)

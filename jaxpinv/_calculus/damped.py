@@ -1,12 +1,12 @@
-"""The derivative of damped inverses where every unknown is damped by a known number.
+"""The derivative of damped inverses if every unknown has a known damping.
 
-`X = (A^H A + D^2)^-1 A^H` and `P = (A^H A + D^2)^-1` are closed under differentiation along
-`E` in `A`:
+`X = (A^H A + D^2)^-1 A^H` and `P = (A^H A + D^2)^-1` suffice for their own derivatives
+along `E` in `A`:
 
     dX = P E^H (I - A X) - X E X,
     dP = -X E P - (X E P)^H
 
-So JAX makes higher derivatives of these.
+So JAX derives all higher derivatives from these two formulas.
 """
 
 import jax.numpy as jnp
@@ -17,11 +17,11 @@ from jaxpinv._linalg import adjoint, matmul
 
 
 def inverse_of(x: Array, p: Array, a: Array) -> Array:
-    """The damped inverse `x` of `a`, `(..., m, n)`, which changes with it.
+    """Attach a derivative to the damped inverse `x` of `a`, `(..., m, n)`.
 
     Args:
-        x: its value, `(..., n, m)`.
-        p: the value of `P`, `(..., n, n)`.
+        x: the damped inverse, `(..., n, m)`.
+        p: `P`, `(..., n, n)`.
         a: the matrices.
     """
     x, _ = inverse_of_p.bind(x, p, a)
@@ -31,7 +31,7 @@ def inverse_of(x: Array, p: Array, a: Array) -> Array:
 def _inverse_of_change(results, primals, e):
     x, p = results
     _, _, a = primals
-    # Of four products of `2 m n^2` flops: `A X` is never formed.
+    # In this order dX takes four products of `2 m n^2` flops: `A X` is never formed.
     first, second = matmul(p, adjoint(e)), matmul(x, e)
     dx = first - matmul(matmul(first, a) + second, x)
     dp = matmul(second, p)

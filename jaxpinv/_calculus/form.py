@@ -3,10 +3,10 @@
 The derivative along `E_0` of the sum of the logarithms of the kept singular values is
 `trace(pinv(A) E_0)`. The k-th derivative of `pinv(A)` along `E_1, ..., E_k`, paired with
 `E_0`, is therefore symmetric in `E_0, ..., E_k`: a form with k + 1 slots. Each slot holds
-a matrix, or the product `b c^T` as its two factors. The first one is open: the result is
-what makes the form a number when it is filled in.
+a matrix, or the two factors of a product `b c^T`. The first slot is open: the result is
+the array that turns whatever fills the open slot into the value of the form.
 
-| kind  | in the slot | result, if it is the open one           |
+| kind  | in the slot | result, if this slot is open            |
 |-------|-------------|-----------------------------------------|
 | open  | nothing     | `D^k pinv(A)`, `(..., n, m)`            |
 | right | b, `(..., m, j)` | `D^k pinv(A) b`, `(..., n, j)`     |
@@ -33,7 +33,7 @@ from jaxpinv._linalg import adjoint, largest_of_columns, matmul, transpose
 
 
 class Outer(NamedTuple):
-    """The direction `b c^T`: `b` `(..., m, j)` and `c` `(..., n, j)`, or None if open."""
+    """The direction `b c^T`: `b` `(..., m, j)` and `c` `(..., n, j)`. None if open."""
 
     b: Any
     c: Any
@@ -44,7 +44,7 @@ Layout = tuple[str, ...]
 
 
 def pack(slots: Iterable[Slot]) -> tuple[Layout, tuple[Array, ...]]:
-    """Kinds of the slots, and the arrays in them in one row."""
+    """The kinds of the slots, and their arrays in one tuple."""
     layout, operands = [], []
     for slot in slots:
         parts = slot if isinstance(slot, Outer) else (slot,)
@@ -54,7 +54,7 @@ def pack(slots: Iterable[Slot]) -> tuple[Layout, tuple[Array, ...]]:
 
 
 def unpack(layout: Layout, operands: Iterable[Array]) -> list[Slot]:
-    """The slots of `pack`."""
+    """The slots that `pack` turned into a layout and operands."""
     row = iter(operands)
     take = {
         "open": lambda: None,
@@ -67,7 +67,7 @@ def unpack(layout: Layout, operands: Iterable[Array]) -> list[Slot]:
 
 
 def close(slot: Slot, missing: Array) -> Slot:
-    """The open slot, filled with an array of the shape of the result."""
+    """Fill the open slot with an array that has the shape of the result."""
     if not isinstance(slot, Outer):
         return transpose(missing)
     b, c = slot
@@ -75,11 +75,11 @@ def close(slot: Slot, missing: Array) -> Slot:
 
 
 def formula(layout: Layout, *, truncates: bool) -> Literal["matrices", "vectors", "either"]:
-    """Whether a form is evaluated by matrices, by vectors, or as the values require.
+    """Whether a form is evaluated by matrices, by vectors, or as its values require.
 
-    Derivatives that are applied to vectors, or along products of vectors, take products of
-    matrices with vectors, unless more than rounding errors of zeros is truncated: if
-    this is unknown, "either".
+    A derivative that is applied to vectors, or taken along an outer product, needs only
+    products of matrices with vectors, unless more than rounding errors of zeros is
+    truncated. If that is unknown, the answer is "either".
     """
     if layout[0] == "open" and "outer" not in layout:
         return "matrices"
@@ -96,19 +96,20 @@ def evaluate(
     apply_u: ApplyU,
     apply_gram: ApplyGram,
 ) -> Array:
-    """The result of a form with one open slot, the first.
+    """The result of a form whose first slot is open.
 
     Args:
         factors: those of a matrix `(..., m, n)`, `m >= n`.
-        slots: all slots. Batch axes broadcast; one rank for all. The open one alone makes
-            the pseudo-inverse.
-        changes: of a form of matrices, how slots after the open one, counted from 0, change
-            along the last one. What that makes of the form without the last is added.
+        slots: all slots, arrays of one rank whose batch axes broadcast. The open slot alone
+            gives the pseudo-inverse.
+        changes: for a form evaluated by matrices, tangents of slots, by position after the
+            open one, from 0. The last slot holds the tangent of the matrix. The
+            change of the form without the last slot due to these tangents is added.
         truncates: whether more than rounding errors of zeros may be truncated.
-        may_branch: whether the program may branch on that. If not, it takes the formula
-            that is right in both cases.
-        apply_u: a product with `U`, left out where that is the identity.
-        apply_gram: a product with `V^H V`, left out where nothing depends on it.
+        may_branch: whether the program may branch on what is truncated. If not, it uses the
+            formula that is right in both cases.
+        apply_u: computes a product with `U`, or skips it if `U` is the identity.
+        apply_gram: computes a product with `V^H V`, or skips it if nothing depends on it.
     """
     layout, operands = pack(slots)
     by = formula(layout, truncates=truncates)
@@ -127,9 +128,9 @@ def evaluate(
 
 
 def like_result(factors: Factors, slots: Sequence[Any]) -> Array:
-    """An array of the type of the result, by as few operations as make it.
+    """An array of the type of the result, from as few operations as possible.
 
-    Sharded as all operands and varying as all: hence not by shapes alone.
+    It has the sharding and varying axes of all operands, which shapes alone do not tell.
     """
     opened, *others = slots
     u, s, v, kept, is_inverse = factors
@@ -146,7 +147,7 @@ def like_result(factors: Factors, slots: Sequence[Any]) -> Array:
 
 
 def _kind(slot: Slot) -> str:
-    """The name of what is in a slot."""
+    """The kind of a slot, as in the table above."""
     if not isinstance(slot, Outer):
         return "open" if slot is None else "dense"
     if slot.b is None or slot.c is None:
@@ -157,7 +158,7 @@ def _kind(slot: Slot) -> str:
 def _any_truncated(factors: Factors) -> Array:
     """Whether any matrix has a truncated singular value that is larger than rounding."""
     u, s, _, kept, _ = factors
-    # The default cutoff, which is the backward error of a singular value decomposition.
+    # The default cutoff: the backward error of a singular value decomposition.
     rounding = max(u.shape[-2:]) * jnp.finfo(s.dtype).eps
     largest = largest_of_columns(s[..., None])[..., 0]
     return jnp.any(~kept & (s > rounding * largest))
@@ -169,14 +170,14 @@ def _by_matrices(
     changes: Mapping[int, Array],
     derivative: Callable[..., Array],
 ) -> Array:
-    """From the derivative as a matrix, right whatever is truncated."""
+    """The result from the derivative as a matrix, right whatever is truncated."""
     opened, *others = slots
     directions = list(others)
     size = None
     for i, x in enumerate(others):
         if isinstance(x, Outer):
-            # Formed in the size of A, so that nothing overflows or vanishes on the way
-            # to a result that does not.
+            # Formed at the size of A, so that nothing overflows or underflows unless the
+            # result does.
             scale, (b, c) = largest_value(factors), (_largest_element(y) for y in x)
             directions[i] = matmul(x.b / b * scale, transpose(x.c / c))
             size = ((b / scale).real, c.real)
@@ -185,7 +186,7 @@ def _by_matrices(
     along |= {1 << i | last: e for i, e in changes.items()}
     result = derivative(factors, along)
     if size is not None:
-        # In the order in which no product leaves the range unless the last one does.
+        # In this order no product leaves the range unless the last one does.
         small, large = jnp.minimum(*size), jnp.maximum(*size)
         is_large = _largest_element(result).real >= 1
         first, second = jnp.where(is_large, small, large), jnp.where(is_large, large, small)
@@ -203,10 +204,10 @@ def _largest_element(x: Array) -> Array:
 
 
 def _by_vectors(factors: Factors, slots: Sequence[Any]) -> Array:
-    """From products with vectors, right where only zeros are truncated.
+    """The result from products with vectors, right if only zeros are truncated.
 
-    Of b and c there is one pair: as a JVP adds a dense slot, and a transpose closes one
-    slot and opens another.
+    There is only one pair of b and c, because a JVP adds a dense slot, and a transpose
+    closes one slot and opens another.
     """
     opened, *others = slots
     if isinstance(opened, Outer):
@@ -214,7 +215,7 @@ def _by_vectors(factors: Factors, slots: Sequence[Any]) -> Array:
         if c is None:
             return vector_derivative.right(factors, others, b)
         return vector_derivative.left(factors, others, c)
-    # The slots are alike: open that of the pair instead, and take the gradient.
+    # All slots are equivalent: open the slot of the pair instead, and take the gradient.
     [(b, c)] = [x for x in others if isinstance(x, Outer)]
     rest = [x for x in others if x is not None and not isinstance(x, Outer)]
     return vector_derivative.gradient(factors, rest, b, c)

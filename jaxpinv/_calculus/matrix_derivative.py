@@ -2,8 +2,8 @@
 
 The k-th derivative along `E_1, ..., E_k` is the coefficient of `t_1 ... t_k` in
 `pinv(A + t_1 E_1 + ... + t_k E_k)`, a polynomial modulo every `t_i^2`. Such a polynomial
-is a dict: the coefficient of a set of directions, written as a bit mask, under that mask.
-The constant coefficient has no entry; where there is one, the code that uses it knows it.
+is a dict: a bit mask stands for a set of directions and is the key of their coefficient.
+The constant coefficient has no entry: code that needs it adds it explicitly.
 """
 
 import functools
@@ -29,41 +29,41 @@ def derivative(
 ) -> Array:
     """The derivative of `pinv` along all directions of a polynomial, `(..., n, m)`.
 
-    That is the k-th derivative along `E_1, ..., E_k`, which have the masks of one bit. With
-    a matrix under the mask of several it is the coefficient for `A(t)` with that term.
+    This is the k-th derivative along `E_1, ..., E_k`, which are stored under masks of one
+    bit. A matrix under a mask of several bits adds that term to `A(t)`.
 
     Let `U`, `V`, `S` be the kept singular triplets of `A`. The kept part of the moved
-    matrix has the range of `U + L` and the corange of `V + R`, with `L` orthogonal to `U`
-    and `R` to `V`, such that
+    matrix `A(t)` has the range of `U + L` and the corange of `V + R`, with `L` orthogonal
+    to `U` and `R` to `V`, such that
 
         A(t) (V + R) = (U + L) M,    A(t)^H (U + L) = (V + R) M'.
 
-    Where only zeros are truncated, the columns of `V` need not be orthonormal. Those of its
-    dual basis `D = V (V^H V)^-1` are what `A^H U = D S` has, and the second equation is
-    that of `D + R'`, which has the same range if `R = R' V^H V`.
+    If only zeros are truncated, the columns of `V` need not be orthonormal. Then
+    `A^H U = D S` holds with the dual basis `D = V (V^H V)^-1`, and the second equation
+    holds for `D + R'`, which has the same range as `V + R` if `R = R' V^H V`.
 
-    Across `U` and `V` these equations give `M` and `M'`, orthogonally to them `L` and `R`,
-    coefficient by coefficient, and divide by nothing but the gap between kept and
-    truncated singular values. Then
+    Within `U` and `V` these equations give `M` and `M'`, and orthogonally to them `L` and
+    `R`, coefficient by coefficient. The only differences of singular values in a
+    denominator are those between kept and truncated ones. Then
 
         pinv(A(t)) = (V + R) M^-1 (I + L^H L)^-1 (U + L)^H.
 
-    The first derivative is that of Noferini (SIMAX 38 (2017) 434-457). Where only zeros are
-    truncated it is that of Golub and Pereyra (SIAM J. Numer. Anal. 10 (1973) 413-432, eq.
+    The first derivative is that of Noferini (SIMAX 38 (2017) 434-457) or, if only zeros
+    are truncated, that of Golub and Pereyra (SIAM J. Numer. Anal. 10 (1973) 413-432, eq.
     4.12). It takes four products of `2 m n^2` flops, or two if `U` is the identity, and
     two of `2 n^3` flops for `V^H V`.
 
     Args:
         factors: those of a matrix `(..., m, n)`, `m >= n`.
-        directions: arrays `(..., m, n)`. Batch axes broadcast; one rank for all.
-        apply_u: a product with `U`, left out where that is the identity.
-        apply_gram: a product with `V^H V`, left out where nothing depends on it.
+        directions: arrays `(..., m, n)` of one rank, whose batch axes broadcast.
+        apply_u: computes a product with `U`, or skips it if `U` is the identity.
+        apply_gram: computes a product with `V^H V`, or skips it if nothing depends on it.
     """
     u, _, v, *_ = factors
     if not directions:
         scaled = v * inverse_values(factors)[..., None, :]
         return apply_u(factors, lambda u, x: matmul(x, adjoint(u)), scaled)
-    # E V and its part in the columns of U.
+    # E V, and its coordinates U^H E V in the columns of U.
     image = {mask: matmul(e, v) for mask, e in directions.items()}
     w = {
         mask: apply_u(factors, lambda u, x: matmul(adjoint(u), x), x)
@@ -77,7 +77,7 @@ def derivative(
     moved = _move(whole, w, outside, inverse, *across, partial(apply_gram, factors))
     y = _scaled_corange(moved, inverse)
 
-    # The rows of V^H pinv(A(t)) = y (U + L)^H, in the columns of U and as they are.
+    # pinv(A(t)) = V y (U + L)^H, with the part of L in U as coordinates.
     rows = inverse[..., :, None]
     inner_h, outer_h = _adjoint(moved.inner), _adjoint(moved.outer)
     in_u = rows * inner_h[whole] + _coefficient(whole, y, (y, inner_h))
@@ -89,14 +89,14 @@ def derivative(
 
 
 class _Moved(NamedTuple):
-    """Kept subspaces of the moved matrix, in all columns of `U` and `V`.
+    """Kept subspaces of the moved matrix, in terms of all columns of `U` and `V`.
 
-    `R = V right`, and `L = U left + (I - U U^H) outer`. So that nothing is projected,
-    `overlap`, the part of `outer` in `U`, stands apart: `L = U inner + outer` with
-    `inner = left - overlap`. In kept rows `I - overlap` is `S M^-1`.
+    `R = V right`, and `L = U left + (I - U U^H) outer`. To avoid this projection, `overlap`
+    is the part of `outer` in `U`, and `L = U inner + outer` with `inner = left - overlap`.
+    In kept rows `I - overlap` is `S M^-1`.
 
-    All of them are zero in the columns of what is truncated, so that the rows there of a
-    factor on the right do not matter.
+    Truncated columns of all fields are zero, so that the rows that they meet in a right
+    factor do not matter.
     """
 
     right: Polynomial
@@ -115,11 +115,11 @@ def _move(
     gap: Array,
     from_dual: Callable[[Array], Array],
 ) -> _Moved:
-    """Solves for the moved subspaces, one set of directions after the other.
+    """Solve for the moved subspaces, one set of directions at a time.
 
-    `w` are `U^H E V`, and `outside` are `E V`, or nothing if `U` is square. Both equations
-    stand divided by `S`, so that every coefficient is without dimension. `from_dual` makes
-    `R` of what that is in the dual basis.
+    `w` is `U^H E V`, and `outside` is `E V`, or empty if `U` is square. Both equations are
+    divided by `S`, so that every coefficient is dimensionless. `from_dual` takes
+    coordinates of `R` from the dual basis to `V`.
     """
     columns = inverse[..., None, :]
     w_h, outside_h = _adjoint(w), _adjoint(outside)
@@ -155,7 +155,7 @@ def _scaled_corange(moved: _Moved, inverse: Array) -> Polynomial:
     gram, shrink, middle, scaled_middle, y = _polynomials(5)
     for mask in overlap:
         if mask.bit_count() > 1:
-            # The products of the other half of the splits are the adjoints of these.
+            # The other half of the splits gives the adjoints of these products.
             part = _coefficient(mask, *halves, minus=minus_halves, half=True)
             gram[mask] = part + adjoint(part)
             shrink[mask] = _coefficient(mask, gram, minus=[(gram, shrink)])
@@ -170,9 +170,9 @@ def _scaled_corange(moved: _Moved, inverse: Array) -> Polynomial:
 def _across_the_cutoff(factors: Factors, inverse: Array) -> tuple[Array, Array]:
     """Ratio `s_i / s_j` and `1 / ((1 - ratio) (1 + ratio))`, `(..., n, n)`.
 
-    Of truncated i and kept j, and zero elsewhere. `1 - ratio` is the difference of the
-    values over the kept one: it is exact, and not zero however close to the cutoff the two
-    are.
+    For truncated i and kept j, and zero elsewhere. `1 - ratio` is computed as the
+    difference of the two values over the kept one. So it is exact, and not zero however
+    close to the cutoff the two are.
     """
     _, s, _, kept, _ = factors
     across = ~kept[..., :, None] & kept[..., None, :]
@@ -185,12 +185,12 @@ def _across_the_cutoff(factors: Factors, inverse: Array) -> tuple[Array, Array]:
 
 
 def _polynomials(count: int) -> tuple[Polynomial, ...]:
-    """That many polynomials without coefficients."""
+    """`count` polynomials without coefficients."""
     return tuple({} for _ in range(count))
 
 
 def _adjoint(x: Polynomial) -> Polynomial:
-    """Adjoint of every coefficient."""
+    """The adjoint of every coefficient."""
     return {mask: adjoint(coefficient) for mask, coefficient in x.items()}
 
 
@@ -200,9 +200,9 @@ def _coefficient(
     minus: Sequence[tuple[Polynomial, Polynomial]] = (),
     half: bool = False,
 ) -> Array:
-    """Coefficient of a sum of polynomials and of products of two, less some products.
+    """The coefficient of a sum of polynomials and products of two, less some products.
 
-    With `half` of each two splits of the directions that are mirror images one is taken.
+    With `half`, only one of each pair of mirror-image splits of the directions is taken.
     """
     found = []
     for term in terms:
@@ -216,7 +216,7 @@ def _coefficient(
 
 
 def _products(mask: int, x: Polynomial, y: Polynomial, half: bool) -> list[Array]:
-    """The terms of the coefficient of a product."""
+    """The terms of a coefficient of the product `x y`."""
     splits = [(part, mask ^ part) for part in x if part & mask == part]
     return [
         matmul(x[part], y[rest])

@@ -10,20 +10,21 @@ from jaxpinv._linalg import adjoint, matmul, sum_of_rows
 
 
 def triplets_of(a: Array, u: Array, s: Array, v: Array) -> list[Array]:
-    """The singular triplets of `a`, `(..., m, n)` with `m >= n`, which change with it.
+    """Attach derivatives to the singular triplets of `a`, `(..., m, n)` with `m >= n`.
 
-    `u` and `v` have no derivative where a value is repeated or zero.
+    `u` and `v` have no derivative where a singular value is repeated or zero.
     """
     return triplets_of_p.bind(u, s, v, a)
 
 
 def _triplets_of_change(results, primals, tangent):
-    """As JAX differentiates its own, which would hand whole batches to LAPACK.
+    """The tangents that JAX's own SVD has, which would hand whole batches to LAPACK.
 
-    With `P = U^H E V` the part of `dU` in the columns of `U` is `F * (P S + S P^H)`, and
-    that of `dV` in those of `V` is `F * (S P + P^H S)`. There `F_ij = 1 / (s_j^2 - s_i^2)`
-    off the diagonal, and 0 on it (J. Townsend, "Differentiating the singular value
-    decomposition", 2016). Phases are such that `V` does not turn.
+    With `P = U^H E V`, the part of `dU` in the columns of `U` is `F * (P S + S P^H)`, and
+    the part of `dV` in the columns of `V` is `F * (S P + P^H S)`, where
+    `F_ij = 1 / (s_j^2 - s_i^2)` off the diagonal and 0 on it (J. Townsend, "Differentiating
+    the singular value decomposition", 2016). Phases are such that `V^H dV` has a zero
+    diagonal.
     """
     u, s, v = results
     e = _undefined_with(s, tangent)
@@ -47,10 +48,10 @@ triplets_of_p = _rules.attached("triplets_of", 3, 3, _triplets_of_change)
 
 
 def values_of(decompose: Callable, a: Array, s: Array) -> Array:
-    """The singular values `s` of `a`, `(..., m, n)` with `m >= n`, which change with it.
+    """Attach a derivative to the singular values `s` of `a`, `(..., m, n)` with `m >= n`.
 
-    They may have been computed without the vectors: `decompose` makes the triplets, which
-    are needed for the derivative alone.
+    `s` may have been computed without vectors: `decompose` computes the triplets, which
+    only the derivative needs.
     """
     [s] = values_of_p.bind(s, a, decompose=decompose)
     return s
@@ -66,11 +67,11 @@ values_of_p = _rules.attached("values_of", 1, 1, _values_of_change)
 
 
 def _undefined_with(s: Array, e: Array) -> Array:
-    """The tangent, or NaN where the values are: as a factor, which reverse mode keeps."""
+    """The tangent, times NaN where a value is NaN: reverse mode keeps such a factor."""
     undefined = jnp.any(jnp.isnan(s), axis=-1)[..., None, None]
     return e * jnp.where(undefined, jnp.nan, 1).astype(e.dtype)
 
 
 def _change_of_values(u: Array, image: Array) -> Array:
-    """The change `diag(U^H E V)` of singular values, of `E V`, real."""
+    """The change `diag(U^H E V)` of singular values, real, from `image = E V`."""
     return sum_of_rows(jnp.real(jnp.conj(u) * image))[..., 0, :]

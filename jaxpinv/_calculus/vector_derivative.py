@@ -1,9 +1,9 @@
-"""Derivatives of every order of `pinv(A) b`, by products of matrices with vectors alone.
+"""Derivatives of every order of `pinv(A) b`, from products of matrices with vectors alone.
 
-They hold where the cutoff truncates only zeros. The k-th derivative along `E_1, ..., E_k`
-is the coefficient of `t_1 ... t_k` in `pinv(A + t_1 E_1 + ... + t_k E_k) b`. As in
-`matrix_derivative` a polynomial is a dict: the coefficient of a set of directions, written
-as a bit mask, under that mask. Here the constant one has its entry.
+They hold if the cutoff truncates only zeros. The k-th derivative along `E_1, ..., E_k` is
+the coefficient of `t_1 ... t_k` in `pinv(A + t_1 E_1 + ... + t_k E_k) b`. As in
+`matrix_derivative`, a polynomial is a dict of coefficients, whose keys are bit masks of
+sets of directions. Here the constant coefficient has an entry, too.
 """
 
 import functools
@@ -30,12 +30,12 @@ Map = Callable[[Array], Array]
 
 
 class Operators(NamedTuple):
-    """A matrix and its directions as linear maps of columns, each with its adjoint.
+    """A matrix and its directions as linear maps of columns, in pairs with their adjoints.
 
     Attributes:
-        inverse: the pseudo-inverse.
-        off_range: the projections off the range, and off the corange.
-        directions: one pair of maps for each.
+        inverse: the pseudo-inverse `X`, and `X^H`.
+        off_range: the projections `Q` off the range, and `P` off the corange.
+        directions: one pair `E`, `E^H` for each direction.
     """
 
     inverse: tuple[Map, Map]
@@ -43,7 +43,7 @@ class Operators(NamedTuple):
     directions: Sequence[tuple[Map, Map]]
 
     def adjoint(self) -> "Operators":
-        """Those of the adjoint matrix and directions."""
+        """The operators of the adjoint matrix and the adjoint directions."""
         inverse, inverse_h = self.inverse
         off_range, off_corange = self.off_range
         directions = [(e_h, e) for e, e_h in self.directions]
@@ -54,7 +54,7 @@ def right(factors: Factors, directions: Sequence[Array], b: Array) -> Array:
     """The k-th derivative of `pinv(A)`, times `b` `(..., m, j)`: `(..., n, j)`."""
     root = _root(factors)
     operators = _operators(factors, root, _divided(directions, root))
-    # Half before and half after, so that neither overflows or vanishes alone.
+    # Half before and half after, so that neither step overflows or underflows alone.
     over = (1 / root).astype(b.dtype)
     return _action(operators, b * over) * over
 
@@ -68,15 +68,15 @@ def left(factors: Factors, directions: Sequence[Array], c: Array) -> Array:
 
 
 def gradient(factors: Factors, directions: Sequence[Array], b: Array, c: Array) -> Array:
-    """What makes one more direction the number `trace(c^T D^(k+1) pinv(A) b)`.
+    """The gradient `G`, `(..., n, m)`, of `trace(c^T D^(k+1) pinv(A) b)`.
 
-    It is linear in that direction: `(..., n, m)`, of which the trace of the product with it
-    is meant. `b` is `(..., m, j)`, and `c` is `(..., n, j)`.
+    For one more direction `E`, that number is `trace(G E)`. `b` is `(..., m, j)`, and `c`
+    is `(..., n, j)`.
     """
     root = _root(factors)
     rest = _divided(directions, root)
-    # Both get the root of the size of the result, b all columns and c that of the largest
-    # pair: what is made of either alone stays in the range then.
+    # Both are scaled to the square root of the size of the result: every column of b, and
+    # the column of c in the largest pair. Then products with one alone stay in range.
     of_b, of_c = (root_of_size(largest_of_columns(x)) for x in (b, c))
     largest = jnp.max(of_b * of_c, axis=-1, keepdims=True, initial=0)
     size = largest / root / root
@@ -94,8 +94,8 @@ def gradient(factors: Factors, directions: Sequence[Array], b: Array, c: Array) 
 def _gradient(operators: Operators, b: Array, c: Array) -> Array:
     """The gradient of `c^T pinv(A) b`, `(..., m, n)`.
 
-    With `h` the conjugate of `c`, `x = X b` and `y = X^H h` it is, by eq. 4.12 of Golub and
-    Pereyra,
+    With `h` the conjugate of `c`, `x = X b` and `y = X^H h`, it is by eq. 4.12 of Golub and
+    Pereyra
 
         conj(Q b) (X y)^T + conj(X^H x) (P h)^T - conj(y) x^T.
     """
@@ -109,18 +109,18 @@ def _gradient(operators: Operators, b: Array, c: Array) -> Array:
 
 def _outer(x: Array, y: Array) -> Array:
     """The product `conj(x) y^T`."""
-    # Of single columns in plain arithmetic, all of which is one loop then.
+    # Single columns in plain arithmetic, which XLA fuses into one loop.
     product = operator.mul if x.shape[-1] == 1 else matmul
     return product(jnp.conj(x), transpose(y))
 
 
 def _root(factors: Factors) -> Array:
-    """A power of two next to the root of the largest singular value, `(..., 1, 1)`."""
+    """A power of two near the root of the largest singular value, `(..., 1, 1)`."""
     return root_of_size(jnp.real(largest_value(factors)))
 
 
 def _divided(directions: Sequence[Array], root: Array) -> list[Array]:
-    """Directions divided by the square of a number."""
+    """Directions divided by the square of `root`."""
     over = 1 / jnp.square(root)
     return [e * over.astype(e.dtype) for e in directions]
 
@@ -133,10 +133,10 @@ def _times(x: Array, *factors: Array) -> Array:
 
 
 def _operators(factors: Factors, root: Array, directions: Sequence[Array]) -> Operators:
-    """The maps for `A` divided by the square of `root`, as the directions are already.
+    """The maps of `A` divided by the square of `root`. Directions are divided already.
 
-    So nothing overflows or vanishes on the way to a result that does not: `X^H X b` would,
-    for a matrix of size 1e-25 in float32. A power of two rounds nothing.
+    So no intermediate result overflows or underflows unless the result does: `X^H X b`
+    would for a matrix of size 1e-25 in float32. A power of two causes no rounding.
     """
     u, _, v, *_ = factors
     scale = jnp.square(root).astype(u.dtype)
@@ -152,37 +152,38 @@ def _operators(factors: Factors, root: Array, directions: Sequence[Array]) -> Op
 
 
 def _zeros(matrix: Array, *others: Array) -> Array:
-    """Zeros of the shape of a matrix, in the batch of all arrays."""
+    """Zeros of the shape of `matrix`, with the batch axes of all arrays."""
 
     def in_batch_of(x: Array, y: Array) -> Array:
-        # Sharded as both and varying as both: hence not by shapes alone.
+        # Takes sharding and varying axes from both, which shapes alone do not tell.
         return jnp.where(False, jnp.sum(y, axis=(-2, -1), keepdims=True), x)
 
     return jnp.where(True, 0, functools.reduce(in_batch_of, others, matrix))
 
 
 def _action(operators: Operators, b: Array) -> Array:
-    """Coefficient of all directions in `pinv(A(t)) b`.
+    """The coefficient of all directions in `pinv(A(t)) b`.
 
     With `U + L` and `V + R` the moved bases of `matrix_derivative`, the solution `x` and
     its residual `r = b - A(t) x` are determined by
 
         (U + L)^H r = 0,    x in the span of V + R.
 
-    Of the first equation, the parts in the range of `U` and outside of it make up a chain,
-    of which `r = z_0` is the beginning: for even j
+    The parts of the first equation inside and outside the range of `U` form a chain that
+    begins with `r = z_0`. With the names in `Operators`, for even j
 
         z_j = Q v_j - K_j,    K_j = X^H (v_{j+1} + K_{j+1}),    v_{j+1} = E^H z_j,
 
     and for odd j the same with P, X and E instead of Q, X^H and E^H; `v_0 = b - E x`.
-    Every `v_{j+1}` is one order higher than `z_j`, so that the chain ends. Of the second,
-    `A(t)^H` maps the span of `U + L` on that of `V + R`, and `A(t)` maps it back. Hence
-    `x = y_0 = A(t)^H y_1`, `y_1 = A(t) y_2` and so on, each one needed to one order less:
+    Every `v_{j+1}` is one order higher than `z_j`, so the chain ends. For the second
+    equation, `A(t)^H` maps the span of `U + L` onto that of `V + R`, and `A(t)` maps it
+    back. Hence `x = y_0 = A(t)^H y_1`, `y_1 = A(t) y_2` and so on, each needed to one order
+    less:
 
         y_0 = X (v_0 + K_0) + P E^H y_1,    y_j = X^H (y_{j-1} - E^H y_j) + Q E y_{j+1}
 
-    for odd j, and for even j with the same exchange. To first order this is eq. 4.12 of
-    Golub and Pereyra (SIAM J. Numer. Anal. 10 (1973) 413-432), applied to `b`.
+    for odd j, and for even j with the same exchange as above. To first order this is eq.
+    4.12 of Golub and Pereyra (SIAM J. Numer. Anal. 10 (1973) 413-432), applied to `b`.
     """
     inverse, off_range, directions = operators
     order = len(directions)
@@ -191,14 +192,14 @@ def _action(operators: Operators, b: Array) -> Array:
     z: list[Polynomial] = [{} for _ in range(order + 1)]
 
     def moved(kind: int, x: Polynomial, mask: int) -> Array:
-        """Coefficient of `E x`, or of `E^H x` for kind 1."""
+        """The coefficient of `E x`, or of `E^H x` for kind 1."""
         terms = [
             directions[i][kind](x[mask ^ 1 << i]) for i in range(order) if mask >> i & 1
         ]
         return functools.reduce(operator.add, terms)
 
-    # Subsets come before their supersets. Even and odd steps differ in the kind of map,
-    # 0 for the one that its name says and 1 for the adjoint.
+    # Subsets come before their supersets. Even and odd steps use different maps of a pair:
+    # 0 for the matrix, 1 for its adjoint.
     for mask in range(whole + 1):
         size = mask.bit_count()
         v = [-moved(0, y[0], mask) if mask else b]

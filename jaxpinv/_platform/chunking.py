@@ -1,4 +1,4 @@
-"""Loops over chunks of a batch. Sizes come from a plan; None stands for the whole batch."""
+"""Loops over chunks of a batch. A plan sets chunk sizes; None means the whole batch."""
 
 import functools
 import math
@@ -16,9 +16,9 @@ Map = Callable[..., tuple[Array, ...]]
 def in_chunks(
     f: Map, size: int | None, *operands: Array, axis: int = 0
 ) -> tuple[Array, ...]:
-    """What `f` makes of arrays of one precision, one chunk of that size after the other.
+    """Apply `f` to arrays of one precision, one chunk of `size` at a time.
 
-    The chunks are along one axis. What has length one there belongs to every chunk.
+    Chunks are taken along `axis`. An array of length one there belongs to every chunk.
     """
     count = max(x.shape[axis] for x in operands)
     if size is None or size >= count:
@@ -48,7 +48,7 @@ def in_chunks(
     begin = jnp.zeros((), jnp.uint32)
     shapes = jax.eval_shape(some, begin)
     # Made of the operands: a loop in `shard_map` must begin with the type it ends with.
-    # What is no number varies over no more devices than the numbers that it goes with.
+    # Operands that are not numbers vary over no more devices than those that are.
     numbers = (x for x in operands if jnp.issubdtype(x.dtype, jnp.inexact))
     zero = functools.reduce(operator.add, (jnp.real(x.ravel()[0]) * 0.0 for x in numbers))
     start = tuple(
@@ -62,9 +62,9 @@ def in_chunks(
 
 
 def in_calls(size: int | None, f: Map, a: Array) -> tuple[Array, ...]:
-    """What `f` makes of matrices, `(..., m, n)`, `size` at a time.
+    """Apply `f` to matrices, `(..., m, n)`, `size` at a time.
 
-    With None the batch is not reshaped, because it may be divided over devices.
+    If `size` is None, the batch is not reshaped, because it may be divided over devices.
     """
     *batch, m, n = a.shape
     if size is None or math.prod(batch) == 1:
@@ -74,10 +74,10 @@ def in_calls(size: int | None, f: Map, a: Array) -> tuple[Array, ...]:
 
 
 def along_batch(f: Callable[..., Array], chunk: int, rank: int, *operands: Array) -> Array:
-    """What `f` makes of arrays whose first axes, so many, broadcast against each other.
+    """Apply `f` to arrays whose first `rank` axes broadcast against each other.
 
-    It goes along the longest of them, in chunks of so many elements of the first array,
-    which is of matrices, `(..., m, n)`.
+    Chunks are taken along the longest of these axes, with about `chunk` elements of the
+    first array, matrices `(..., m, n)`, in each.
     """
     batch = jnp.broadcast_shapes(*(x.shape[:rank] for x in operands))
     axis = max(range(rank), key=lambda i: batch[i])
@@ -90,7 +90,7 @@ def along_batch(f: Callable[..., Array], chunk: int, rank: int, *operands: Array
 def replacing(
     size: int | None, groups: int | None, *, is_local: bool
 ) -> Callable[..., tuple[Array, ...]]:
-    """`replace`, or where a batch may be divided `replace_divided`, so many at a time."""
+    """`replace`, or `replace_divided` if a batch may be divided, `size` at a time."""
     if is_local:
         return lambda f, *operands: replace(f, size, *operands)
     return lambda f, *operands: replace_divided(f, groups, size, *operands)
@@ -99,11 +99,10 @@ def replacing(
 def replace(
     f: Map, size: int | None, chosen: Array, found: Sequence[Array], *operands: Array
 ) -> tuple[Array, ...]:
-    """`found`, with what `f` makes of the chosen ones of a batch in their places.
+    """`found`, with results of `f` in the places of the chosen matrices of a batch.
 
-    They are taken in chunks of that size, which does not depend on how many they are, and
-    so neither does the result for one of them. With None, `f` takes all matrices if any is
-    chosen.
+    `f` takes chunks of `size`, however many are chosen, so that no result depends on how
+    many there are. If `size` is None, `f` takes all matrices if any is chosen.
     """
     batch = chosen.shape[0]
     if size is None:
@@ -112,7 +111,7 @@ def replace(
         return _replace_one_by_one(f, chosen, found, *operands)
     size = min(size, batch)
     count = jnp.sum(chosen, dtype=jnp.int32)
-    # In a branch of its own, which XLA has once for all that is chosen alike.
+    # In a separate branch, which XLA shares among all replacements of the same matrices.
     order = jax.lax.cond(count > 0, _in_front, lambda x: x.astype(jnp.int32), chosen)
 
     def step(state: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
@@ -127,13 +126,13 @@ def replace(
 
 
 def _in_front(chosen: Array) -> Array:
-    """The places of the chosen ones of a batch, and then what is beyond it.
+    """Indices of the chosen matrices first, then indices beyond the end of the batch.
 
-    Without a sort, which takes longer.
+    Computed without a sort, which takes longer.
     """
     batch = chosen.shape[0]
     rank = jnp.cumsum(chosen, dtype=jnp.int32)
-    # Made of the argument, so that in `shard_map` it varies like that.
+    # Made of the argument, so that both vary over the same devices in `shard_map`.
     beyond = 0 * rank + batch
     return beyond.at[jnp.where(chosen, rank - 1, batch)].set(
         jnp.arange(batch, dtype=jnp.int32), mode="drop"
@@ -148,11 +147,11 @@ def replace_divided(
     found: Sequence[Array],
     *operands: Array,
 ) -> tuple[Array, ...]:
-    """The same where nothing may move along the batch, which may have several axes.
+    """Replace as `replace` does, without moving matrices between devices.
 
-    Of a batch in one axis each group takes so many at a time, and moves nothing to another
-    group: these are what devices have. If it has no equal groups, `f` takes all matrices if
-    any is chosen.
+    The batch may have several axes. If it has one, which divides into equal groups (the
+    shares of the devices), `f` takes `size` matrices of each group at a time. Otherwise `f`
+    takes all matrices if any is chosen.
     """
     if groups and size and chosen.ndim == 1 and chosen.shape[0] % groups == 0:
         return _replace_in_groups(f, groups, size, chosen, found, *operands)
@@ -162,7 +161,7 @@ def replace_divided(
 def _replace_at_once(
     f: Map, chosen: Array, found: Sequence[Array], *operands: Array
 ) -> tuple[Array, ...]:
-    """The same, from what `f` makes of all matrices if any is chosen, in one branch."""
+    """Replace in one branch, where `f` takes all matrices if any is chosen."""
 
     def complete(found: tuple[Array, ...]) -> tuple[Array, ...]:
         return tuple(
@@ -176,7 +175,7 @@ def _replace_at_once(
 def _replace_in_groups(
     f: Map, groups: int, size: int, chosen: Array, found: Sequence[Array], *operands: Array
 ) -> tuple[Array, ...]:
-    """The same, so many of each group at a time."""
+    """Replace `size` matrices of each group at a time."""
     batch = chosen.shape[0]
     length = batch // groups
     size = min(size, length)
@@ -214,7 +213,7 @@ def _replace_in_groups(
 def _replace_one_by_one(
     f: Map, chosen: Array, found: Sequence[Array], *operands: Array
 ) -> tuple[Array, ...]:
-    """The same, one matrix after the other, the last first."""
+    """Replace one matrix at a time, the last one first."""
     places = jax.lax.iota(jnp.int32, chosen.shape[0])
 
     def last_before(i: Array | int) -> Array:
@@ -237,10 +236,10 @@ def _replace_one_by_one(
 def while_most(
     f: Callable[..., Array], size: int | None, share: int, *operands: Array
 ) -> Array:
-    """Numbers that `f` finds for a batch, one chunk after the other, or -1 for nothing.
+    """Numbers that `f` finds for a batch, chunk by chunk, or -1 where it finds none.
 
-    It stops after the first chunk of which less than one in `share` has one: -1 beyond.
-    With None there is one chunk, and a batch of any axes.
+    The loop stops after the first chunk in which at most one in `share` has a number, and
+    leaves -1 beyond. If `size` is None, the whole batch, of any axes, is one chunk.
     """
     count = operands[0].shape[0]
     if size is None:
@@ -256,7 +255,7 @@ def while_most(
         begin, promising, _ = state
         return promising & (begin < count)
 
-    # Made of the arguments, since a loop in `shard_map` must begin as it ends.
+    # Made of the arguments: a loop in `shard_map` must begin with the type it ends with.
     firsts = (jnp.real(jnp.reshape(x, (count, -1))[:, 0]) for x in operands)
     none = jnp.isnan(functools.reduce(operator.add, (0 * x for x in firsts))) & False
     none = none.astype(jnp.int32) - 1

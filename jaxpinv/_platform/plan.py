@@ -1,7 +1,7 @@
 """The plan of a program: chosen once, from shapes, dtype and where it runs.
 
-The lowering rules make a plan, and carry it out with factorizations, derivatives and loops,
-which themselves know nothing about plans.
+Lowering rules make a plan and carry it out with factorizations, derivatives and loops that
+know nothing about plans.
 """
 
 import math
@@ -23,28 +23,28 @@ Product = Literal["dot", "unrolled", "isolated"]
 
 @dataclass(frozen=True)
 class Plan:
-    """How a batch of tall matrices is factored. What is None is done in one piece.
+    """How a batch of tall matrices is factored. A size of None means the whole batch.
 
     Attributes:
         full_rank: the factorization without singular values that is tried first, if any.
         inverse: how LU factors are inverted.
-        sharply: whether certificates take norms that need products of matrices.
-        width: columns or rows that a triangular factor is inverted by at a time.
-        chunk: matrices on which it is tried at a time.
-        pivoted_qr: whether QR with column pivoting is tried of what is not of full rank.
-        by_halves: whether it branches on the rank, since matrices are taken one by one.
+        sharply: whether certificates use norms that need products of matrices.
+        width: columns or rows of the inverse of a triangular factor computed at a time.
+        chunk: matrices on which `full_rank` is tried at a time.
+        pivoted_qr: whether matrices not of full rank are tried by QR with column pivoting.
+        by_halves: whether this QR branches on the rank, because it takes single matrices.
         remainder: matrices without a certificate that are decomposed at a time. If it is 1,
-            they are also searched for one by one. If not given, all matrices are if any is.
-        groups: of a batch that is divided over devices, how many parts hold what is left
-            apart from each other. If not given, all matrices are decomposed if any is left.
-        svd_call: matrices for each call of LAPACK for a decomposition.
-        values_call: the same for singular values alone.
-        qr_call: the same for a QR factorization with all of Q.
+            they are also searched for one by one. If None, all are decomposed if any is.
+        groups: number of parts of a batch divided over devices. Each part decomposes its
+            own matrices without a certificate. If None, all are decomposed if any is.
+        svd_call: matrices in each LAPACK call for a decomposition.
+        values_call: matrices in each LAPACK call for singular values alone.
+        qr_call: matrices in each LAPACK call for a QR factorization with a square Q.
         retries: whether a matrix on which LAPACK fails is decomposed again.
-        of_triangular: whether singular values are those of the triangular factor.
-        by_rank: whether ranks of tiny matrices are certified before singular values.
-        rank_chunk: matrices on which that is tried at a time.
-        rank_remainder: matrices whose singular values are computed then, as `remainder`.
+        of_triangular: whether singular values are computed from the triangular factor.
+        by_rank: whether ranks of tiny matrices are certified before values are computed.
+        rank_chunk: matrices whose ranks are certified at a time.
+        rank_remainder: matrices without a certified rank whose values are found at a time.
     """
 
     full_rank: FullRank | None = None
@@ -68,16 +68,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class FormPlan:
-    """How a derivative goes through a batch.
+    """How a derivative is computed for a batch.
 
     Attributes:
         may_branch: whether the program may branch on a property of the whole batch.
-        chunk: elements of the matrices that go through at a time, if not all do.
-        identity: where U is the identity, a product with it is left out for the batch if it
-            is for "all" matrices, for "each" matrix, or "never".
-        each: matrices whose products with U are taken at a time then.
-        gram: products with the Gram matrix of V are taken "always" or "if any" matrix of
-            the batch needs them, or then the whole derivative is, "apart" from the other.
+        chunk: elements of the matrices processed at a time, or None for all.
+        identity: whether products with U are skipped if U is the identity for "all"
+            matrices of the batch, for "each" such matrix, or "never".
+        each: products with U taken at a time if `identity` is "each".
+        gram: whether products with the Gram matrix of V are taken "always", or "if any"
+            matrix needs them. "apart" branches on this once for the whole derivative.
     """
 
     may_branch: bool
@@ -95,22 +95,22 @@ def factorization(
     method: Method,
     tuning: Tuning = DEFAULT,
 ) -> Plan:
-    """The plan for matrices `(..., m, n)`, `m >= n` unless only values are wanted.
+    """The plan for matrices `(..., m, n)`, `m >= n` unless only values are needed.
 
     Args:
-        shape: that of the batch.
+        shape: shape of the batch.
         target: where the program runs.
         is_complex: whether the matrices are complex.
         method: whether a factorization without singular values is tried. With "auto" it is
-            where that repays its compilation in about a thousand calls. In a program that
-            the partitioner divides, none is tried that loops over matrices: it would move
-            these between devices.
+            tried if this repays its compilation in about a thousand calls. If the
+            partitioner divides the program, no factorization that loops over matrices is
+            tried, because it would move them between devices.
         tuning: constants of speed.
     """
     *batch, m, n = shape
     may_loop = target.is_cpu and target.is_local
     is_static = is_static_shape(shape)
-    # On other platforms, each step of a loop would ask the host.
+    # On other platforms each step of a loop would wait for the host.
     retries = may_loop and workarounds.may_not_converge(m, n)
     if not is_static:
         return Plan(retries=retries)
@@ -119,7 +119,7 @@ def factorization(
     count = math.prod(batch)
     shorter = min(m, n)
     is_tried = method == "direct" or (method == "auto" and _repays(count, m, n, tuning))
-    # The decomposition of one column takes its norm: no other way is faster.
+    # The decomposition of one column takes its norm: nothing else is faster.
     is_tried = is_tried and not (count == 1 == shorter)
     full_rank = _full_rank(count, m, n, tuning) if is_tried else None
     if not (target.is_local or (target.is_divided and full_rank == "gram_schmidt")):
@@ -129,31 +129,31 @@ def factorization(
     by_rank = method != "svd" and is_tiny and count >= tuning.rank_chunks * chunk
     if not may_loop:
         some = -(-count // tuning.share) if target.is_local else 2 * tuning.vector
-        # A loop asks the host at each step, a branch once, and Gram-Schmidt leaves few.
+        # A loop waits for the host at each step, a branch once. Gram-Schmidt leaves few.
         at_once = None if target.is_local else some
         return Plan(
             full_rank,
             sharply=n >= tuning.sharp,
             width=tuning.columns,
             remainder=at_once if full_rank == "gram_schmidt" else some,
-            # The type of a group would have to say where it is.
+            # Typed axes would require the type of a group to name its devices.
             groups=None if target.has_typed_axes else target.devices,
             by_rank=by_rank and (target.is_local or target.is_divided),
             rank_remainder=at_once,
         )
 
     def call(flops: int) -> int:
-        # jaxlib counts complex arithmetic so.
+        # jaxlib counts complex arithmetic three times.
         return workarounds.matrices_of_one_call(count, flops * (3 if is_complex else 1))
 
     svd_call, of_triangular = call(10 * m * n * shorter), m >= tuning.long * n
     values_call = call(max(10 * n**3, 2 * m * n**2)) if of_triangular else svd_call
-    # Of whole vectors: the rest of one takes as long as several.
+    # Whole vectors: part of a vector takes as long as several.
     vectors = max(chunk // tuning.vector * tuning.vector, min(chunk, tuning.vector))
     inverse, width = (
         _inverse(n, tuning) if full_rank == "lu" else ("at once", tuning.columns)
     )
-    # What Gram-Schmidt leaves is seldom more than a few.
+    # Gram-Schmidt seldom leaves more than a few matrices.
     left = 2 * tuning.vector if full_rank == "gram_schmidt" else chunk
     rest = min(chunk, left, svd_call)
     is_pivoted = (
@@ -188,11 +188,11 @@ def form(
     """The plan for a derivative of matrices `(..., m, n)`, `m >= n`.
 
     Args:
-        shape: that of the batch, with that of the directions.
+        shape: joint shape of the matrices and the directions.
         target: where the program runs.
-        formula: by products of matrices, or of matrices with vectors, or "either", which
-            their values decide.
-        order: that of the derivative.
+        formula: products of matrices, products of matrices with vectors, or "either" if
+            values decide.
+        order: order of the derivative.
         tuning: constants of speed.
     """
     may_branch, may_loop = target.is_whole, target.is_cpu and target.is_local
@@ -202,15 +202,15 @@ def form(
     gram = _gram(shape, order, tuning) if may_branch and target.is_cpu else "always"
     plan = partial(FormPlan, may_branch, gram=gram)
     can_be_identity = may_branch and m == n > tuning.tiny
-    # A first derivative makes few arrays and gains nothing by chunks; a higher one gains.
-    # And where a matrix is truncated, only its chunk takes the longer formula.
+    # A first derivative makes few arrays and gains nothing from chunks; a higher one gains.
+    # Also, if a matrix is truncated, only its chunk takes the longer formula.
     if may_loop and (formula == "either" or (formula == "matrices" and order > 1)):
         is_large = math.prod(shape) >= tuning.beyond_caches
         identity = "all" if can_be_identity else "never"
         return plan(tuning.chunk if is_large else None, identity)
     if not can_be_identity:
         return plan()
-    # Otherwise a few matrices without a certificate would slow down all others.
+    # With "all", a few matrices without a certificate would slow down all others.
     identity = "each" if may_loop and len(shape) > 2 else "all"
     return plan(None, identity, max(1, tuning.chunk // (m * n)))
 
@@ -220,19 +220,19 @@ def _gram(shape: tuple, order: int, tuning: Tuning) -> Literal["always", "if any
     *batch, _, n = shape
     if math.prod(batch) * n**3 <= tuning.products:
         return "always"
-    # In the middle of plain arithmetic a branch takes longer than all the rest: arrays that
-    # would not be there at all go in and out.
+    # Within plain arithmetic a branch takes longer than all the rest, because it needs
+    # arrays as operands and results that fusion would avoid.
     is_plain = n <= tuning.tiny and order == 1
     return "apart" if is_plain else "if any"
 
 
 @dataclass(frozen=True)
 class DeterminantPlan:
-    """How determinants of a batch are taken.
+    """How determinants of a batch are computed.
 
     Attributes:
-        by_gram_schmidt: whether by Gram-Schmidt, or else by LU.
-        chunk: matrices that go through at a time, if not all do.
+        by_gram_schmidt: whether Gram-Schmidt computes them, or else LU.
+        chunk: matrices processed at a time, or None for all.
     """
 
     by_gram_schmidt: bool = False
@@ -245,7 +245,7 @@ def determinant(
     """The plan for the determinants of matrices `(..., n, n)`.
 
     Args:
-        shape: that of the batch.
+        shape: shape of the batch.
         target: where the program runs.
         is_complex: whether the matrices are complex.
         tuning: constants of speed.
@@ -264,10 +264,10 @@ def determinant(
 
 
 def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -> Product:
-    """How the product `X^T Y` of batches `(..., m, k)` and `(..., m, j)` is done.
+    """How the product `X^T Y` of batches `(..., m, k)` and `(..., m, j)` is computed.
 
-    By a library, or unrolled in plain arithmetic, which many tiny matrices take in a loop
-    over the batch, isolated from what uses the product.
+    By a library ("dot"), or "unrolled" in plain arithmetic. For many tiny matrices this is
+    one loop over the batch, "isolated" from what uses the product.
     """
     (*x_batch, m, k), (*y_batch, _, j) = x, y
     is_thin = isinstance(m, int) and 0 < m <= tuning.thin
@@ -276,7 +276,7 @@ def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -
     many = max(*x_batch, *y_batch, 1, 1) >= tuning.many
     count = math.prod(map(max, x_batch, y_batch)) * m * k * j
     tiny = tuning.tiny_complex if is_complex else tuning.tiny
-    # Not for vectors: XLA would fuse chains of their products and repeat each link.
+    # Not for vectors: XLA would fuse chains of their products and recompute each link.
     if many and count > tuning.products and 1 < j and max(m, k, j) <= tiny:
         return "isolated"
     return "unrolled" if is_thin else "dot"
@@ -291,30 +291,30 @@ def _repays(count: int, m: int, n: int, tuning: Tuning) -> bool:
 
 
 def _saved(count: int, m: int, n: int, tuning: Tuning) -> float:
-    """What is proportional to the time that such a factorization saves."""
+    """A number proportional to the time saved by not computing singular values."""
     return count * (n * n + m * n / tuning.repays_rows)
 
 
 def is_tiny(m: int, n: int, tuning: Tuning = DEFAULT) -> bool:
-    """Whether batches of matrices of that size, `m >= n`, go by Gram-Schmidt."""
+    """Whether batches of m by n matrices, `m >= n`, are factored by Gram-Schmidt."""
     if not is_static_shape((m, n)):
         return False
     return n <= tuning.tiny and m * n <= tuning.gram_schmidt
 
 
 def _full_rank(count: int, m: int, n: int, tuning: Tuning) -> FullRank:
-    """The factorization that suits a shape."""
+    """The factorization without singular values that suits a shape."""
     if is_tiny(m, n, tuning) and count > 1:
         return "gram_schmidt"
     return "lu" if m == n else "cholesky_qr"
 
 
 def _inverse(n: int, tuning: Tuning) -> tuple[Inverse, int]:
-    """How LU factors of that order are inverted, and by how many columns or rows."""
+    """How LU factors of order `n` are inverted, and how many columns or rows at a time."""
     if n > tuning.by_rows:
         return "at once", n
     if n > tuning.by_columns:
         return "by rows", tuning.rows
-    # The fewest chunks of which none is large enough for threads, all alike.
+    # The fewest chunks of equal size of which none is large enough to start threads.
     chunks = -(-n // max(1, (workarounds.OPENBLAS_ONE_THREAD - 1) // n))
     return "by columns", -(-n // chunks)

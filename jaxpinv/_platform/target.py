@@ -1,4 +1,4 @@
-"""Where a program runs: the facts that a plan depends on, read off at lowering."""
+"""Where a program runs: the facts that a plan depends on, read at lowering."""
 
 from typing import NamedTuple
 
@@ -7,19 +7,18 @@ from jax.interpreters import mlir
 
 
 class Target(NamedTuple):
-    """Where what is lowered runs.
+    """Where a lowered program runs.
 
     Attributes:
-        is_cpu: whether that is a CPU.
-        is_whole: whether it runs as it stands on each device. If not, the partitioner
-            divides it, and whatever looks at the whole batch, like a branch on any of its
-            matrices, makes the devices wait for each other.
-        devices: how many devices the partitioner divides it among.
-        has_typed_axes: whether the type of an operand says over what mesh axes it is
-            divided. Then every intermediate array would have to say so too, even if there
-            is one device.
-        is_exported: whether the program is to be stored: then it may call only what later
-            versions promise to have.
+        is_cpu: whether the program runs on a CPU.
+        is_whole: whether each device runs the program as it is. If not, the partitioner
+            divides it, and any step that reads the whole batch, such as a branch on any of
+            its matrices, makes the devices wait for each other.
+        devices: how many devices the partitioner divides the program among.
+        has_typed_axes: whether the type of an operand names the mesh axes that divide it.
+            Then every intermediate array needs such a type, too, even on one device.
+        is_exported: whether the program is exported. Then it may call only what later
+            versions guarantee to have.
     """
 
     is_cpu: bool
@@ -30,7 +29,7 @@ class Target(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether each device may go through its matrices in a loop."""
+        """Whether each device may loop over its matrices."""
         return self.is_whole and not self.has_typed_axes
 
     @property
@@ -39,12 +38,12 @@ class Target(NamedTuple):
         return self.devices > 1 or self.has_typed_axes
 
 
-#: What serves everywhere: the types of results do not depend on where they are computed.
+#: Valid everywhere: the types of results do not depend on where they are computed.
 ANYWHERE = Target(is_cpu=False, is_whole=False)
 
 
 def of_lowering(ctx: mlir.LoweringRuleContext, *, is_cpu: bool) -> Target:
-    """The target of what is being lowered."""
+    """The target of the program being lowered."""
     context = ctx.module_context.axis_context
     mesh = getattr(context, "mesh", None)
     count = getattr(context, "num_devices", None)

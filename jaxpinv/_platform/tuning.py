@@ -1,11 +1,11 @@
-"""Constants of speed. None of them changes a result by more than rounding."""
+"""Constants of speed. None of them changes a result by more than rounding errors."""
 
 from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, repr=False)
 class Tuning:
-    """What counts as short, small, many and long in a plan.
+    """What counts as tiny, few, many and long in a plan.
 
     `python -m tests.benchmarks.compare` measures their effect, and
     `python -m tests.benchmarks.cliffs` checks that the time does not jump at any of them.
@@ -13,45 +13,44 @@ class Tuning:
     Attributes:
         tiny: longest side of matrices whose products cost less in plain arithmetic,
             vectorized over the batch, than in a library call for each.
-        tiny_complex: the same for complex matrices.
-        many: fewest matrices for which that holds.
-        repays: a factorization without singular values of m by n matrices saves time like
-            `n^2 + m n / repays_rows`. From this sum over a batch on it saves more in about
-            a thousand calls than it takes to compile.
-        repays_tiny: the same for many tiny matrices.
-        repays_few: the same for a few matrices of as few columns, but many rows.
+        tiny_complex: `tiny` for complex matrices.
+        many: fewest matrices in a batch for which plain arithmetic costs less.
+        repays: a factorization of m by n matrices without singular values saves time in
+            proportion to `n^2 + m n / repays_rows`. If the sum over a batch is at least
+            `repays`, about a thousand calls save more time than compiling takes.
+        repays_tiny: `repays` for many tiny matrices.
+        repays_few: `repays` for a few matrices with as few columns, but many rows.
         repays_rows: see `repays`.
-        products: scalar products in a batch up to which a library call is faster, counting
-            what plain arithmetic takes to compile over a thousand calls.
+        products: most scalar multiplications in a batch for which a library call is faster
+            than plain arithmetic, including its compilation over a thousand calls.
         thin: most terms of a sum of outer products for which plain arithmetic is faster.
         gram_schmidt: most elements of a matrix that Gram-Schmidt orthonormalizes faster
-            than two Gram matrices do: its sums over rows are plain ones.
-        chunk: elements of the matrices that go through at a time, so that they stay in a
-            cache.
-        vector: a chunk of matrices whose arithmetic goes along the batch is a multiple of
-            this.
-        beyond_caches: fewest elements of a batch whose higher derivatives gain by chunks.
-        few: most matrices of a chunk without a certificate that are looked for and
+            than two Gram matrices do, because it sums over rows in plain arithmetic.
+        chunk: elements of the matrices processed at a time, so that they fit in a cache.
+        vector: where arithmetic is vectorized over the batch, chunks are multiples of this.
+        beyond_caches: fewest elements of a batch whose higher derivatives gain from chunks.
+        few: largest chunk of matrices without a certificate that are searched for and
             decomposed one by one, which takes half as long to compile.
-        searched: largest batch in which that is done: beyond the search takes longer.
-        share: where loops over a batch gain nothing, all its matrices without a certificate
-            are decomposed in so many parts, not to decompose all if few are left.
-        long: from so many rows for each column singular values are those of the triangular
-            factor: LAPACK does the same, with a slower QR factorization.
+        searched: largest batch for which `few` applies: beyond, the search takes longer.
+        share: where loops over a batch gain nothing, matrices without a certificate are
+            decomposed in chunks of 1 / `share` of the batch, so that few do not cost all.
+        long: fewest rows per column for which singular values are computed from the
+            triangular factor. LAPACK does the same, with a slower QR factorization.
         rank_rows: most rows of tiny matrices whose rank is certified faster than their
             singular values are computed.
-        rank_share: one over the share of a chunk that is to be certified to go on so.
-        rank_chunks: fewest chunks of a batch: the time of the first one may be lost.
+        rank_share: certificates of ranks go on after a chunk if more than one matrix in
+            `rank_share` has one.
+        rank_chunks: fewest chunks for which ranks are certified: the first may be wasted.
         by_columns: largest order of LU factors that are inverted by columns.
-        by_rows: largest order of those that are inverted by rows, in products; all columns
-            at once beyond.
-        rows: so many rows at a time then.
-        sharp: least order at which norms are computed that take products of matrices. A
-            smaller matrix is seldom so near its cutoff that they decide.
+        by_rows: largest order of LU factors that are inverted by rows, in products of
+            matrices. Larger ones are inverted in all columns at once.
+        rows: rows at a time in an inversion by rows.
+        sharp: least order at which certificates use norms that need products of matrices.
+            A smaller matrix is seldom so near its cutoff that these norms decide.
         columns: columns of a Gram matrix that are orthonormalized at a time.
-        pivoted_qr: fewest columns of matrices of which QR with column pivoting is faster
-            than singular vectors.
-        repays_pivoted: the same as `repays`, for that.
+        pivoted_qr: fewest columns for which QR with column pivoting is faster than singular
+            vectors.
+        repays_pivoted: `repays` for QR with column pivoting.
     """
 
     tiny: int = 8
@@ -83,7 +82,7 @@ class Tuning:
     repays_pivoted: int = 1 << 15
 
     def __repr__(self) -> str:
-        """What differs from the default: jaxprs print it in each equation."""
+        """Only what differs from the default, because jaxprs print it in each equation."""
         values = ((x.name, getattr(self, x.name), x.default) for x in fields(self))
         changed = (f"{name}={value}" for name, value, usual in values if value != usual)
         return f"Tuning({', '.join(changed)})"
