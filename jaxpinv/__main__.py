@@ -59,7 +59,7 @@ def _environment() -> Iterator[str]:
 
 
 def _faults(*, is_cpu: bool, shares_batches: bool, devices: int) -> Iterator[str]:
-    """Known faults that concern an installation."""
+    """The known faults that concern an installation."""
     found = []
     if is_cpu and shares_batches:
         found.append(
@@ -117,7 +117,7 @@ def _plan(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _reason(count: int, m: int, n: int, method: str) -> str:
-    """Why a plan tries a factorization without singular values or does not."""
+    """Why a plan does or does not try a factorization without singular values."""
     if method != "auto":
         return f"method={method!r} was requested"
     saved = count * (n * n + m * n / DEFAULT.repays_rows)
@@ -166,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _size(text: str) -> int:
-    """A size of the command line."""
+    """A size given on the command line."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a size of 0 or more, got {text}")
     return int(text)

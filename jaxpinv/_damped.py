@@ -1,4 +1,4 @@
-"""Damped matrices: `[A; D]`, factored once for all uses, under the names of `A`."""
+"""Damped matrices: `[A; D]`, factored once for all uses of the damped inverse of `A`."""
 
 from typing import NamedTuple
 
@@ -24,17 +24,17 @@ from jaxpinv._solver import Promoted, Strategy, promote
 
 
 class DampedMatrix(NamedTuple):
-    """Matrices with a damping, factored.
+    """Factored matrices with a damping.
 
     The methods are those of `FactoredMatrix`.
 
     Attributes:
-        given: the matrices, their damping, and what they are applied to.
-        factors: those of `[B; D]`, where B is `A T`, or `A^H` if that is what was factored.
-        unit: the diagonal of T, `(..., n)`, or `(..., 1)`.
-        x: the first columns of the pseudo-inverse of `[B; D]`.
-        changing: B.
-        strategy: how they were factored.
+        given: the matrices, their damping, and the columns to apply them to.
+        factors: the factors of `[B; D T]`, where B is `A T` or, if `_by_adjoint`, `A^H`.
+        unit: the diagonal of T, `(..., n)` or `(..., 1)`.
+        x: the pseudo-inverse of `[B; D T]`, without its last columns, those of `D T`.
+        changing: B, in which derivatives are taken.
+        strategy: how the matrices were factored.
     """
 
     given: Promoted
@@ -46,12 +46,12 @@ class DampedMatrix(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """That of the results."""
+        """The dtype of the results."""
         return self.given.dtype
 
     @property
     def columns(self) -> Array:
-        """What it is applied to, `(..., length, k)`."""
+        """The columns to apply the matrices to, `(..., length, k)`."""
         assert self.given.columns is not None
         return self.given.columns
 
@@ -70,16 +70,16 @@ class DampedMatrix(NamedTuple):
         return jnp.conj(jax.lax.slice_in_dim(found, 0, n, axis=-2))
 
     def null_projection(self, x: Array) -> Array:
-        """`x - A_D^+ A x` of `x`, `(..., n, k)`."""
+        """`x - A_D^+ A x`, with `x` `(..., n, k)`."""
         formula = x - self.solve(matmul(self.given.a, x))
         m, n = self.given.a.shape[-2:]
         undefined = jnp.any(jnp.isnan(self.factors.s), axis=-1)[..., None, None]
         if _by_adjoint(self.given):
-            # Of the null space of [A, D], at the unknowns of A.
+            # The projection onto the null space of [A, D], at the unknowns of A.
             exact = off_range(self.factors, _padded(x, m, 0))
             exact = jax.lax.slice_in_dim(exact, 0, n, axis=-2)
             return with_tangent_of(jnp.where(undefined, jnp.nan, exact), formula)
-        # What is damped, without the difference of two numbers that are nearly equal.
+        # The part due to the damping, without a difference of nearly equal numbers.
         assert self.given.damping is not None
         d = self.given.damping[..., :, None].astype(x.dtype)
         lower = self._solve(_padded(d * x, 0, m))
@@ -90,7 +90,7 @@ class DampedMatrix(NamedTuple):
         return with_tangent_of(jnp.where(undefined, jnp.nan, exact), formula)
 
     def singular_values(self) -> Array:
-        """All singular values of `A`, descending, of batch shape but for the last axis."""
+        """All singular values of `A`, `(..., min(m, n))`, descending."""
         tall, *_ = self.given.tall()
         tuning = self.strategy.tuning
         finite, is_finite = finite_or_zero(tall)
@@ -106,21 +106,21 @@ class DampedMatrix(NamedTuple):
         return self._in_batch(jnp.sum(kept, axis=-1, dtype=int), 0)
 
     def _inverse(self) -> Array:
-        """The damped inverse of what was factored."""
+        """The damped inverse of B."""
         if self.given.truncates or not self.strategy.is_damped:
             return top_inverse_of(self.factors, self.x, self.strategy.tuning)
-        # `[A; D]` has full rank, so that a derivative need not look at its rows.
+        # `[A; D]` has full rank, so derivatives do not need `U`.
         _, s, v, *_ = map(jax.lax.stop_gradient, self.factors)
         half = v / s[..., None, :].astype(v.dtype)
         p = matmul(half, adjoint(half))
         return damped.inverse_of(self.x, p, self.changing)
 
     def _unit(self) -> Array:
-        """`T` as a factor of rows, `(..., n, 1)`."""
+        """The diagonal of T as a column, `(..., n, 1)`."""
         return self.unit[..., :, None].astype(self.factors.u.dtype)
 
     def _form(self, slot: Outer) -> Array:
-        """The pseudo-inverse of what was factored, times a matrix on one side."""
+        """The pseudo-inverse of `[B; D T]` times a matrix, on the side that `slot` says."""
         return pinv_form(
             self.factors,
             [slot],
@@ -129,18 +129,18 @@ class DampedMatrix(NamedTuple):
         )
 
     def _solve(self, b: Array) -> Array:
-        """`T pinv([A; D] T)` times `b`, `(..., m + n, k)`."""
+        """`T pinv([A; D] T) b`, with `b` `(..., m + n, k)`."""
         return self._unit() * self._form(Outer(b, None))
 
     def _in_batch(self, x: Array, rank: int) -> Array:
-        """`x`, of that rank but for its batch, in the whole batch."""
+        """`x`, broadcast to the whole batch shape, with its last `rank` axes unchanged."""
         own = x.shape[x.ndim - rank :]
         x = jax.lax.squeeze(x, range(x.ndim - rank - len(self.given.batch)))
         return jnp.broadcast_to(x, (*self.given.batch, *own))
 
 
 def factorize(inputs: Inputs, strategy: Strategy) -> DampedMatrix:
-    """What a public function was given, with a damping, factored."""
+    """The arguments of a public function, one of them a damping, factored."""
     given = promote(inputs, strategy)
     return of_promoted(
         given,
@@ -153,12 +153,12 @@ def factorize(inputs: Inputs, strategy: Strategy) -> DampedMatrix:
 def of_promoted(
     given: Promoted, strategy: Strategy, *, has_rtol: bool, has_scale: bool
 ) -> DampedMatrix:
-    """The same of promoted arguments, and of whether two of them were given at all."""
+    """Promoted arguments, factored, given whether the caller passed `rtol` and a scale."""
     a, d = given.a, given.damping
     assert d is not None
     rtol, atol = given.rtol, given.atol
     if not has_rtol:
-        # What is damped is not near zero.
+        # If every unknown is damped, no singular value of `[A; D]` is near zero.
         is_damped = jnp.all(jax.lax.stop_gradient(d) > 0, axis=-1)
         rtol = jnp.zeros_like(rtol) if strategy.is_damped else jnp.where(is_damped, 0, rtol)
     unit = jnp.ones_like(d[..., :1])
@@ -183,11 +183,11 @@ def of_promoted(
 
 
 def _by_adjoint(given: Promoted) -> bool:
-    """Whether the adjoints of matrices are factored: with one damping, wide ones."""
+    """Whether the adjoints are factored: for wide matrices with one damping each."""
     assert given.damping is not None
     return given.is_wide and given.damping.shape[-1] == 1
 
 
 def _padded(x: Array, below: int, above: int) -> Array:
-    """`x`, `(..., m, k)`, with so many rows of zeros below and above."""
+    """`x`, `(..., m, k)`, with `below` rows of zeros below it and `above` rows above it."""
     return jnp.pad(x, [*[(0, 0)] * (x.ndim - 2), (above, below), (0, 0)])

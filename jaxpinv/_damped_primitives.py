@@ -1,4 +1,4 @@
-"""The primitives of damped matrices: factors of `[A; D]`, and what changes with them."""
+"""The primitives of damped matrices: factors of `[A; D]`, and their derivatives."""
 
 from functools import partial
 
@@ -46,8 +46,8 @@ def _damped_factor_impl(
         trial = trial_of(own, target, hermitian=hermitian)
         return auto.factor(a, *cutoff, decompose=decompose, trial=trial)
 
-    # Of singular triplets the filter makes the same without a damping. Where the
-    # partitioner divides the batch, all devices would wait for the answer.
+    # With singular triplets, a zero damping gives the undamped factors anyway. Where the
+    # partitioner divides the batch, all devices would wait for the test for zeros.
     needs_own = trial is not None or d.shape[-1] > 1
     needs_own = needs_own and not everywhere and m >= n and target.is_whole
     factors, x = damped.factor(
@@ -64,7 +64,7 @@ def _damped_factor_impl(
 
 
 def _decompose(plan: Plan, *, hermitian: bool):
-    """What makes singular triplets, as a plan says."""
+    """The function that computes singular triplets as a plan says."""
     return partial(
         svd.triplets,
         hermitian=hermitian,
@@ -74,7 +74,7 @@ def _decompose(plan: Plan, *, hermitian: bool):
 
 
 def _attempt(plan: Plan, target: Target, *, truncates: bool) -> Factor | None:
-    """The factorization without singular values that is tried, if any."""
+    """The factorization to try without singular values, if any."""
     if plan.full_rank is None:
         return None
     if plan.full_rank == "gram_schmidt":
@@ -107,7 +107,7 @@ def _triplets_impl(a, u, s, v, *, hermitian, tuning, target: Target):
         return decompose(a)
     gram = matmul(adjoint(v), v)
     off = jnp.max(jnp.abs(gram - identity(v)), axis=(-2, -1), initial=0)
-    # Factors with a unitary V are triplets, unless what is zero there is not quite zero.
+    # Factors with a unitary V are triplets, unless a tiny singular value was set to 0.
     are_zeros = jnp.all(s > 0, axis=-1) | jnp.all(a == 0, axis=(-2, -1))
     serves = (off <= 64 * jnp.finfo(s.dtype).eps) & are_zeros
     serves = serves | jnp.any(jnp.isnan(s), axis=-1)
@@ -117,11 +117,12 @@ def _triplets_impl(a, u, s, v, *, hermitian, tuning, target: Target):
 triplets_p = _rules.primitive("triplets", _triplets_impl, multiple_results=True)
 
 
-# top_inverse_of: the first columns of a pseudo-inverse that factors have
+# top_inverse_of: x, the first columns of a pseudo-inverse, and its factors
+#     -> x, with derivatives in the factored matrix
 
 
 def top_inverse_of(factors: Factors, x: Array, tuning: Tuning) -> Array:
-    """The first m columns `x` of a pseudo-inverse, which change with its matrix."""
+    """The first columns `x` of a pseudo-inverse, with derivatives in its matrix."""
     [x] = top_inverse_of_p.bind(x, *factors, tuning=tuning)
     return x
 

@@ -11,21 +11,21 @@ from jax.typing import ArrayLike
 from jaxpinv._shapes import prepend_axes
 from jaxpinv._tolerances import is_known
 
-#: `damp` and `damp_scale` as they are given.
+#: `damp` and `damp_scale` as the caller gave them.
 Damping = tuple[ArrayLike | None, ArrayLike | None]
-#: Makes an array of a number that is not negative: `(function, name, value)`.
+#: Checks that numbers are real and not negative: `(function, name, value) -> array`.
 Check = Callable[[str, str, ArrayLike], Array]
 
 
 def check(
     function: str, damping: Damping, n: int, batch: tuple, as_number: Check
 ) -> tuple[Array | None, Array | None]:
-    """The damping as arrays, of matrices of n columns. None where nothing is damped.
+    """`damp` and `damp_scale` as arrays, for matrices of n columns; None if not damped.
 
     Raises:
         TypeError: if an argument is not real.
-        ValueError: if one is negative, which cannot be seen where it is traced, the shapes
-            do not fit, or there is a scale of nothing.
+        ValueError: if an argument is negative and not traced, the shapes do not fit, or
+            `damp_scale` is given without `damp`.
     """
     damp, scale = damping
     if damp is None:
@@ -57,11 +57,11 @@ def check(
 def of_one_matrix(
     function: str, damping: Damping, a: Array, as_number: Check
 ) -> tuple[Array | None, Array | None]:
-    """The damping of one matrix.
+    """`damp` and `damp_scale` of one matrix as arrays; None if it is not damped.
 
     Raises:
         TypeError: as `check` does.
-        ValueError: as `check` does, and if it has a batch shape.
+        ValueError: as `check` does, and if the damping has a batch shape.
     """
     damp, scale = check(function, damping, a.shape[-1], (), as_number)
     if batch_shape((), damp, scale):
@@ -77,20 +77,20 @@ def is_everywhere(damping: Damping) -> bool:
     given = [x for x in damping if x is not None]
     if not given or not all(is_known(x) for x in given):
         return False
-    # A product may vanish where its factors do not.
+    # A product can underflow to zero even if its factors are not zero.
     least = math.prod(np.min(np.asarray(x, float), initial=np.inf) for x in given)
     return least >= float(np.finfo(np.float32).tiny)
 
 
 def batch_shape(batch: tuple, damp: Array | None, scale: Array | None) -> tuple:
-    """The batch shape, broadcast against that of the damping."""
+    """`batch`, broadcast against the batch shape of the damping."""
     shapes = [] if damp is None else [damp.shape]
     shapes += [] if scale is None else [scale.shape[:-1]]
     return jnp.broadcast_shapes(batch, *shapes)
 
 
 def of_unknowns(damp: Array, scale: Array | None, real: np.dtype, rank: int) -> Array:
-    """The damping of each unknown, `(..., n)`, or of all, `(..., 1)`, of that rank."""
+    """The damping of each unknown, `(..., n)`, or of all, `(..., 1)`, with `rank` axes."""
     damp = prepend_axes(jnp.asarray(damp).astype(real)[..., None], rank)
     if scale is None:
         return damp

@@ -1,4 +1,4 @@
-"""Stored matrices with a damping: their singular triplets, filtered."""
+"""Stored matrices with a damping, applied by filtering their singular triplets."""
 
 from typing import NamedTuple
 
@@ -16,18 +16,18 @@ from jaxpinv._solver import FactoredMatrix, varying_alike
 
 
 class FilteredMatrix(NamedTuple):
-    """Factored matrices, all unknowns of each with one damping.
+    """Factored matrices, each with one damping for all its unknowns.
 
     The methods are those of `FactoredMatrix`.
 
     Attributes:
-        matrix: the matrices, factored without a damping, and what they are applied to.
+        matrix: the matrices, factored without a damping, and the columns to apply them to.
         d: the dampings, `(..., 1, 1)`, real.
-        is_zero: where they are zero, or None if it is known that none is.
-        damped: the matrices or, if they are wide, their adjoints, with their dampings, or 1
-            where that is zero.
-        over: 1 over the unit that `damped` is in, `(..., 1, 1)`.
-        triplets: singular triplets of the matrices of `damped`.
+        is_zero: where the dampings are zero, or None if it is known that none is.
+        damped: the matrices, or their adjoints if they are wide, and their dampings, with
+            1 in place of a zero damping.
+        over: the reciprocal of the unit of `damped`, `(..., 1, 1)`.
+        triplets: singular triplets of the matrices in `damped`.
     """
 
     matrix: FactoredMatrix
@@ -39,17 +39,17 @@ class FilteredMatrix(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """That of the results."""
+        """The dtype of the results."""
         return self.matrix.dtype
 
     @property
     def columns(self) -> Array:
-        """What it is applied to, `(..., length, k)`."""
+        """The columns to apply the matrices to, `(..., length, k)`."""
         return self.matrix.columns
 
     def pinv(self) -> Array:
         """The damped inverse, `(..., n, m)`, in the dtype of the results."""
-        # Of tall matrices the adjoint, by as many right-hand sides as they have columns.
+        # The adjoint for tall matrices, which takes only n right-hand sides instead of m.
         x = self._solution(g=identity(self.damped.a)).r * self.over
         x = x if self.matrix.given.is_wide else adjoint(x)
         if self.is_zero is not None:
@@ -68,7 +68,7 @@ class FilteredMatrix(NamedTuple):
         return jnp.where(self.is_zero, self._near_zero(self.matrix.solve(b)), x)
 
     def null_projection(self, x: Array) -> Array:
-        """`x - A_D^+ A x` of `x`, `(..., n, k)`, in the dtype of the results."""
+        """`x - A_D^+ A x`, with `x` `(..., n, k)`, in the dtype of the results."""
         if self.matrix.given.is_wide:
             projected = self._solution(f=x).r
         else:
@@ -83,9 +83,9 @@ class FilteredMatrix(NamedTuple):
     def _solution(
         self, f: Array | None = None, h: Array | None = None, g: Array | None = None
     ) -> Augmented:
-        """The solution of the augmented system with these right-hand sides, or zeros."""
+        """The solution of the augmented system; a right-hand side of None is zero."""
         [given] = [x for x in (f, h, g) if x is not None]
-        # Made of operands, so that it is divided over devices as they are.
+        # Computed from the operands, so that it is divided over devices as they are.
         zero = jnp.zeros_like(self.damped.ratio)
         zero = zero + jnp.sum(jnp.zeros_like(given), axis=-2, keepdims=True)
         m, n = self.damped.a.shape[-2:]
@@ -100,10 +100,10 @@ class FilteredMatrix(NamedTuple):
         return augmented.solution(self.damped, self.triplets, given)
 
     def _near_zero(self, x: Array) -> Array:
-        """What the damped inverse makes of what the undamped one made `x`, `(..., n, k)`.
+        """The damped solution near a zero damping, from the undamped one, `(..., n, k)`.
 
-        Nothing new where the damping is zero, but for derivatives in the damping:
-        `x = (I + d^2 X X^H)^-1 X b`, with `X` the pseudo-inverse.
+        The damped solution is `(I + d^2 X X^H)^-1 X b`, with `X` the pseudo-inverse and
+        `X b = x`. At zero damping its value is `x`: only derivatives in `d` are new.
         """
         assert self.is_zero is not None
         d = jnp.where(self.is_zero, self.d, 0).astype(x.dtype)
@@ -119,9 +119,9 @@ class FilteredMatrix(NamedTuple):
 
 
 def filtered(matrix: FactoredMatrix, d: Array, *, is_damped: bool) -> FilteredMatrix:
-    """Matrices with dampings, `(..., 1)`, real.
+    """Factored matrices with the dampings `d`, `(..., 1)`, real.
 
-    `is_damped` says that none of them is zero.
+    `is_damped` says that no damping is zero.
     """
     tall, *_ = matrix.given.tall()
     u, s, v, *_ = jax.lax.stop_gradient(matrix.factors)
@@ -133,7 +133,7 @@ def filtered(matrix: FactoredMatrix, d: Array, *, is_damped: bool) -> FilteredMa
             hermitian=strategy.hermitian,
             tuning=strategy.tuning,
         )
-    # In units in which the larger of matrix and damping is 1.
+    # Choose units in which the larger of matrix and damping is about 1.
     a, _ = finite_or_zero(tall)
     d = d[..., None]
     fixed, damping = map(jax.lax.stop_gradient, (a, jnp.abs(d)))

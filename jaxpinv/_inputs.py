@@ -33,8 +33,8 @@ class Inputs(NamedTuple):
     Attributes:
         a: `(..., m, n)`.
         rtol: of any shape that broadcasts against the batch, or None for the default.
-        atol: the same, or None for zero.
-        columns: a vector or `(..., length, k)`, if there is one.
+        atol: of any shape that broadcasts against the batch, or None for zero.
+        columns: a vector or matrices `(..., length, k)`, if any.
         damp: of any shape that broadcasts against the batch, or None.
         damp_scale: `(..., n)`, or None for ones.
     """
@@ -53,10 +53,10 @@ def named_tolerances(
     rcond: ArrayLike | None,
     atol: ArrayLike | None,
 ) -> Tolerances:
-    """The relative tolerance, under the name it was given by, and the absolute one.
+    """Both tolerances by name, the relative one under the name that the caller used.
 
     Raises:
-        ValueError: if both names of the relative one are given.
+        ValueError: if both `rtol` and `rcond` are given.
     """
     if rtol is not None and rcond is not None:
         raise ValueError(
@@ -84,13 +84,13 @@ def prepare(
     Args:
         function: its name, for errors.
         a: the matrices.
-        tolerances: the relative and the absolute one, in this order, by their names.
+        tolerances: the relative and the absolute one, in this order, by name.
         hermitian: whether only the lower triangle of `a` is read.
         method: "auto", "direct" or "svd".
-        columns: name and value of what is multiplied, a vector or `(..., length, k)`, and
-            what of the matrix its length is the number of.
+        columns: name and value of the vector or matrices `(..., length, k)` to multiply,
+            and whether `length` is the number of rows or of columns of `a`.
         damping: `damp` and `damp_scale`.
-        stacklevel: that of the caller of the public function, counted from here.
+        stacklevel: of the caller of the public function, counted from here, for warnings.
     """
     check_method(function, method)
     a = as_matrices(function, a, hermitian=hermitian)
@@ -120,7 +120,8 @@ def as_matrices(function: str, a: ArrayLike, *, hermitian: bool) -> Array:
 
     Raises:
         TypeError: if `a` is not numeric.
-        ValueError: if `a` has fewer than two axes, or is not square but `hermitian`.
+        ValueError: if `a` has fewer than two axes, or `hermitian` is set and the matrices
+            are not square.
     """
     a = _as_numeric(f"{function}: expected a numeric array", a)
     if a.ndim < 2:
@@ -149,7 +150,7 @@ def check_method(function: str, method: object) -> None:
 
 
 def as_tolerance(function: str, name: str, value: ArrayLike) -> Array:
-    """A tolerance as an array, of NumPy if it is a number: that one is made at once.
+    """A tolerance as an array; for a number, a NumPy one, which takes less time to make.
 
     Raises:
         TypeError: if `value` is not a real number or an array of them.
@@ -164,7 +165,7 @@ def as_tolerance(function: str, name: str, value: ArrayLike) -> Array:
     else:
         tolerance = _as_numeric(expected, value)
     if not _is_real_number(tolerance.dtype):
-        # pinv(a, True) is meant to set the third argument.
+        # In pinv(a, True), the flag is meant for the third argument.
         is_flag = name == "rtol" and tolerance.dtype == bool
         hint = "; pass hermitian by name, hermitian=True" if is_flag else ""
         raise TypeError(f"{expected}, got dtype {tolerance.dtype}{hint}")
@@ -174,12 +175,12 @@ def as_tolerance(function: str, name: str, value: ArrayLike) -> Array:
 
 
 def batch_shape(function: str, a: Array, tolerances: dict[str, Array]) -> tuple:
-    """The batch shape of the result: that of `a` broadcast against the tolerances'.
+    """The batch shape of the result: that of `a` broadcast against those of `tolerances`.
 
     Raises:
-        ValueError: if they do not broadcast.
+        ValueError: if the shapes do not broadcast.
     """
-    # Numbers change nothing, and eager calls are quicker without this.
+    # Numbers do not change the shape. Returning early makes eager calls faster.
     if all(t.ndim == 0 for t in tolerances.values()):
         return a.shape[:-2]
     try:
@@ -203,10 +204,10 @@ def as_columns(
 def as_vector_or_columns(
     function: str, name: str, value: ArrayLike, length: int, batch: tuple
 ) -> Array:
-    """A vector, or matrices `(..., length, k)`, as an array of that shape.
+    """A vector, or matrices `(..., length, k)`, as an array of the same shape.
 
     Raises:
-        TypeError: if it is not numeric.
+        TypeError: if `value` is not numeric.
         ValueError: if the length or the batch shape does not fit.
     """
     expected = (
@@ -231,13 +232,13 @@ def as_vector_or_columns(
 
 
 def _as_numeric(expected: str, x: ArrayLike) -> Array:
-    """An array, if its dtype is one that is accepted."""
+    """`x` as an array, if its dtype is accepted."""
     if hasattr(x, "todense"):
         raise TypeError(
             f"{expected}, got {type(x).__name__}: sparse matrices are not taken, "
             "pass x.todense()"
         )
-    # A JAX array is not converted: that would take longer than checking it.
+    # A JAX array is not converted, because that takes longer than all checks here.
     if not isinstance(x, Array):
         try:
             x = jnp.asarray(x)

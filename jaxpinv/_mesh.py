@@ -1,4 +1,4 @@
-"""Where a matrix of rows on many devices lies: the mesh, and its axis over the rows."""
+"""Where a row-sharded matrix lies: the mesh, and the axis that divides the rows."""
 
 import math
 from collections.abc import Callable
@@ -15,20 +15,20 @@ from jaxpinv._factorization.tsqr import Axis
 
 
 class Placement(NamedTuple):
-    """A mesh, and the axis, or the axes, that divide the rows."""
+    """A mesh, and the axis or axes that divide the rows."""
 
     mesh: Mesh | AbstractMesh
     axis: Axis
 
     @property
     def is_explicit(self) -> bool:
-        """Whether types of arrays say how they are divided over the mesh."""
+        """Whether the types of arrays say how the arrays are divided over the mesh."""
         return AxisType.Explicit in self.mesh.axis_types
 
     def run(self, f: Callable, specs: Any, *arrays: Any) -> Any:
         """The results of `f`, whose work the compiler divides over the devices.
 
-        Where types say how arrays are divided, those of the results say it by `specs`.
+        If types say how arrays are divided, `specs` says it for the results.
         """
         if not self.is_explicit:
             return f(self, *arrays)
@@ -46,12 +46,13 @@ class Placement(NamedTuple):
         if not isinstance(x, Tracer):
             return jax.device_put(x, NamedSharding(self.mesh, P(self.axis, None)))
         if self.is_explicit and jax.typeof(x).sharding.mesh.empty:
-            # In `jit` `reshard` does not leave a single device. Copies suit any `vmap`.
+            # In `jit`, `reshard` cannot move an array off a single device. Copies on all
+            # devices work under any `vmap`.
             return jax.device_put(x, NamedSharding(self.mesh, P()))
         return x
 
     def put(self, x: Array, *spec: Axis | None) -> Array:
-        """`x`, and its cotangent in reverse mode, divided over the mesh in that way."""
+        """`x`, and its cotangent in reverse mode, divided over the mesh as `spec` says."""
         sharding = NamedSharding(self.mesh, P(*spec))
         if self.is_explicit:
             return jax.sharding.reshard(x, sharding)
@@ -61,10 +62,10 @@ class Placement(NamedTuple):
 def find(
     function: str, a: Array, mesh: Mesh | AbstractMesh | None, axis: Axis | None
 ) -> Placement:
-    """The given placement, or else the placement of the array or of the context.
+    """The given placement, or else that of the array or the context.
 
     Raises:
-        ValueError: if it is not known or does not fit.
+        ValueError: if the placement is not known, or does not fit the matrix.
     """
     if a.ndim != 2:
         raise ValueError(
@@ -106,7 +107,7 @@ def find(
 
 
 def _of_rows(function: str, spec: P, mesh: Mesh | AbstractMesh) -> Axis:
-    """The axis that divides the rows according to a type, or the only axis."""
+    """The axis that divides the rows according to `spec`, or the only axis."""
     rows, columns = (*spec, None, None)[:2]
     if columns is not None:
         raise ValueError(

@@ -29,27 +29,27 @@ def factor(
 ) -> tuple[Array, ...]:
     """The factors of `a`, `(m, n)` with `m >= n`, and its pseudo-inverse if wanted.
 
-    They stand for those of the primitive `factor`, of one matrix and of two numbers.
+    This replaces the primitive `factor` for one matrix, with numbers as tolerances.
     """
     found = tsqr.decompose(jax.lax.stop_gradient(a), place.mesh, place.axis, triplets)
-    # Where the matrix is not finite, neither are the values.
+    # A matrix that is not finite needs no mask: its singular values are NaN.
     factors = truncate(found, Cutoff(rtol, atol), finite=jnp.ones_like(rtol, bool))
     return (*factors, pseudo_inverse(factors)) if with_pinv else factors
 
 
 def strategy(place: Placement, *, with_pinv: bool) -> Strategy:
-    """Every matrix is factored where its rows lie."""
+    """The strategy that factors a matrix where its rows lie."""
     made = partial(factor, place, with_pinv=with_pinv)
     return Strategy(with_pinv=with_pinv, factor=made, caps_default=True)
 
 
 class DampedRows(NamedTuple):
-    """One matrix with a damping, its rows on many devices, factored.
+    """One factored matrix with a damping, its rows on many devices.
 
     Attributes:
-        given: the matrix, its damping, and what it is applied to.
-        place: where it lies.
-        factors: those of `[A T; D T]`.
+        given: the matrix, its damping, and the columns to apply it to.
+        place: where the matrix lies.
+        factors: the factors of `[A T; D T]`.
         own: the singular values of `A`, `(n,)`.
         unit: the diagonal of T, `(n,)` or `(1,)`.
     """
@@ -62,12 +62,12 @@ class DampedRows(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """That of the results."""
+        """The dtype of the results."""
         return self.given.dtype
 
     @property
     def columns(self) -> Array:
-        """What it is applied to, `(m, k)`."""
+        """The columns to apply the matrix to, `(m, k)`."""
         assert self.given.columns is not None
         return self.given.columns
 
@@ -91,20 +91,20 @@ class DampedRows(NamedTuple):
         return jnp.sum(kept, axis=-1, dtype=int)
 
     def singular_values(self) -> Array:
-        """The singular values of `A`, descending, which change with it."""
+        """The singular values of `A`, descending, with derivatives in `A`."""
         mesh, axis = self.place
         decompose = partial(_triplets_on, mesh, axis)
         return svd_jvp.values_of(decompose, self.given.a, self.own)
 
     def _unit(self) -> Array:
-        """`T` as a factor of rows, `(n, 1)`."""
+        """The diagonal of T as a column, `(n, 1)`."""
         return self.unit[:, None].astype(self.factors.u.dtype)
 
 
 def factorize(
     place: Placement, inputs: Inputs, *, with_pinv: bool
 ) -> FactoredMatrix | DampedRows:
-    """The matrix, factored where its rows lie, and what it is applied to."""
+    """The matrix, factored where its rows lie, and the columns to apply it to."""
     chosen = strategy(place, with_pinv=with_pinv)
     if inputs.damp is None:
         return _solver.factorize(inputs, chosen)
@@ -113,7 +113,7 @@ def factorize(
 
 
 def singular_values(matrix: FactoredMatrix | DampedRows) -> Array:
-    """All singular values, descending, which change with the matrix."""
+    """All singular values, descending, with derivatives in the matrix."""
     if isinstance(matrix, DampedRows):
         return matrix.singular_values()
     triplets = jax.lax.stop_gradient(matrix.factors[:3])
@@ -121,13 +121,13 @@ def singular_values(matrix: FactoredMatrix | DampedRows) -> Array:
 
 
 def _factor_damped(place: Placement, given: Promoted, *, is_default: bool) -> DampedRows:
-    """A matrix with a damping, factored; `is_default` if there is no relative tolerance."""
+    """A matrix with a damping, factored; `is_default` says that no `rtol` was given."""
     a, d, rtol = given.a, given.damping, given.rtol
     assert d is not None
     plain, damping = map(jax.lax.stop_gradient, (a, d))
     is_damped = jnp.all(damping > 0)
     rtol = jnp.where(is_damped, 0, rtol) if is_default else rtol
-    # With one damping, or where truncation would no longer be that of `[A; D]`, T is 1.
+    # With one damping, or if T would change what is truncated in `[A; D]`, T is 1.
     begin = 2 * given.atol
     if d.shape[-1] == 1:
         begin = jnp.full_like(begin, jnp.inf)
@@ -149,8 +149,8 @@ def _triplets_on(mesh: Mesh | AbstractMesh, axis: tsqr.Axis, a: Array) -> Triple
 
 
 def triplets(r: Array) -> Triplets:
-    """Singular triplets of the triangular factor, `(n, n)`, which one device takes."""
-    # In a branch that one device takes while all others wait, so a loop adds no other wait.
+    """Singular triplets of the triangular factor, `(n, n)`, computed on one device."""
+    # All other devices wait for this one already, so a loop adds no other wait.
     target = Target(is_cpu=True, is_whole=True)
     plan = plans.factorization(
         r.shape, target, is_complex=jnp.iscomplexobj(r), method="svd"

@@ -1,4 +1,4 @@
-"""The first steps of all functions of a matrix with its rows on many devices."""
+"""The checks that all functions of a row-sharded matrix begin with."""
 
 from jax import Array
 
@@ -7,7 +7,7 @@ from jaxpinv._inputs import Tolerances
 
 
 def numbers(function: str, tolerances: Tolerances) -> list[Array | None]:
-    """Both tolerances, checked before they are traced."""
+    """Both tolerances as arrays without axes, or None, checked before they are traced."""
     found = []
     for name, value in tolerances.items():
         tolerance = None if value is None else _inputs.as_tolerance(function, name, value)

@@ -1,4 +1,4 @@
-"""The log-volume of one tall matrix, its rows on many devices."""
+"""The log-volume of one tall matrix whose rows lie on many devices."""
 
 from functools import partial
 from typing import Literal, overload
@@ -52,7 +52,7 @@ def log_pdet(
 ) -> Array | tuple[Array, Array]:
     r"""Logarithm of the volume of a tall matrix whose rows lie on many devices.
 
-    It is the result of `jaxpinv.log_pdet`,
+    The result is that of `jaxpinv.log_pdet`,
 
     $$\sum_{s_i > \max(\mathrm{atol}, \mathrm{rtol}\, s_1)} \log s_i .$$
 
@@ -67,8 +67,8 @@ def log_pdet(
 
     Returns:
         The logarithm, a real number, on all devices. With `return_rank=True` also the rank,
-        in JAX's default integer dtype. An element that is not finite, on any device, gives
-        NaN and rank 0, and so does a NaN tolerance.
+        in JAX's default integer dtype. If an element on any device is not finite, or a
+        tolerance is NaN, the logarithm is NaN and the rank is 0.
 
     Raises:
         TypeError: as `sharded.pinv` does.
@@ -78,7 +78,7 @@ def log_pdet(
     like the rows of `a`.
 
     **Cost.** The factorization of `sharded.pinv`, and for the gradient one product with
-    `m / p` rows on each device. Without derivatives, half of the rounds are not needed.
+    `m / p` rows on each device. Without derivatives, half of the communication is skipped.
 
     Example:
         >>> import jax

@@ -1,4 +1,4 @@
-"""The first step of every public function: a matrix, factored once for all uses."""
+"""The first step of every public function: factor a matrix once for all uses."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +34,7 @@ from jaxpinv._primitives import (
 )
 from jaxpinv._shapes import prepend_axes
 
-#: Makes the factors of tall matrices, `rtol` and `atol`, and the pseudo-inverse if wanted.
+#: From tall matrices, `rtol` and `atol`: the factors, and the pseudo-inverse if wanted.
 Factor = Callable[[Array, Array, Array], Sequence[Array]]
 
 
@@ -45,9 +45,9 @@ class Strategy(NamedTuple):
         hermitian: whether only the lower triangles of the matrices are read.
         method: "auto", "direct" or "svd".
         with_pinv: whether the pseudo-inverse itself is wanted.
-        factor: makes the factors, instead of the primitive `factor`.
+        factor: the function that replaces the primitive `factor`, if any.
         caps_default: whether the default of the relative tolerance is `sqrt(eps)` at most.
-        tuning: constants of speed of plans for batches. Single products take the default.
+        tuning: tuning constants of plans for batches. Single products use the defaults.
         is_damped: whether it is known that every unknown is damped.
     """
 
@@ -85,17 +85,17 @@ class Strategy(NamedTuple):
 
 
 class Promoted(NamedTuple):
-    """Arguments in the dtype of the computation, of one rank.
+    """Arguments in the dtype of the computation, all with the same number of axes.
 
     Attributes:
         a: `(..., m, n)`.
         rtol: `(...)`.
         atol: `(...)`.
         columns: matrices, `(..., length, k)`, if there are any.
-        batch: the batch shape of `a` and the tolerances, without axes in front.
+        batch: the batch shape of `a`, tolerances and damping, without axes put in front.
         truncates: whether the tolerances may truncate more than zeros.
         dtype: the dtype of the results.
-        damping: of the unknowns, `(..., n)` or `(..., 1)`, real, if there is any.
+        damping: that of each unknown, `(..., n)`, or of all, `(..., 1)`, real, if any.
     """
 
     a: Array
@@ -118,7 +118,7 @@ class Promoted(NamedTuple):
         return squared_norms(b - matmul(self.a, x)).astype(real)
 
     def tall(self) -> tuple[Array, Array, Array]:
-        """The matrices or, if they are wide, their adjoints, and the tolerances.
+        """The matrices, or their adjoints if they are wide, and the tolerances.
 
         Because `pinv(A) = pinv(A^H)^H`, only tall matrices need to be factored.
         """
@@ -126,13 +126,13 @@ class Promoted(NamedTuple):
 
 
 class FactoredMatrix(NamedTuple):
-    """Matrices, factored.
+    """Factored matrices.
 
     Attributes:
-        given: what was factored, and what it is applied to.
-        factors: those of `given.tall()`.
-        x: the pseudo-inverse, `(..., n, m)`, if it was asked for.
-        strategy: how they were factored.
+        given: the matrices, and the columns to apply them to.
+        factors: the factors of `given.tall()`.
+        x: the pseudo-inverse, `(..., n, m)`, if the strategy wanted it.
+        strategy: how the matrices were factored.
         is_stored: whether another program, with another plan, may have factored them.
     """
 
@@ -144,12 +144,12 @@ class FactoredMatrix(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """That of the results."""
+        """The dtype of the results."""
         return self.given.dtype
 
     @property
     def columns(self) -> Array:
-        """What it is applied to, `(..., length, k)`."""
+        """The columns to apply the matrices to, `(..., length, k)`."""
         assert self.given.columns is not None
         return self.given.columns
 
@@ -175,16 +175,16 @@ class FactoredMatrix(NamedTuple):
         return jnp.conj(self._form([Outer(None, jnp.conj(x))]))
 
     def null_projection(self, x: Array) -> Array:
-        """The projection of `x`, `(..., n, k)`, on the null space."""
+        """The projection of `x`, `(..., n, k)`, onto the null space."""
         project = off_range if self.given.is_wide else off_corange
         undefined = jnp.any(jnp.isnan(self.factors.s), axis=-1)[..., None, None]
         exact = jnp.where(undefined, jnp.nan, project(self.factors, x))
-        # The formula, unlike the singular vectors, loses digits with the condition number.
+        # Only its derivative is used: its value loses digits with the condition number.
         formula = x - self.solve(matmul(self.given.a, x))
         return with_tangent_of(exact, formula).astype(self.dtype)
 
     def singular_values(self) -> Array:
-        """All singular values, descending, of batch shape but for the last axis."""
+        """All singular values, `(..., min(m, n))`, descending."""
         tall, *_ = self.given.tall()
         s = self.factors.s
         finite, _ = finite_or_zero(tall)
@@ -206,12 +206,12 @@ class FactoredMatrix(NamedTuple):
         return self.in_batch(jnp.sum(defined, axis=-1, dtype=int), 0)
 
     def in_batch(self, x: Array, rank: int) -> Array:
-        """`x`, of that rank but for its batch, without needless axes in front."""
+        """`x`, with its last `rank` axes unchanged, without axes put before the batch."""
         return jax.lax.squeeze(x, range(x.ndim - rank - len(self.given.batch)))
 
     @property
     def _plan(self) -> dict[str, Any]:
-        """What tells primitives how the matrices were factored."""
+        """The parameters that tell primitives how the matrices were factored."""
         by_svd = self.strategy.takes_triplets
         return {
             "method": "svd" if by_svd else self.strategy.method,
@@ -220,7 +220,7 @@ class FactoredMatrix(NamedTuple):
         }
 
     def _form(self, slots: Sequence[Slot]) -> Array:
-        """The form of the tall matrices."""
+        """The form `pinv_form` of the tall matrices, with these slots."""
         return pinv_form(
             self.factors,
             slots,
@@ -230,7 +230,7 @@ class FactoredMatrix(NamedTuple):
 
 
 def promote(inputs: Inputs, strategy: Strategy) -> Promoted:
-    """The arguments of a public function, in the form for the computation."""
+    """The arguments of a public function, in one dtype and rank for the computation."""
     rtol, atol = (x if x is None else jnp.asarray(x) for x in inputs[1:3])
     given = [x for x in (rtol, atol) if x is not None]
     m, n = inputs.a.shape[-2:]
@@ -277,9 +277,9 @@ def factorize(inputs: Inputs, strategy: Strategy) -> FactoredMatrix:
 
 
 def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
-    """`function` of a tuple of arrays and of these options, compiled once for every shape.
+    """`function`, of a tuple of arrays and of these options, compiled once for every shape.
 
-    It is inlined, so a program around it is the same as without this `jit`.
+    The program is inlined, so a program around it is the same as without this `jit`.
     """
     program = jax.jit(function, static_argnames=options, inline=True)
 
@@ -297,10 +297,10 @@ def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
 
 
 def varying_alike(arrays: list[Array], others: Iterable[Array]) -> list[Array]:
-    """Arrays, in `shard_map` cast to vary over all mesh axes that they or others vary over.
+    """The arrays, in `shard_map` cast to vary over all mesh axes of any array here.
 
-    The result varies over them. Only if an operand does too is there a place, this cast,
-    where reverse mode sums the cotangents of the devices.
+    A result varies over all these axes. If an operand varies over fewer, reverse mode sums
+    the cotangents of the devices at this cast; without it they would not be summed.
     """
     every = [*arrays, *others]
     if len(every) == 1:

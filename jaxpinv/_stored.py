@@ -1,4 +1,4 @@
-"""What `factorize` returns: factored matrices to keep, with the functions as methods."""
+"""What `factorize` returns: stored matrices, with the public functions as methods."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxpinv import _damping, _inputs, _tolerances, _uses
 from jaxpinv._uses import Stored, Use
 
-#: Name, value and length of vectors.
+#: Name, value and length of the columns.
 _Columns = tuple[str, ArrayLike, int]
 
 
@@ -20,34 +20,35 @@ _Columns = tuple[str, ArrayLike, int]
 class Factorization:
     r"""Matrices, factored once for many uses: what `factorize` returns.
 
-    An opaque pytree. It may be an argument or a result of functions transformed by
-    `jax.jit`, `jax.vmap`, `jax.lax.scan` and others, the carry of a loop, and donated. Its
-    methods return the results of the functions of the same names, with all derivatives in
-    the matrices that were factored. Its leaves have the batch shape as leading axes; use
-    `jax.tree.map` to index or stack them.
+    An opaque pytree. Functions transformed by `jax.jit`, `jax.vmap`, `jax.lax.scan` and
+    others can take or return it, a loop can carry it, and it can be donated. Its methods
+    return the same results as the functions of the same names, with all derivatives in the
+    factored matrices. Its leaves have the batch shape as leading axes; use `jax.tree.map`
+    to index or stack them.
 
     **Differentiability.** The results of the methods are differentiable in the argument `a`
     of `factorize`, like those of the functions, even if the factorization is made inside a
     `jit`, a `scan` or a differentiated function and used outside it. Do not differentiate
-    the leaves, and do not compute with them. With a damping, value and derivatives exist at
-    every matrix, in the damping too: see `jaxpinv.pinv`.
+    the leaves, and do not compute with them. With a damping, values and derivatives exist
+    at every matrix, also derivatives in the damping: see `jaxpinv.pinv`.
 
-    **Cost of dampings.** With `damp`, a method multiplies vectors by singular vectors, for
-    each damping. If the matrices were factored by singular values, as with `method="svd"`,
-    these are there. If not, the method computes them once for all dampings of a `jax.vmap`
-    or a batch shape; so for a loop over dampings choose `method="svd"`. In two cases a
-    method costs as much as the function with `damp`: if a tolerance was given, because it
-    refers to `[A; D]`; and, unless with `method="svd"`, if a side is at most 8 and a matrix
-    has at most 512 elements, because a batch of these is factored faster than decomposed.
+    **Cost of dampings.** For each damping, a method multiplies vectors by singular vectors.
+    If the matrices were factored by singular values, as with `method="svd"`, the singular
+    vectors are stored. If not, the method computes them once for all dampings of a
+    `jax.vmap` or a batch shape; for a loop over dampings, choose `method="svd"`. In two
+    cases a method costs as much as the function with `damp`: if a tolerance was given,
+    because it refers to `[A; D]`; and, without `method="svd"`, if a side is at most 8 and a
+    matrix has at most 512 elements, because a batch of such matrices takes less time to
+    factor than to decompose.
     """
 
     _stored: Stored
 
     @property
     def rank(self) -> Array:
-        """Number of singular values that were kept.
+        """Number of kept singular values, of batch shape, in JAX's default integer dtype.
 
-        In JAX's default integer dtype, of batch shape. It is 0 where `pinv` gives NaN.
+        It is 0 where `pinv` gives NaN.
         """
         return _uses.rank(Use(self._stored))
 
@@ -61,8 +62,8 @@ class Factorization:
             TypeError: if `damp` is not real.
             ValueError: if `damp` is negative and not traced, or does not broadcast.
 
-        **Cost.** A product of `2 m n^2` flops, n being the shorter side. With a damping,
-        for each six of these and eight of `2 n^3` flops: see `Factorization`.
+        **Cost.** A product of `2 m n^2` flops, n being the shorter side. Each damping takes
+        six such products, and eight of `2 n^3` flops: see `Factorization`.
         """
         use, is_damped = self._with("pinv", None, damp)
         return _uses.pinv(use, is_damped=is_damped)
@@ -73,20 +74,19 @@ class Factorization:
         Args:
             b: a vector, `(m,)`, or an array of matrices, `(..., m, k)`, as in
                 `jaxpinv.lstsq`. Batch shapes broadcast.
-            damp: a damping of all unknowns, as in `jaxpinv.lstsq`: a number or an array
-                that broadcasts against the batch shape, traced or not, not negative. There
-                is no `damp_scale`: singular vectors of `A` serve every damping that is the
-                same for all unknowns, and no other. With unequal ones, scale the columns of
-                `A` before it is factored if none is zero, or use `jaxpinv.lstsq`.
+            damp: a damping of all unknowns, as in `jaxpinv.lstsq`: a nonnegative number or
+                array that broadcasts against the batch shape, traced or not. There is no
+                `damp_scale`, because the singular vectors of `A` only serve dampings that
+                are the same for all unknowns. For unequal dampings, scale the columns of
+                `A` before factoring if no damping is zero, or use `jaxpinv.lstsq`.
 
         Returns:
-            The solutions, `(..., n)` or `(..., n, k)`, in the dtype that `a` and `b` have
-            in common.
+            The solutions, `(..., n)` or `(..., n, k)`, in the common dtype of `a` and `b`.
 
         Raises:
-            TypeError: if `b` is not numeric, or of a higher precision than the one that the
-                matrices were factored in.
-            ValueError: if the rows of `a` and `b` are not as many, the batch shapes do not
+            TypeError: if `b` is not numeric, or its precision is higher than the one in
+                which the matrices were factored, or `damp` is not real.
+            ValueError: if `a` and `b` differ in the number of rows, the batch shapes do not
                 broadcast, or `damp` is negative and not traced.
 
         **Differentiability.** In `a`, `b` and `damp`, as `jaxpinv.lstsq`.
@@ -106,8 +106,8 @@ class Factorization:
             True
 
         Source:
-            Methods of regularization by filter factors: P. C. Hansen, "Rank-Deficient and
-            Discrete Ill-Posed Problems", SIAM 1998, section 4.2. The refinement: A. Bjorck,
+            Regularization by filter factors: P. C. Hansen, "Rank-Deficient and Discrete
+            Ill-Posed Problems", SIAM 1998, section 4.2. The refinement: A. Bjorck,
             "Iterative refinement of linear least squares solutions I", BIT 7 (1967)
             257-278.
         """
@@ -123,12 +123,12 @@ class Factorization:
             damp: as in `solve`.
 
         Returns:
-            The projections, in the shape of `x` but for the batch, which broadcasts, and in
-            the dtype that `a` and `x` have in common.
+            The projections, in the shape of `x` with its batch axes broadcast, and in the
+            common dtype of `a` and `x`.
 
         Raises:
             TypeError: as `solve` does, for `x`.
-            ValueError: as `solve` does, for the columns of `a`.
+            ValueError: as `solve` does, for the columns of `a` and the rows of `x`.
 
         **Cost.** As `solve`.
         """
@@ -139,21 +139,21 @@ class Factorization:
     def singular_values(self) -> Array:
         """All singular values, descending, `(..., min(m, n))`, as in `jaxpinv.lstsq`.
 
-        **Cost.** That of singular values without vectors, unless the matrices were factored
-        with `method="svd"`.
+        **Cost.** That of singular values without vectors. If the matrices were factored
+        with `method="svd"`, only that of sorting.
         """
         return _uses.singular_values(Use(self._stored))
 
     def log_pdet(self) -> Array:
         """The logarithms of the pseudo-determinants, as `jaxpinv.log_pdet` returns them.
 
-        **Cost.** That of the determinant of an n by n matrix, n being the shorter side,
-        unless the matrices were factored with `method="svd"`.
+        **Cost.** That of the determinant of an n by n matrix, n being the shorter side. If
+        the matrices were factored with `method="svd"`, only that of a sum.
         """
         return _uses.log_pdet(Use(self._stored))
 
     def __repr__(self) -> str:
-        """The shape, where there is one: transformations put anything into leaves."""
+        """Shape and dtype, without a shape if a transformation replaced the leaves."""
         stored = self._stored
         shape = getattr(stored.a, "shape", None)
         return f"Factorization(shape={shape}, dtype={stored.dtype})"
@@ -161,9 +161,7 @@ class Factorization:
     def _with(
         self, method: str, columns: _Columns | None, damp: ArrayLike | None
     ) -> tuple[Use, bool]:
-        """What a method computes of its arguments, checked.
-
-        Also whether it is known that everything is damped.
+        """The checked arguments of a method, and whether every unknown is surely damped.
 
         Args:
             method: its name.

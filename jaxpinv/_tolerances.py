@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxpinv._shapes import is_static_shape
 
-# Where the default of `rtol` is above this, a warning says so.
+# A default of `rtol` above this causes a warning.
 _LARGE = 0.1
 
 
@@ -21,7 +21,7 @@ def floating(dtype: np.dtype) -> np.dtype:
 
 
 def computed_in(*arrays: Array | None) -> np.dtype:
-    """The dtype that these arrays are computed in."""
+    """The dtype in which to compute with these arrays."""
     given = [x for x in arrays if x is not None]
     return _at_least_float32(floating(jnp.result_type(*given)))
 
@@ -29,11 +29,12 @@ def computed_in(*arrays: Array | None) -> np.dtype:
 def default_rtol(size: int, dtype: np.dtype, computed: np.dtype, *, capped: bool) -> Array:
     """The default relative tolerance, in the precision of `computed`.
 
-    For matrices of `size` rows or columns it is `size * eps` of the dtype that is computed
-    in, for the error of the singular values, or `eps` of the dtype of the matrix if that is
-    larger. Rounding to that dtype moves an element by at most `eps / 2` of itself, hence a
-    matrix of rank r by at most `sqrt(r) / 2 * eps` times its norm, and by less than `0.6 *
-    eps` of it if the errors are independent.
+    It is the larger of two errors. One is that of the singular values: `size * eps`, with
+    `size` the longer side of the matrix and `eps` that of `computed`; if `capped`, at most
+    `sqrt(eps)`. The other is `eps` of `dtype`, to which the matrix was rounded. Rounding
+    moves an element by at most `eps / 2` of itself, so it moves a matrix of rank r by at
+    most `sqrt(r) / 2 * eps` times its norm, or less than `0.6 * eps` times its norm if the
+    errors are independent.
     """
     real, rounded = jnp.finfo(computed), eps_of_input(dtype)
     if not is_static_shape((size,)):
@@ -44,14 +45,14 @@ def default_rtol(size: int, dtype: np.dtype, computed: np.dtype, *, capped: bool
 
 
 def eps_of_input(dtype: np.dtype) -> float:
-    """To what the elements of a matrix are rounded: 0 for integers."""
+    """The `eps` to which the elements of a matrix are rounded, 0 for integers."""
     return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
 
 
 def with_defaults(
     rtol: Array | None, atol: Array | None, default: Array
 ) -> tuple[Array, Array]:
-    """Both tolerances, of which `rtol` defaults to 0 where a positive `atol` is given."""
+    """Both tolerances; `rtol` defaults to 0 where a positive `atol` is given."""
     if atol is None:
         return default if rtol is None else rtol, jnp.zeros_like(default)
     if rtol is None:
@@ -82,7 +83,7 @@ def warn_if_large(
 
 
 def _at_least_float32(dtype: np.dtype) -> np.dtype:
-    """The dtype, or float32 instead of a shorter one, which no factorization supports."""
+    """The dtype, but at least float32, because no factorization supports a shorter one."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 

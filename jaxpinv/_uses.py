@@ -1,4 +1,4 @@
-"""Factored matrices as they are stored, and what is made of them: of each use a program."""
+"""Factored matrices as they are stored, and their uses, each compiled as one program."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -26,16 +26,16 @@ from jaxpinv._solver import FactoredMatrix, Promoted, Strategy, compiled
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class Stored:
-    """What is kept of factored matrices, all arrays of the whole batch shape.
+    """What is stored of factored matrices; all arrays have the whole batch shape.
 
     Attributes:
-        a: the matrices, `(..., m, n)`, in the dtype that is computed in.
+        a: the matrices, `(..., m, n)`, in the dtype of the computation.
         rtol: relative tolerances, `(...)`.
         atol: absolute tolerances, `(...)`.
-        factors: those of the matrices or, if they are wide, of their adjoints.
+        factors: the factors of the matrices, or of their adjoints if they are wide.
         truncates: whether the tolerances may truncate more than zeros.
-        is_given: whether the two tolerances are not the default.
-        dtype: that of results.
+        is_given: whether `rtol` and whether `atol` was given.
+        dtype: the dtype of the results.
         strategy: how the matrices were factored.
     """
 
@@ -50,12 +50,12 @@ class Stored:
 
 
 class Use(NamedTuple):
-    """Stored matrices, and what they are applied to.
+    """Stored matrices, and the arguments of one method.
 
     Attributes:
-        stored: what was factored.
-        columns: a vector or `(..., length, k)`, if there is one.
-        damp: of any shape that broadcasts against the batch, if there is one.
+        stored: the matrices.
+        columns: a vector or matrices `(..., length, k)` to apply them to, if any.
+        damp: the damping, of any shape that broadcasts against the batch, if any.
     """
 
     stored: Stored
@@ -63,7 +63,7 @@ class Use(NamedTuple):
     damp: Array | None = None
 
     def matrix(self) -> FactoredMatrix:
-        """The factored matrix, of one rank and dtype with what it is applied to."""
+        """The factored matrices and the columns, promoted to one rank and dtype."""
         given = self.stored
         columns, dtype = self.columns, given.dtype
         arrays = [given.a, given.factors.u]
@@ -96,9 +96,9 @@ class Use(NamedTuple):
         return FactoredMatrix(promoted, factors, None, given.strategy, is_stored=True)
 
     def damped(self, *, is_damped: bool) -> FactoredMatrix | FilteredMatrix | DampedMatrix:
-        """The same with the damping, if there is one.
+        """The factored matrices with the damping, if there is one.
 
-        `is_damped` says that it is nowhere zero.
+        `is_damped` says that the damping is nowhere zero.
         """
         matrix = self.matrix()
         given = matrix.given
@@ -106,8 +106,8 @@ class Use(NamedTuple):
             return matrix
         has_rtol, has_atol = self.stored.is_given
         strategy = matrix.strategy
-        # Tolerances truncate other values of what is damped. And many tiny matrices are
-        # factored in less time than their singular vectors are found.
+        # A tolerance refers to `[A; D]`, and so truncates other values. And it takes less
+        # time to factor many tiny matrices than to compute their singular vectors.
         m, n = given.tall()[0].shape[-2:]
         anew = has_rtol or has_atol
         anew = anew or (is_tiny(m, n, strategy.tuning) and not strategy.takes_triplets)
@@ -117,15 +117,15 @@ class Use(NamedTuple):
         return _damped.of_promoted(given, strategy, has_rtol=has_rtol, has_scale=False)
 
     def like_columns(self, x: Array) -> Array:
-        """`x`, `(..., length, k)`, as a vector if that is what was given."""
+        """`x`, `(..., length, k)`, as a vector if the columns were given as a vector."""
         is_vector = self.columns is not None and self.columns.ndim == 1
         return x[..., 0] if is_vector else x
 
 
 def stored(matrix: FactoredMatrix, inputs: Inputs) -> Stored:
-    """What is kept of a factored matrix, and of what the public function was given.
+    """What to store of factored matrices and of the arguments of `factorize`.
 
-    All leaves get the whole batch shape, so that they may be mapped and indexed alike.
+    All leaves get the whole batch shape, so they can be mapped and indexed alike.
     """
     given = matrix.given
     rank = given.a.ndim - 2
@@ -145,7 +145,7 @@ def stored(matrix: FactoredMatrix, inputs: Inputs) -> Stored:
 
 @partial(compiled, options=())
 def rank(use: Use) -> Array:
-    """The ranks, compiled once for every shape, as is what follows."""
+    """The ranks. Like the functions below, this is compiled once for every shape."""
     return use.matrix().rank()
 
 
@@ -157,14 +157,14 @@ def pinv(use: Use, *, is_damped: bool) -> Array:
 
 @partial(compiled, options=("is_damped",))
 def solve(use: Use, *, is_damped: bool) -> Array:
-    """The solutions."""
+    """The minimum-norm solutions, or the damped ones."""
     matrix = use.damped(is_damped=is_damped)
     return use.like_columns(matrix.solve(matrix.columns).astype(matrix.dtype))
 
 
 @partial(compiled, options=("is_damped",))
 def null_projection(use: Use, *, is_damped: bool) -> Array:
-    """The projections."""
+    """The projections onto the null spaces."""
     matrix = use.damped(is_damped=is_damped)
     projected = matrix.null_projection(matrix.columns)
     return use.like_columns(projected.astype(matrix.dtype))

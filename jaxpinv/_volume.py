@@ -1,8 +1,8 @@
-"""The logarithm of the volume of factored matrices, and how it changes with these.
+"""The logarithm of the volume of factored matrices, and its derivative.
 
 The truncated columns of `V` are orthonormal and orthogonal to the others, and
-`A V = U diag(s)`. So for every factorization, the sum of the logarithms of the kept
-singular values is the sum over the kept `s`, minus `log |det V|`.
+`A V = U diag(s)`. So for every factorization, the logarithms of the kept singular values
+sum to the sum of `log s` over the kept `s`, minus `log |det V|`.
 """
 
 import jax.numpy as jnp
@@ -22,10 +22,10 @@ from jaxpinv._primitives import pinv_form
 def log_volume(
     a: Array, factors: Factors, *, method: Method, tuning: Tuning, is_stored: bool
 ) -> Array:
-    """The log-volume, `(...)`, real, of matrices `(..., m, n)`, `m >= n`, and factors.
+    """The log-volume, `(...)`, real, of matrices `(..., m, n)`, `m >= n`, with factors.
 
     `method` and `tuning` are those of the factorization, and `is_stored` says that another
-    program may have made it.
+    program may have made the factors.
     """
     logs = jnp.log(jnp.where(factors.kept, factors.s, 1))
     less = log_det_p.bind(a, factors.v, method=method, tuning=tuning, is_stored=is_stored)
@@ -38,8 +38,8 @@ def log_volume(
 
 
 def _log_det_impl(a, v, *, method, tuning, is_stored, target):
-    # Singular vectors are unitary. The plan is that of the factors, unless these may come
-    # from another program.
+    # For singular vectors, which are unitary, the result is 0. The plan tells whether `v`
+    # has them, unless the factors may come from another program.
     is_complex = jnp.iscomplexobj(v)
     plan = plans.factorization(
         a.shape, target, is_complex=is_complex, method=method, tuning=tuning
@@ -59,7 +59,8 @@ def _log_det_types(a, v, **_):
 log_det_p = _rules.primitive("log_det", _log_det_impl, types=_log_det_types)
 
 
-# What changes with a matrix: its log-volume, by Re trace(pinv(A) E)
+# log_volume_of: the log-volume, and the factors -> the log-volume, with its derivative
+#     Re trace(pinv(A) E) along E
 
 
 def _log_volume_of_change(results, primals, e, *, tuning):

@@ -1,9 +1,9 @@
-"""How far results are apart, and how far rounding may bring them."""
+"""The differences of results, and bounds on those that rounding may cause."""
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-# Of every bound `C * eps * condition`, in norms relative to the largest element.
+# The constant of every bound `C * eps * condition`, relative to the largest element.
 C = 10
 
 

@@ -1,11 +1,11 @@
-"""Programs of one process, and what they leave behind.
+"""What compiled programs leave behind, in a cache and in the memory of one process.
 
     python -m tests.compilation_worker cache FOLDER
     python -m tests.compilation_worker maps COUNT [jnp]
 
-prints, as JSON, how often a persistent cache was asked and how often it had the program, or
-the pieces of mapped memory that each of so many gradients of different shapes takes. With
-`jnp` they are those of `jnp.linalg.pinv`.
+The first prints, as JSON, how many programs were requested from a persistent cache, and how
+many the cache had. The second prints how many pieces of mapped memory a gradient takes, on
+average over COUNT shapes; with `jnp`, for `jnp.linalg.pinv`.
 """
 
 import json
@@ -21,12 +21,12 @@ import numpy as np
 import jaxpinv
 from jaxpinv._platform.plan import Method
 
-#: What JAX reports each time that it asks the persistent cache, and each time it is lucky.
+#: The events that JAX reports for each request to the persistent cache, and for each hit.
 ASKED, FOUND = (
     f"/jax/compilation_cache/{name}"
     for name in ("compile_requests_use_cache", "cache_hits")
 )
-# With a loop over the batch and branches in it; with a loop that decomposes again.
+# One with a loop over the batch that has branches; one with a loop that decomposes again.
 PROGRAMS: tuple[tuple[tuple[int, ...], Method], ...] = (
     ((40, 4, 3), "direct"),
     ((30, 28), "svd"),
@@ -51,7 +51,7 @@ def cached(folder: str) -> dict[str, int]:
 
 
 def maps(count: int, pinv: Callable) -> dict[str, float]:
-    """Compiles so many gradients, of different shapes, and keeps them all."""
+    """Compiles `count` gradients of different shapes, and keeps them all."""
     columns = 20
     programs, before = [], _maps()
     for k in range(count):
@@ -64,7 +64,7 @@ def maps(count: int, pinv: Callable) -> dict[str, float]:
 
 
 def _maps() -> int:
-    """The pieces of memory that this process has mapped."""
+    """The number of pieces of memory that this process has mapped."""
     return Path("/proc/self/maps").read_bytes().count(b"\n")
 
 

@@ -16,7 +16,7 @@ import jaxpinv
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Elsewhere only some tests hold: `python -m tests.benchmarks.accelerator` runs these.
+# On other platforms only some tests hold: `tests.benchmarks.accelerator` runs these.
 if os.environ.get("JAXPINV_TESTS_ON", "cpu") == "cpu":
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
@@ -33,10 +33,9 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks as slow what `slow_unless` leaves out: cases whose id has no such pattern.
+    """Marks as slow the cases of `slow_unless` whose id does not match its pattern.
 
-    Modules that do without optimizations come first: so what is compiled for one of them
-    serves the next one.
+    Modules compiled without optimizations come first, so that they share programs.
     """
     for item in items:
         for mark in item.iter_markers("slow_unless"):
@@ -47,17 +46,17 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="module")
 def optimization(request):
-    """Compiles the tests of a module with optimizations, or without if it is so marked."""
+    """Compiles the tests of a module without optimizations if it is marked so."""
     without = request.node.get_closest_marker("unoptimized") is not None
     if jax.config.read("jax_disable_most_optimizations") != without:
         jax.config.update("jax_disable_most_optimizations", without)
-        # It is no part of the key of what is compiled.
+        # JAX's in-memory caches do not distinguish programs by this setting.
         jax.clear_caches()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def few_programs(optimization):
-    """Forgets what was compiled when there is too much of it: else LLVM may crash."""
+    """Clears the compiled programs when there are too many: otherwise LLVM may crash."""
     yield
     if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
         jax.clear_caches()
@@ -71,7 +70,7 @@ def rng() -> np.random.Generator:
 
 
 def by_lstsq(a, rtol=None, hermitian=False, *, atol=None, rcond=None, return_rank=False):
-    """The pseudo-inverse as what `lstsq` does to the columns of the identity."""
+    """The pseudo-inverse as the solution of `lstsq` for the columns of the identity."""
     a = jnp.asarray(a)
     b = jnp.eye(a.shape[-2], dtype=a.dtype)
     rtol = rtol if rcond is None else rcond
@@ -79,8 +78,8 @@ def by_lstsq(a, rtol=None, hermitian=False, *, atol=None, rcond=None, return_ran
     return (x, rank) if return_rank else x
 
 
-# One program, without the fields that nobody looks at: else the tests would compile more
-# than they run.
+# One program, without the unused fields: otherwise compilation would take longer than the
+# tests.
 @partial(jax.jit, static_argnames="hermitian")
 def _solution_and_rank(a, b, rtol, atol, *, hermitian):
     """Two fields of `lstsq`."""
@@ -93,5 +92,5 @@ WAYS = {"pinv": jaxpinv.pinv, "lstsq": by_lstsq}
 
 @pytest.fixture(params=WAYS)
 def pinv(request):
-    """Both ways to a pseudo-inverse: one set of tests holds for them."""
+    """Both ways to compute a pseudo-inverse: the same tests hold for both."""
     return WAYS[request.param]

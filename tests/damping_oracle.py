@@ -19,13 +19,13 @@ def filtered(a, d: float) -> np.ndarray:
 
 
 def damped(a, d) -> np.ndarray:
-    """The damped inverse of a matrix by its definition, for the damping of each unknown."""
+    """The damped inverse of a matrix by its definition, with one damping per unknown."""
     with mpmath.workdps(50):
         return _array(_by_definition(_matrix(a), _matrix(np.asarray(d, float)[None])))
 
 
 def derivative(a, d, e, dd, order: int) -> np.ndarray:
-    """Its derivative of that order along `e` in the matrix and `dd` in the damping.
+    """The derivative of `damped`, along `e` in the matrix and `dd` in the damping.
 
     Central differences of step `h = 1e-9`: their error is of size `h^2`.
     """
@@ -47,11 +47,11 @@ def _by_definition(a: mpmath.matrix, d: mpmath.matrix) -> mpmath.matrix:
 
 
 def _matrix(x) -> mpmath.matrix:
-    """An array as a matrix of 50 digits."""
+    """An array as a matrix with 50 digits."""
     return mpmath.matrix(np.asarray(x).tolist())
 
 
 def _array(x: mpmath.matrix) -> np.ndarray:
-    """A matrix of 50 digits as an array of double precision."""
+    """A matrix with 50 digits as an array in double precision."""
     is_complex = any(isinstance(y, mpmath.mpc) for y in x)
     return np.array(x.tolist(), complex if is_complex else float)

@@ -1,10 +1,10 @@
-"""One process of several.
+"""One process of a distributed program.
 
     python -m tests.distributed_worker PART PORT COUNT INDEX DEVICES
 
-It takes gradient steps with a batch that is divided over the devices of all processes, and
-compares everything with the same steps on one device. With the part `leave` the last
-process then ends without a word, and the others go on until they fail.
+The process takes gradient steps with a batch that is divided over the devices of all
+processes, and compares everything with the same steps on one device. With the part `leave`,
+the last process then exits without notice, and the others continue until they fail.
 """
 
 import os
@@ -24,7 +24,7 @@ BATCH, WHOLE = PartitionSpec("batch"), PartitionSpec()
 
 
 def total(w, a, b, rtol):
-    """A number that depends on every matrix: the sum over all devices."""
+    """A number that depends on every matrix, on all devices."""
     moved = a + w[None]
     x = jaxpinv.pinv(moved, rtol)
     found = jaxpinv.lstsq(moved, b)
@@ -46,14 +46,14 @@ def problem(size: int) -> tuple[np.ndarray, ...]:
 
 
 def distribute(x: np.ndarray, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
-    """The global array, of which each process makes what its devices hold."""
+    """The global array; each process makes only the part that its devices hold."""
     return jax.make_array_from_callback(
         x.shape, NamedSharding(mesh, spec), lambda index: x[index]
     )
 
 
 def check(x: jax.Array, reference) -> None:
-    """Compares the shards that are here with those of one device."""
+    """Compares the shards of this process with the result on one device."""
     reference = np.asarray(reference)
     assert not x.is_fully_addressable
     for shard in x.addressable_shards:
@@ -70,7 +70,7 @@ def train(size: int) -> tuple[Compiled, tuple[jax.Array, ...]]:
     text = compiled.as_text() or ""
     assert "all-reduce" in text
     assert "all-gather" not in text
-    # In full on this device alone: the arrays are NumPy's.
+    # NumPy arrays: this computes everything on one device of this process.
     one = jax.jit(step)
     for _ in range(STEPS):
         found = compiled(moved, *sharded)
@@ -79,7 +79,7 @@ def train(size: int) -> tuple[Compiled, tuple[jax.Array, ...]]:
             check(x, y)
         moved, w = found[1], np.asarray(expected[1])
     a, rtol = sharded[0], sharded[2]
-    # Tolerances that no process can look at as a whole, and one that each has in full.
+    # Tolerances that no process can read as a whole, and one that each process has.
     check(jaxpinv.pinv(a, rtol), np.linalg.pinv(data[0], data[2]))
     everywhere = distribute(np.array(0.3), mesh, WHOLE)
     check(jaxpinv.matrix_rank(a, everywhere), np.linalg.matrix_rank(data[0], rtol=0.3))
@@ -88,7 +88,7 @@ def train(size: int) -> tuple[Compiled, tuple[jax.Array, ...]]:
 
 
 def main(part: str, port: int, count: int, index: int, devices: int) -> None:
-    """Joins the others on the loopback address, and does the part."""
+    """Joins the other processes on the loopback address, and runs the part."""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_num_cpu_devices", devices)

@@ -1,28 +1,28 @@
-"""References with more digits than what is tested: double for single, 80 bits for double.
+"""References with more digits than the results: double for single, 80 bits for double.
 
-For a tall matrix `A`, `(m, n)`, of full rank. `W`, the inverse of a triangular factor that
-LAPACK finds in double precision, makes the columns of `Q = A W` orthonormal but for
-rounding. That rounding, `F = Q^H Q - I`, is found with more digits, and so
+They are for a tall matrix `A`, `(m, n)`, of full rank. `W` is the inverse of a triangular
+factor from LAPACK in double precision, so the columns of `Q = A W` are orthonormal except
+for rounding. That rounding, `F = Q^H Q - I`, is computed with more digits, and so
 
     A^+ = W (I + F)^-1 Q^H,    (I + F)^-1 = I - F + F^2 - ...
 
-has them too. The derivatives are the formula of Golub and Pereyra and its derivative. Of
-full rank that is exact, and it is not how the library computes them.
+has more digits, too. The derivatives are the formula of Golub and Pereyra, exact for full
+rank, and the derivative of that formula. The library computes them in another way.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-#: Rows that are summed up one after the other: 10^6 would cost longdouble three digits.
+#: Rows that are summed one after the other: 10^6 rows would cost longdouble three digits.
 _CHUNK = 1024
 
 
 def wide(dtype: np.dtype) -> np.dtype:
-    """The dtype of references for results of that dtype.
+    """The dtype of references for results of `dtype`.
 
     Raises:
-        RuntimeError: if there is none with more digits.
+        RuntimeError: if no dtype has more digits.
     """
     extended = np.result_type(dtype, np.longdouble)
     double = np.result_type(dtype, np.float64)
@@ -41,7 +41,7 @@ def adjoint(x: np.ndarray) -> np.ndarray:
 
 
 def inner(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """`x^H y` of `(m, j)` and `(m, k)`, with an error that hardly grows with the rows."""
+    """`x^H y` of `(m, j)` and `(m, k)`, with an error that hardly depends on the rows."""
     whole = len(x) // _CHUNK * _CHUNK
     chunks = (z[:whole].reshape(-1, _CHUNK, z.shape[1]) for z in (x, y))
     left, right = chunks
@@ -60,12 +60,12 @@ def columns(x: np.ndarray) -> np.ndarray:
 
 
 class Operands(NamedTuple):
-    """What the results are made of.
+    """The arguments of the results.
 
     Attributes:
         a: the matrix, `(m, n)`.
         b: right-hand sides, `(m, k)`.
-        c: what the solution is multiplied with before it is summed up, `(n, k)`.
+        c: the weights of the solution in the sum that is differentiated, `(n, k)`.
         e: a direction, `(m, n)`.
     """
 
@@ -76,15 +76,15 @@ class Operands(NamedTuple):
 
 
 class Known(NamedTuple):
-    """An exact result, and how large the change of size 1 is that its rounding may make.
+    """An exact result, and the size of the change that rounding may cause.
 
-    Rounding changes the matrix by `eps ||A||`, and the result by `eps cond` times this.
+    Rounding changes the matrix by `eps ||A||`, and the result by `eps cond` times `size`.
 
     Attributes:
         exact: the result.
-        size: of that change in the norm, or of each column in its norm.
-        like: an array whose largest element is the same part of its norm as that of the
-            change is. The result itself if None.
+        size: the norm of that change, or the norms of its columns.
+        like: an array whose largest element has the same ratio to its norm as in that
+            change. The result itself if None.
     """
 
     exact: np.ndarray
@@ -93,7 +93,7 @@ class Known(NamedTuple):
 
 
 class Reference:
-    """Exact results for one matrix. The sizes come from the derivative in the matrix.
+    """Exact results for one matrix, with sizes from the derivative in the matrix.
 
     Attributes:
         condition: ratio of the largest to the smallest singular value.
@@ -118,7 +118,7 @@ class Reference:
         self._r = self.b - self.a @ self._solution
 
     def values(self) -> dict[str, Known]:
-        """The pseudo-inverse, least squares, and projections of `c` and, of A^H, of `b`."""
+        """Pseudo-inverse, solution, and projections: of `c`, and for `A^H` of `b`."""
         along = self._q @ (self._middle @ inner(self._q, self.b))
         return {
             "pinv": Known(self.x, norm(self.x)),
@@ -130,7 +130,7 @@ class Reference:
         }
 
     def derivatives(self) -> dict[str, Known]:
-        """Gradient of `sum(solution * c)` in JAX's convention, and two derivatives."""
+        """Gradient of `sum(solution * c)` in JAX's convention, and two derivatives of X."""
         first, second = self._along_e()
         sizes = columns(self.c) * self._solution_sizes()
         step = self._inverse * float(np.linalg.norm(self.e.astype(complex), 2))
@@ -144,7 +144,7 @@ class Reference:
         return columns(self._solution) + self._inverse * columns(self._r)
 
     def _gradient(self) -> np.ndarray:
-        """Of `sum(c * x)`, from `dx = -X E x + X X^H E^H r`: JAX conjugates nothing."""
+        """The gradient, from `dx = -X E x + X X^H E^H r`: JAX does not conjugate."""
         xc = self.x.T @ self.c
         return -xc @ self._solution.T + self._r.conj() @ (self.x @ xc.conj()).T
 
@@ -165,9 +165,9 @@ class Reference:
 
 
 def errors(found: np.ndarray, known: Known) -> np.ndarray:
-    """Errors of the norm and of the largest element, relative to their sizes: `(2,)`.
+    """Errors in the norm and in the largest element, relative to their sizes: `(2,)`.
 
-    Infinite if something is not finite.
+    They are infinite if an element is not finite.
     """
     exact, size, like = known
     assert found.shape == exact.shape

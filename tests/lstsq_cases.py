@@ -1,4 +1,4 @@
-"""Shapes and spectra that everything about least squares is tried on."""
+"""Shapes and spectra for all tests of least squares."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from tests.comparison import bound
 
 SHAPES = {"tall": (6, 4), "wide": (4, 6), "square": (4, 4)}
-# A dtype for each: all of both compile twice as much.
+# One dtype per shape: all pairs would compile twice as many programs.
 SHAPES_AND_DTYPES = pytest.mark.parametrize(
     ("shape", "dtype"),
     [
@@ -16,8 +16,8 @@ SHAPES_AND_DTYPES = pytest.mark.parametrize(
     ],
     ids=["tall-complex", "wide-complex", "square-real"],
 )
-# Spectrum and keyword arguments. With the default cutoff, and where only zeros are
-# truncated, derivatives are products with vectors; else they are those of the matrix.
+# Spectrum and keyword arguments. If only zeros are truncated, as with the default cutoff,
+# derivatives are products with vectors; otherwise they are those of the matrix.
 CASES = {
     "full_rank": ([3, 2, 1, 0.5], {}),
     "deficient": ([3, 2, 0, 0], {}),
@@ -30,5 +30,5 @@ TOLERANCE = bound(np.float64, 6**3)
 
 
 def cutoff(kwargs):
-    """A cutoff for the oracle that means the same."""
+    """The cutoff for the oracle that truncates the same values."""
     return kwargs.get("atol", 1e-6)

@@ -1,4 +1,4 @@
-"""Random matrices: of given singular values or eigenvalues, and some LAPACK fails on."""
+"""Random matrices of given singular values or eigenvalues, and some LAPACK fails on."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def gaussian(
 def unitary(
     rng: np.random.Generator, m: int, n: int, dtype: DTypeLike = np.float64
 ) -> np.ndarray:
-    """Matrix `(m, n)` with orthonormal columns, `m >= n`, in double precision."""
+    """Matrix with orthonormal columns, `(m, n)`, `m >= n`, in double precision."""
     double = np.result_type(dtype, np.float64)
     return np.linalg.qr(gaussian(rng, (m, n), double))[0]
 
@@ -49,15 +49,15 @@ def hermitian_matrix(
     return ((a + a.conj().T) / 2).astype(dtype)
 
 
-#: Seeds of matrices of low rank on which LAPACK's divide and conquer gives up: OpenBLAS,
-#: with AVX-512, on one thread and on two. Elsewhere it may converge.
+#: Seeds of matrices of low rank on which LAPACK's divide and conquer does not converge: in
+#: OpenBLAS with AVX-512, on one thread and on two. On other machines it may converge.
 SEEDS_OF_NO_CONVERGENCE = (912, 1738, 2058, 2769, 3050)
 
 
 def factors_of_no_convergence(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Factors, 222 by 42 and 42 by 222, of a matrix of rank 42 and condition 1e3 or so.
+    """Factors, 222 by 42 and 42 by 222, of a matrix of rank 42 and condition about 1e3.
 
-    They and their product are integers, so that no rounding makes another matrix of them.
+    They and their product are integers, so rounding does not change the matrix.
     """
     rng = np.random.default_rng(seed)
     n, rank, bits = 222, 42, 10

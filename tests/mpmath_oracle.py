@@ -34,7 +34,7 @@ def exact_derivative(a, directions, cutoff: float) -> np.ndarray:
 
 @functools.cache
 def _exact_derivative(frozen, cutoff: float) -> np.ndarray:
-    """The same for one matrix, once for all tests that ask."""
+    """The mixed derivative for one matrix, cached for all tests."""
     a, *directions = (np.frombuffer(x, d).reshape(shape) for x, d, shape in frozen)
     with mpmath.workdps(50):
         step = mpmath.mpf(10) ** -12
@@ -52,7 +52,7 @@ def _exact_derivative(frozen, cutoff: float) -> np.ndarray:
 
 
 def exact_log_pdet(a, directions, cutoff: float) -> float:
-    """The log-volume of one matrix, or its mixed derivative, by the same differences."""
+    """The log-volume of one matrix, or its mixed derivative by the same differences."""
     with mpmath.workdps(50):
         step = mpmath.mpf(10) ** -12
         a, *directions = (mpmath.matrix(np.asarray(x).tolist()) for x in (a, *directions))

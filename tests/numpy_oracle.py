@@ -1,4 +1,4 @@
-"""What the library finds, what NumPy does, and whether rounding explains the difference."""
+"""Results of the library and of NumPy, and whether rounding explains their difference."""
 
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from tests.strategies import Configuration, Problem
 
 
 class Results(NamedTuple):
-    """What the library finds for a problem, by one method."""
+    """The library's results for a problem, by one method."""
 
     x: np.ndarray
     rank: np.ndarray
@@ -39,7 +39,7 @@ def _program(a, b, ct, e, tolerances, method, hermitian):
 
 @partial(jax.jit, static_argnames="hermitian")
 def _projection(a, x, tolerances, hermitian):
-    """The projection on the null space."""
+    """The projection onto the null space."""
     return jaxpinv.null_projection(a, x, hermitian=hermitian, **tolerances)
 
 
@@ -51,31 +51,32 @@ def _given(problem: Problem) -> dict:
 
 
 def results(problem: Problem, method: str = "direct") -> Results:
-    """What the library finds for a problem."""
+    """The library's results for a problem."""
     _, _, a, b, ct, e, *_ = problem
     found = _program(a, b, ct, e, _given(problem), method, problem.configuration.hermitian)
     return Results(*map(np.asarray, found))
 
 
 def projection(problem: Problem, x: np.ndarray) -> np.ndarray:
-    """The projection on the null space."""
+    """The projection of `x` onto the null space of a problem."""
     hermitian = problem.configuration.hermitian
     return np.asarray(_projection(problem.a, x, _given(problem), hermitian))
 
 
 class Reference(NamedTuple):
-    """What NumPy finds in double precision, for the rank that was found.
+    """NumPy's results in double precision, for the rank that the library found.
 
-    Everything stands in units of the power of two of the recipe, and of one batch axis.
+    The unit is the power of two of the recipe. All arrays have one batch axis.
 
     Attributes:
         a: the matrices, `(B, m, n)`.
-        kept: their kept part, of that rank.
+        kept: the kept part of each, of that rank.
         smallest: the smallest kept singular value, or 1 if there is none, `(B,)`.
-        gap: the difference to the next one, if there is any; else both are 1.
-        size: the Frobenius norm, the measure of the backward error of a factorization.
-        condition: that over the gap, 1 for rank 0, or infinite if there is no gap. Where
-            LAPACK's backward error is more than rounding it is as many times as large.
+        gap: the difference to the next singular value, or 1 if nothing is kept. If the
+            difference is 0, `smallest` and `gap` are 1.
+        size: the Frobenius norm, to which a factorization's backward error is relative.
+        condition: `size / gap`, 1 for rank 0, or infinite if there is no gap. If LAPACK's
+            backward error is k times that of rounding, the condition is k times as large.
         is_telling: whether the condition leaves digits, and the tolerances are numbers.
         ranks: the least and the largest rank that rounding allows, each `(B,)`.
     """
@@ -91,13 +92,13 @@ class Reference(NamedTuple):
 
 
 def reference(p: Problem, rank: np.ndarray) -> Reference:
-    """The reference of a problem and of the ranks that the library found."""
+    """The reference for a problem and the ranks that the library found."""
     a, rank = in_units(p, p.a, 1), rank.ravel()
     u, s, vh = np.linalg.svd(a, full_matrices=False)
     s = np.concatenate([s, np.zeros((len(a), 1))], axis=1)
     rows, size = np.arange(len(a)), np.linalg.norm(a, axis=(1, 2))
-    # Without the truncated part, rather than the sum of the kept ones: NumPy's singular
-    # vectors of clustered values give the matrix back to forty times eps only.
+    # The truncated part is subtracted, instead of adding the kept triplets: for clustered
+    # values, NumPy's singular vectors reproduce the matrix only to forty times eps.
     cut = np.where(np.arange(s.shape[1]) < rank[:, None], 0, s)[:, :-1]
     kept = np.where((rank > 0)[:, None, None], a - (u * cut[:, None]) @ vh, 0)
     smallest = np.where(rank > 0, s[rows, rank - 1], 1)
@@ -121,13 +122,13 @@ _decomposition = jax.jit(partial(jax.lax.linalg.svd, full_matrices=False))
 
 
 def _excess_of_lapack(p: Problem, a: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """How many times more than rounding LAPACK's singular triplets are off, `(B,)`.
+    """How many times the bound of rounding LAPACK's singular triplets are off, `(B,)`.
 
     Its QR iteration (xBDSQR, xLASDQ) drops an off-diagonal element of less than
     `u min(100, u^(-1/8))` times a singular value, u = eps / 2: in double precision that is
-    49 eps, and 43 eps were seen. A result is exact for the matrix without that element, and
-    nothing made of these triplets is nearer. Of eigenvectors (xSTEQR) such elements are
-    less than u, and rounding of single precision hides them.
+    49 eps, and 43 eps were seen. A result from such triplets is at best exact for the
+    matrix without that element. For eigenvectors (xSTEQR) such elements are less than u,
+    which rounding to single precision hides.
     """
     if p.configuration.hermitian:
         return np.ones_like(size)
@@ -136,17 +137,17 @@ def _excess_of_lapack(p: Problem, a: np.ndarray, size: np.ndarray) -> np.ndarray
     double = np.result_type(p.a.dtype, np.float64)
     left, right = u.astype(double) * s[:, None].astype(float), vh.astype(double)
     error = np.linalg.norm(tall - left @ right, axis=(1, 2))
-    # A change of the matrix moves what is tested by three times its norm, condition apart:
-    # `A X A`, for one, by `E X A`, `A X E` and the change of the kept part.
+    # Apart from the condition, a change of the matrix moves a tested result by three times
+    # its norm: `A X A`, for instance, by `E X A`, `A X E` and the change of the kept part.
     limit = bound(p.configuration.dtype) / 3 * np.where(size > 0, size, 1)
     return np.maximum(error / limit, 1)
 
 
 def excess_of_vectors(p: Problem, a: np.ndarray) -> np.ndarray:
-    """How many times more than rounding LAPACK's right singular vectors are off, `(B,)`.
+    """How many times the bound of rounding LAPACK's right singular vectors are off, `(B,)`.
 
-    Theirs is a product of many rotations, and of clustered values the trace of `V^H V`,
-    which the nullity is made of, was 97 eps from 9: NumPy has the same vectors.
+    LAPACK computes them as a product of many rotations. For clustered values the trace of
+    `V^H V`, from which the nullity follows, was 97 eps from 9: NumPy has the same vectors.
     """
     tall = a if a.shape[-2] >= a.shape[-1] else adjoint(a)
     u, _, vh = map(np.asarray, _decomposition(tall.astype(p.a.dtype)))
@@ -157,7 +158,7 @@ def excess_of_vectors(p: Problem, a: np.ndarray) -> np.ndarray:
 
 
 def in_units(p: Problem, x: np.ndarray, power: int) -> np.ndarray:
-    """Double precision, in one batch axis, divided by a power of the scale."""
+    """`x` in double precision, with one batch axis, divided by a power of the scale."""
     flat = np.reshape(x, (int(np.prod(x.shape[:-2])), *x.shape[-2:]))
     double = flat.astype(np.result_type(x, np.float64))
     return double * 2.0 ** (-power * p.recipe.exponent)
@@ -169,7 +170,7 @@ def adjoint(x: np.ndarray) -> np.ndarray:
 
 
 def largest(x: np.ndarray) -> np.ndarray:
-    """The largest element of each matrix."""
+    """The largest absolute element of each matrix."""
     return np.max(np.abs(x), axis=(1, 2), initial=0)
 
 
@@ -186,10 +187,10 @@ def sizes(known: Reference) -> tuple[np.ndarray, np.ndarray]:
 
 
 def direction(p: Problem, x: np.ndarray) -> np.ndarray:
-    """Frobenius norms in units, `(B,)`."""
+    """Frobenius norms in the units of the reference, `(B,)`."""
     return np.linalg.norm(in_units(p, x, 1), axis=(1, 2))
 
 
 def is_not_empty(configuration: Configuration) -> bool:
-    """Whether there is something in the matrices."""
+    """Whether the matrices have any elements."""
     return bool(np.prod(configuration.shape))

@@ -1,7 +1,7 @@
 """Known matrices, and their pseudo-inverses and derivatives in rational arithmetic.
 
-A floating-point number is a rational one. So FLINT gives the pseudo-inverse of the very
-matrix that the library gets, by ranks and inverses alone, without a singular value.
+A floating-point number is rational. So FLINT gives the pseudo-inverse of exactly the matrix
+that the library gets, by ranks and inverses alone, without singular values.
 """
 
 import functools
@@ -15,21 +15,21 @@ from flint import fmpq, fmpq_mat
 
 Precision = type[np.float32] | type[np.float64]
 
-# Even, a multiple of four and the order of a Hadamard matrix, and large enough for the
-# factorizations without singular values.
+# A multiple of four, the order of a Hadamard matrix, and large enough for factorizations
+# without singular values.
 N = 12
 SHAPES = {"square": (N, N), "tall": (N, 9)}
 
 
 def magic(n: int) -> np.ndarray:
-    """The magic square of an order that is a multiple of four: of rank 3."""
+    """The magic square of order n, a multiple of four: its rank is 3."""
     a = np.arange(1, n * n + 1).reshape(n, n)
     i, j = np.indices((n, n)) % 4
     return np.where((i == j) | (i + j == 3), n * n + 1 - a, a)
 
 
 def laplacian(adjacency: np.ndarray) -> np.ndarray:
-    """The Laplacian of a graph: its rank is short by the number of components."""
+    """The Laplacian of a graph: its nullity is the number of components."""
     return np.diag(adjacency.sum(0)) - adjacency
 
 
@@ -52,19 +52,19 @@ def bipartite(n: int) -> np.ndarray:
 
 
 def incidence(n: int) -> np.ndarray:
-    """Incidence of a cycle, edges by nodes: of rank n - 1."""
+    """Incidence matrix of a cycle, edges by nodes: its rank is n - 1."""
     return np.eye(n) - np.roll(np.eye(n), 1, axis=1)
 
 
 def wilkinson(n: int) -> np.ndarray:
-    """Elimination with partial pivoting grows by `2^(n - 1)`."""
+    """Wilkinson's matrix: elimination with partial pivoting grows by `2^(n - 1)`."""
     a = np.eye(n) - np.tril(np.ones((n, n)), -1)
     a[:, -1] = 1
     return a
 
 
 def leslie(n: int) -> np.ndarray:
-    """A population of n ages."""
+    """Leslie matrix of a population with n age classes."""
     return scipy.linalg.leslie(np.arange(n) % 4, np.full(n - 1, 0.5))
 
 
@@ -90,7 +90,7 @@ OWN: dict[str, Callable[[int], np.ndarray]] = {
     "ones": lambda n: np.ones((n, n)),
     "multiplication_table": lambda n: np.outer(np.arange(1, n + 1), np.arange(1, n + 1)),
 }
-#: Of Higham's gallery those that are neither random nor above.
+#: The matrices of Higham's gallery that are neither random nor defined above.
 HIGHAM = """chebspec chebvand chow clement dingdong dramadah fiedler forsythe frank
     gearm gfpp grcar hanowa invol ipjfact jordbloc kahan kms lehmer lesp lotkin minij moler
     parter pei pentoep prolate redheff riemann triw""".split()
@@ -105,11 +105,11 @@ def numbers(name: str, shape: tuple[int, int], dtype: Precision) -> np.ndarray:
 
 
 class Exact(NamedTuple):
-    """A matrix and what is exact of it, rounded once to double precision.
+    """A matrix and its exact results, rounded once to double precision.
 
     Attributes:
         a: the matrix.
-        e: the direction of the derivative, one of constant rank.
+        e: the direction of the derivative, along which the rank is constant.
         x: the pseudo-inverse.
         dx: its derivative along `e`.
         rank: the true one.
@@ -124,7 +124,7 @@ class Exact(NamedTuple):
     condition: float
 
     def cutoff(self) -> float:
-        """A relative one, between rounding and the smallest singular value."""
+        """A relative cutoff between rounding and the smallest singular value."""
         rounding = max(self.a.shape) * float(np.finfo(self.a.dtype).eps)
         return float(np.sqrt(rounding / self.condition))
 
@@ -135,15 +135,15 @@ class Exact(NamedTuple):
         )
 
     def is_regular(self) -> bool:
-        """Whether the precision suffices to tell the rank."""
+        """Whether the precision suffices to determine the rank."""
         return self.condition * float(np.finfo(self.a.dtype).eps) < 1e-3
 
 
 @functools.cache
 def exact(name: str, shape: tuple[int, int], dtype: Precision) -> Exact:
-    """The exact pseudo-inverse and its derivative, of a rank factorization `A = C F`.
+    """The exact pseudo-inverse and its derivative, from a rank factorization `A = C F`.
 
-    `X = F^T (F F^T)^-1 (C^T C)^-1 C^T`. If C is A itself, every direction moves C alone.
+    `X = F^T (F F^T)^-1 (C^T C)^-1 C^T`. If C is A itself, every direction moves only C.
     If not, `E = L A + A R` moves C by `L C` and F by `F R`.
     """
     a = numbers(name, shape, dtype)
@@ -153,7 +153,7 @@ def exact(name: str, shape: tuple[int, int], dtype: Precision) -> Exact:
     rng = np.random.default_rng(0)
     if rank == n:
         c, f = rational, _rational(np.eye(n))
-        # As large as A, so that neither is lost next to the other.
+        # As large as A, so that neither is lost in rounding next to the other.
         size = 2.0 ** np.round(np.log2(np.max(np.abs(a))))
         e = (rng.integers(-4, 5, shape) * size).astype(dtype)
         dc, df = _rational(e), _rational(np.zeros((n, n)))
@@ -172,13 +172,13 @@ def exact(name: str, shape: tuple[int, int], dtype: Precision) -> Exact:
     )
     x = _rounded(f_pinv * c_pinv)
     dx = _rounded(df_pinv * c_pinv + f_pinv * dc_pinv)
-    # Largest singular values are exact to rounding.
+    # The largest singular values are exact to rounding.
     condition = float(np.linalg.norm(a.astype(float), 2) * np.linalg.norm(x, 2))
     return Exact(a, e, x, dx, rank, condition)
 
 
 def _of_full_column_rank(c: fmpq_mat, dc: fmpq_mat) -> tuple[fmpq_mat, fmpq_mat]:
-    """Pseudo-inverse `(C^T C)^-1 C^T` and its derivative, by the rules for both factors."""
+    """Pseudo-inverse `(C^T C)^-1 C^T` and its derivative, by the product rule."""
     c_t, dc_t = c.transpose(), dc.transpose()
     inverse = (c_t * c).inv()
     x = inverse * c_t
@@ -186,7 +186,7 @@ def _of_full_column_rank(c: fmpq_mat, dc: fmpq_mat) -> tuple[fmpq_mat, fmpq_mat]
 
 
 def _rational(a: np.ndarray) -> fmpq_mat:
-    """The same numbers."""
+    """The same numbers as rationals."""
     ratios = [fmpq(*float(x).as_integer_ratio()) for x in a.ravel()]
     m, n = a.shape
     return fmpq_mat(m, n, ratios)
@@ -201,7 +201,7 @@ def _rounded(a: fmpq_mat) -> np.ndarray:
 class Error(NamedTuple):
     """Errors of a method for one matrix, in units of eps times the condition.
 
-    Both are spectral norms, as the condition is: that of the value relative to the
+    Both are in the spectral norm, like the condition: that of the value relative to the
     pseudo-inverse, that of the derivative relative to its natural size.
     """
 
@@ -221,15 +221,15 @@ def error(
     method: str,
     function: Callable[..., tuple],
 ) -> Error:
-    """Errors of value and derivative, where the matrix is regular.
+    """Errors of value and derivative, for a matrix that is regular in this precision.
 
     Args:
-        name: of the matrix.
+        name: the name of the matrix.
         shape: "square" or "tall".
         dtype: float32 or float64.
-        method: the name of what is measured.
-        function: of matrix, direction, cutoff and `method`, it returns the pseudo-inverse,
-            its derivative along the direction or None, and the rank.
+        method: the name of the method to measure.
+        function: maps matrix, direction, cutoff and `method` to the pseudo-inverse, its
+            derivative along the direction or None, and the rank.
     """
     known = exact(name, SHAPES[shape], dtype)
     rtol = known.a.dtype.type(known.cutoff())

@@ -1,17 +1,17 @@
-"""What properties are tried on: problems of few shapes, of any spectrum, scale and cutoff.
+"""Problems for tests of properties: few shapes, and any spectrum, scale and cutoff.
 
-Every shape compiles, and values are cheap. Hence a problem is a configuration, one of few,
-and a recipe of small numbers, from which NumPy makes the arrays. These two are what is
-printed of it.
+Every new shape is compiled, but new values cost little. So a problem is one of a few
+configurations, and a recipe of small numbers from which NumPy makes the arrays. A failing
+test prints these two.
 
 The settings profiles "default" and "large" of hypothesis are registered here, and the
-variable JAXPINV_PROPERTIES chooses:
+variable JAXPINV_PROPERTIES chooses one:
 
     JAXPINV_PROPERTIES=large python -m pytest tests/test_pinv_properties.py
 
 tries every property in all configurations, 10000 times or JAXPINV_EXAMPLES times. With 6000
 that took 12 minutes on one core with jaxlib 0.10.2 in November 2026: 113 317 examples held.
-One did not, by 7 percent, because of LAPACK's vectors, and is an example now.
+One failed by 7 percent, because of LAPACK's vectors, and now is a fixed example.
 """
 
 import os
@@ -30,7 +30,7 @@ _common = partial(
     settings.register_profile,
     deadline=None,
     database=None,
-    # To explain a failure takes longer than to find it.
+    # Explaining a failure takes longer than finding it.
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -38,7 +38,7 @@ _common("default", max_examples=EXAMPLES, derandomize=True)
 _common(
     "large",
     max_examples=int(os.environ.get("JAXPINV_EXAMPLES", "10000")),
-    # Else hypothesis repeats itself where it takes the machine for one of a CI.
+    # Otherwise hypothesis repeats the same examples if it detects a CI machine.
     derandomize=False,
 )
 PROFILE = os.environ.get("JAXPINV_PROPERTIES", "default")
@@ -50,10 +50,10 @@ class Configuration(NamedTuple):
     """What a program is compiled for.
 
     Attributes:
-        shape: of the matrices.
+        shape: the shape of the matrices.
         dtype: float32, float64, complex64 or complex128.
-        hermitian: whether they are so.
-        given: whether tolerances are arguments, or else the default.
+        hermitian: whether the matrices are Hermitian.
+        given: whether tolerances are arguments; if not, the default is used.
     """
 
     shape: tuple
@@ -68,12 +68,12 @@ class Configuration(NamedTuple):
 
     @property
     def eps(self) -> float:
-        """Of the dtype."""
+        """The `eps` of the dtype."""
         return float(np.finfo(self.dtype).eps)
 
 
 def _configurations() -> list[Configuration]:
-    """Few shapes, on all ways through the code; or many in every dtype."""
+    """A few shapes that reach all factorizations, or many shapes in every dtype."""
     if not IS_LARGE:
         return [
             Configuration((33, 3, 2), np.float64),  # by Gram-Schmidt
@@ -121,11 +121,11 @@ class Recipe(NamedTuple):
     """The small numbers that a problem is made of.
 
     Attributes:
-        kinds: of the matrices of a batch, in turn.
-        seed: of what is random in them.
-        digits: of the condition number of what is ill-conditioned.
-        exponent: of the power of two that they are multiplied by.
-        cutoffs: of the matrices of a batch, in turn.
+        kinds: the kinds of the matrices of a batch, in turn.
+        seed: the seed of their random elements.
+        digits: decimal digits of the condition number of ill-conditioned matrices.
+        exponent: the exponent of the power of two that scales the matrices.
+        cutoffs: the kinds of cutoffs of the matrices of a batch, in turn.
         position: where in the spectrum the cutoff is.
     """
 
@@ -150,12 +150,12 @@ class Problem(NamedTuple):
     atol: np.ndarray
 
     def __repr__(self) -> str:
-        """What makes it again, instead of many numbers."""
+        """The call that makes the problem again, instead of many numbers."""
         return f"problem({self.configuration}, {self.recipe})"
 
 
 def recipes(exponents: st.SearchStrategy[int]) -> st.SearchStrategy[Recipe]:
-    """All recipes, their scales drawn from `exponents`."""
+    """All recipes, with scales drawn from `exponents`."""
 
     def some(names):
         return st.lists(st.sampled_from(names), min_size=1, max_size=3).map(tuple)
@@ -173,10 +173,10 @@ def recipes(exponents: st.SearchStrategy[int]) -> st.SearchStrategy[Recipe]:
 
 @st.composite
 def problems(draw, where=lambda configuration: True, scaled: bool = True) -> Problem:
-    """Problems in the configurations that are wanted.
+    """Problems in the configurations that `where` accepts.
 
-    Scaled ones are so large or small that neither the pseudo-inverse nor the square of it,
-    which is the size of the gradient, overflows or loses digits.
+    The scales are limited so that neither the pseudo-inverse nor its square, which is the
+    size of the gradient, overflows or loses digits.
     """
     configuration = draw(st.sampled_from([c for c in CONFIGURATIONS if where(c)]))
     limit = 24 if configuration.real == np.float32 else 320
@@ -185,9 +185,9 @@ def problems(draw, where=lambda configuration: True, scaled: bool = True) -> Pro
 
 
 def in_every_configuration(*others):
-    """Decorator: what each configuration is tried on first, whatever hypothesis draws.
+    """Decorator: tries two problems of each configuration before what hypothesis draws.
 
-    Nothing is truncated of one of these matrices, and all but one value of the other.
+    In one of them nothing is truncated, in the other all singular values except one.
     """
 
     def decorate(test):
@@ -202,7 +202,7 @@ def in_every_configuration(*others):
 
 
 def problem(configuration: Configuration, recipe: Recipe) -> Problem:
-    """The arrays of a recipe."""
+    """The arrays of a recipe, in a configuration."""
     shape, dtype, real = configuration.shape, configuration.dtype, configuration.real
     *batch, m, n = shape
     rng = np.random.default_rng(recipe.seed)
@@ -226,7 +226,7 @@ def problem(configuration: Configuration, recipe: Recipe) -> Problem:
 def _matrix(
     rng: np.random.Generator, configuration: Configuration, recipe: Recipe, kind: str
 ) -> np.ndarray:
-    """One matrix in double precision, of elements of size 1 or so."""
+    """One matrix in double precision, with elements of size about 1."""
     *_, m, n = configuration.shape
     k = min(m, n)
     dtype = np.result_type(configuration.dtype, np.float64)
@@ -299,7 +299,7 @@ def _tolerances(
 
 
 def singular_values(a: np.ndarray) -> np.ndarray:
-    """By NumPy in double precision, `(..., min(m, n))`."""
+    """Singular values by NumPy in double precision, `(..., min(m, n))`."""
     if not a.size:
         return np.zeros((*a.shape[:-2], min(a.shape[-2:])))
     return np.linalg.svd(a.astype(np.result_type(a, np.float64)), compute_uv=False)

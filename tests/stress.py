@@ -1,7 +1,7 @@
 """Many threads, processes and calls, for minutes: `python -m tests.stress`.
 
 Each part prints what it did, and fails with an error if a claim does not hold. The tests
-run the same parts, for as little as shows it.
+run the same parts, only as long as needed to show the claim.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def program(name: str) -> Callable:
 
 
 def in_threads(work: Callable[[int], None], threads: int = THREADS) -> None:
-    """Runs `work(i)` in so many threads that begin at once, and raises what one raised."""
+    """Runs `work(i)` in threads that start together, and raises the first error of any."""
     barrier, errors = threading.Barrier(threads), []
 
     def run(i: int) -> None:
@@ -70,9 +70,9 @@ def in_threads(work: Callable[[int], None], threads: int = THREADS) -> None:
 def threads(
     calls: int, shapes: str, names: Sequence[str], asynchronous: bool, seconds: float
 ) -> dict:
-    """Calls from threads, of one program and of all of them: bit for bit the serial ones.
+    """Threads that call the same program or different ones get the bits of serial calls.
 
-    The threads come first, so that they trace and compile at once too.
+    The threads run first, so that they also trace and compile at the same time.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", asynchronous)
     rng = np.random.default_rng(0)
@@ -119,7 +119,7 @@ def threads(
 def decompositions(
     kinds: Sequence[str], calls: int, copies: int, shape: Sequence[int], seconds: float
 ) -> dict:
-    """One program with many batched decompositions that depend on nothing of each other."""
+    """Runs one program with many independent batched decompositions."""
     a = np.random.default_rng(0).standard_normal(tuple(shape)).astype(np.float32)
     counts = {}
     for kind in kinds:
@@ -138,7 +138,7 @@ def decompositions(
 
 
 def memory(calls: int) -> dict:
-    """Calls of ever new shapes, among a few dozen: what stays afterwards."""
+    """Calls with changing shapes, out of a few dozen, and the memory that stays in use."""
     rng = random.Random(0)
     derive = jax.jit(jax.value_and_grad(lambda a: jnp.sum(jaxpinv.pinv(a))))
     shapes = [(m, n) for m in range(1, 7) for n in range(1, 7)]
@@ -173,14 +173,14 @@ def memory(calls: int) -> dict:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nothing listens on."""
+    """A free port of the loopback address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
 def start_hosts(count: int, part: str, devices: int = 2) -> list[subprocess.Popen]:
-    """Processes of one distributed program."""
+    """Starts the processes of one distributed program."""
     port = free_port()
     arguments = [
         sys.executable,
@@ -205,7 +205,7 @@ def start_hosts(count: int, part: str, devices: int = 2) -> list[subprocess.Pope
 def finish(
     hosts: Sequence[subprocess.Popen], timeout: float
 ) -> tuple[list[int | None], list[str]]:
-    """Exit codes, None for a process that had to be killed, and outputs."""
+    """Exit codes, with None for a process that had to be killed, and outputs."""
     deadline = time.monotonic() + timeout
     codes: list[int | None] = []
     outputs = []
@@ -222,7 +222,7 @@ def finish(
 
 
 def hosts(count: int, part: str, timeout: float = 300) -> dict:
-    """A distributed program on loopback."""
+    """Runs a distributed program on the loopback address."""
     codes, outputs = finish(start_hosts(count, part), timeout)
     if codes != [0] * count:
         raise AssertionError(f"exit codes {codes}\n" + "\n".join(outputs))
@@ -230,7 +230,7 @@ def hosts(count: int, part: str, timeout: float = 300) -> dict:
 
 
 def run(part: str, timeout: float, **arguments) -> dict:
-    """A part in a process of its own, in which a hang is a `subprocess.TimeoutExpired`."""
+    """Runs a part in its own process, where a hang raises `subprocess.TimeoutExpired`."""
     command = [sys.executable, "-m", "tests.stress", "--part", part, json.dumps(arguments)]
     done = subprocess.run(
         command, cwd=ROOT, timeout=timeout, capture_output=True, text=True
@@ -244,7 +244,7 @@ PARTS = {f.__name__: f for f in (threads, decompositions, memory, hosts)}
 
 
 def main() -> int:
-    """The long form of everything, or one part."""
+    """Runs all parts in full length, or one part."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="for each part with time")
     parser.add_argument("--part", nargs=2, metavar=("NAME", "JSON"), help="this one alone")

@@ -39,7 +39,7 @@ def test_errors_are_a_small_multiple_of_eps_times_the_condition(shape, kind, pro
     quantities = {"pinv", "solution", "residuals"}
     assert quantities <= {cell.quantity for cell in cells}
     if shapes_report.violations(cells):
-        # More programs to compile: only where they could excuse something.
+        # These compile more programs, so only measure them if they could excuse an error.
         cells += shapes.measure(shape, [kind], 1, (SVD,), programs)
     assert shapes_report.violations(cells) == []
 

@@ -1,4 +1,4 @@
-"""What is compiled: nothing twice, neither in one process nor in the next one."""
+"""Compilation: nothing is compiled twice, neither in one process nor in the next one."""
 
 import json
 import os
@@ -21,14 +21,14 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 def worker(*arguments):
-    """What a process of its own prints."""
+    """The output of `compilation_worker` in its own process."""
     found = subprocess.run(
         [sys.executable, "-m", "tests.compilation_worker", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=True,
         cwd=ROOT,
-        # They compile much, and nothing is measured.
+        # The workers compile many programs, and nothing is timed.
         env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
     return json.loads(found.stdout)
@@ -66,12 +66,12 @@ def loss(a, tolerance):
 
 
 def solution(a, tolerance):
-    """The same of a least-squares problem."""
+    """A number that depends on every element of a least-squares solution."""
     return jnp.sum(jaxpinv.lstsq(a, a[..., :1], **tolerance).solution ** 2)
 
 
 def along(f):
-    """A Hessian-vector product, with the matrix itself for the vector."""
+    """A Hessian-vector product, with the matrix itself as the vector."""
     return lambda a, tolerance: jax.jvp(lambda a: jax.grad(f)(a, tolerance), (a,), (a,))
 
 
@@ -90,7 +90,7 @@ TOLERANCES = {
 }
 
 
-# Every call with every tolerance, in turn one way and the other.
+# Every call with every tolerance, alternately eager and in `jit`.
 @pytest.mark.slow_unless("(number|default)-gradient|array-value")
 @pytest.mark.parametrize(
     ("tolerance", "name", "way"),
@@ -105,7 +105,7 @@ def test_other_values_and_tolerances_compile_nothing(
 ):
     first, second = TOLERANCES[tolerance]
     f = CALLS[name] if way == "eager" else jax.jit(CALLS[name])
-    # Shapes of their own, which nothing else compiles.
+    # Shapes that no other test compiles.
     a, other = (jnp.asarray(gaussian(rng, (2, 9, 5))) for _ in range(2))
     before = compilations()
     jax.block_until_ready(f(a, first))

@@ -1,4 +1,4 @@
-"""`damp` and `damp_scale`: values, cutoff, and what stays."""
+"""`damp` and `damp_scale`: values, the cutoff, and what a damping leaves unchanged."""
 
 import itertools
 from functools import partial
@@ -30,7 +30,7 @@ pinv = jax.jit(jaxpinv.pinv, static_argnames=OPTIONS)
 
 
 def in_every_case(test):
-    """All spectra, and each two of a shape, a dtype and a method."""
+    """Decorator: all spectra, with every pair of a shape, a dtype and a method."""
     cases = {
         f"{method}-{shape}-{dtype.__name__}": (SHAPES[shape], method, dtype)
         for method, shape, dtype in [
@@ -104,7 +104,7 @@ def test_scipy_and_scikit_learn_agree(rng, damp):
     assert relative_error(found, [model.intercept_, *model.coef_]) <= 1e-10
 
 
-# All of single precision by a direct factorization, and each two of the others.
+# All cases in single precision by a direct factorization, and pairs of the other options.
 DIGITS = [
     *itertools.product(["direct"], [np.float32], ACCURATE, ["one", "scaled"]),
     ("svd", np.float32, "20x6-6", "one"),
@@ -130,7 +130,7 @@ def test_no_digits_are_lost(rng, dtype, method, case, kind):
     a = matrix(rng, (m, n), spectrum, dtype)
     scale = np.logspace(-0.5, 0.5, n).astype(dtype)
     options = {"damp_scale": scale} if is_scaled else {}
-    # A tiny damping amplifies the rounding of zeros.
+    # A tiny damping amplifies the rounding errors of singular values that are zero.
     sizes = [1e-6, 1e-3, 1e-1, 1, 1e2, 1e4] if rank == min(m, n) else [0.5, 1e2, 1e4]
     for d in 2 * np.array(sizes, dtype):
         dampings = np.asarray(d * (scale if is_scaled else np.ones(n)), float)
@@ -138,7 +138,7 @@ def test_no_digits_are_lost(rng, dtype, method, case, kind):
         values = np.linalg.svd(
             np.vstack([a.astype(float), np.diag(dampings)]), compute_uv=False
         )
-        # The null space of a wide matrix has nothing to do with its damped inverse.
+        # The null space of a wide matrix does not affect its damped inverse.
         condition = values[0] / values[-1 if is_scaled else min(m, n) - 1]
         x = np.asarray(pinv(a, damp=d, method=method, **options), float)
         error = np.linalg.norm(x - exact) / np.linalg.norm(exact)
@@ -161,7 +161,7 @@ class TestWithoutDamping:
         damp = np.where(np.arange(shape[0]) % 2, 0.5, 0).astype(np.float32)
         found = np.asarray(pinv(a, damp=damp, method=method))
         plain = np.asarray(pinv(a, method=method))
-        # XLA may fuse the filter, which multiplies by one, with what comes next.
+        # XLA may fuse the filter, which multiplies by one, with the operation after it.
         limit = 2 * np.finfo(np.float32).eps if method == "svd" else 0
         assert relative_error(found[::2], plain[::2]) <= limit
         exact = np.stack([damping_oracle.filtered(x, 0.5) for x in a[1::2]])
@@ -183,12 +183,12 @@ class TestWithoutDamping:
 
 
 class TestCutoff:
-    """What is truncated of what is damped."""
+    """Which damped singular values are truncated."""
 
     @pytest.mark.slow_unless("svd")
     @pytest.mark.parametrize("method", ["svd", "direct"])
     def test_a_tiny_damping_truncates_nothing(self, rng, method):
-        # The usual cutoff of [A; D] is 1e-6 here.
+        # The default cutoff of [A; D] is 1e-6 here.
         a = matrix(rng, (5, 4), [1, 0.5, 0.1, 1e-7]).astype(np.float32)
         d = np.float32(2e-7)
         exact = damping_oracle.filtered(a, float(d))
@@ -206,7 +206,7 @@ class TestCutoff:
         b = gaussian(rng, (8, 2)).astype(np.float32)
         found, known = jaxpinv.lstsq(a, b, **options).solution, exact @ b
         assert relative_error(found[:2], known[:2]) <= bound(np.float32, 1e2)
-        # The others have the size that they must have, 1e-14 of these.
+        # The other unknowns have the right size, 1e-14 times that of these.
         assert relative_error(found[2:], known[2:]) <= 1
 
     def test_nor_does_it_drown_their_zeros(self, rng):
@@ -243,7 +243,7 @@ def test_only_the_lower_triangle_is_read_of_hermitian_matrices(rng):
 @pytest.mark.slow_unless("200-6-7")
 @pytest.mark.parametrize(("count", "m", "n"), [(200, 6, 7), (200, 20, 9), (20, 40, 32)])
 def test_a_batch_may_have_any_ranks_and_dampings(rng, count, m, n):
-    # Large enough for what is tried before singular values, and ranks on which it fails.
+    # Sizes at which a direct factorization is tried, and ranks for which it fails.
     a = np.stack(
         [matrix(rng, (m, n), [*np.linspace(2, 1, i % (min(m, n) + 1)), *[0] * 50])
          for i in range(count)]
@@ -254,12 +254,12 @@ def test_a_batch_may_have_any_ranks_and_dampings(rng, count, m, n):
     for i in range(count):
         u, s, vh = np.linalg.svd(wide[i], full_matrices=False)
         exact = (vh.T * (s / (s**2 + float(damp[i]) ** 2))) @ u.T
-        # What rounding of zeros comes to where the matrix is deficient.
+        # For a deficient matrix, the rounding errors of its zeros may become this large.
         assert np.max(np.abs(x[i] - exact)) <= bound(np.float32, 2 / damp[i] ** 2)
 
 
 class TestTransformations:
-    """What maps over a damping, and what is not a number."""
+    """Mapping over a damping, and a damping that is NaN."""
 
     def test_one_decomposition_serves_all_dampings(self, rng):
         a, damp = gaussian(rng, (7, 5)), np.array([0.0, 0.1, 1.0, 10.0])

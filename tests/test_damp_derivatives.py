@@ -22,7 +22,7 @@ SPECTRA = {"full": [2, 1, 0.5, 0.3], "deficient": [2, 1, 0, 0], "zero": [0, 0, 0
 
 @partial(jax.jit, static_argnames=("function", "is_scaled", "method"))
 def all_derivatives(function, a, d, e, dd, ct, *, is_scaled, method):
-    """Value, two derivatives, gradient and the derivative of that, along `e` and `dd`."""
+    """Value, two derivatives, the gradient and its derivative, along `e` and `dd`."""
 
     def f(a, d):
         damping = {"damp": 1.0, "damp_scale": d} if is_scaled else {"damp": d[0]}
@@ -40,19 +40,19 @@ def all_derivatives(function, a, d, e, dd, ct, *, is_scaled, method):
 
 
 def solution(a, **options):
-    """What `lstsq` makes of two columns."""
+    """The solution of `lstsq` for two right-hand sides."""
     return jaxpinv.lstsq(a, jnp.eye(a.shape[0], 2, dtype=a.dtype), **options).solution
 
 
 def projection(a, **options):
-    """What `null_projection` makes of two vectors."""
+    """The result of `null_projection` for two vectors."""
     return jaxpinv.null_projection(a, jnp.eye(a.shape[1], 2, dtype=a.dtype), **options)
 
 
 FUNCTIONS = {"pinv": jaxpinv.pinv, "lstsq": solution, "null_projection": projection}
 
 
-# Every function, kind of damping and method, and each two of these, a shape and a dtype.
+# Every function with every damping and method, and pairs of these, a shape and a dtype.
 CASES = [
     "pinv-one-svd-square-complex",
     "pinv-one-direct-wide-real",
@@ -75,7 +75,7 @@ CASES = [
 def test_derivatives_exist_where_the_rank_changes(rng, case, spectrum):
     name, kind, method, shape, dtype = case.split("-")
     is_scaled, shape, dtype = kind == "scaled", SHAPES[shape], DTYPES[dtype]
-    # Differences go over the deficient matrix: on both sides its rank is full.
+    # Differences pass through the deficient matrix: on both sides the rank is full.
     a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
     n = shape[1]
     d, dd = np.full(n, 0.7), np.full(n, 0.4)
@@ -108,7 +108,7 @@ def test_derivatives_exist_where_the_rank_changes(rng, case, spectrum):
 
 @functools.cache
 def with_known_damping(scale, method):
-    """All derivatives of `pinv` along `e`, for a damping that is no argument."""
+    """All derivatives of `pinv` along `e`, for a damping that is not an argument."""
     options = {"damp": 0.7, "damp_scale": scale and np.array(scale), "method": method}
 
     def f(a):
@@ -143,7 +143,7 @@ def with_known_damping(scale, method):
 )
 @pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
 def test_derivatives_with_a_known_damping(rng, method, shape, spectrum, dtype, is_scaled):
-    # That no unknown is without damping is then known, and the rule is another one.
+    # Every unknown is then known to be damped, and another rule applies.
     shape, dtype = SHAPES[shape], DTYPES[dtype]
     a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
     scale = tuple(np.linspace(0.5, 2, shape[1]).tolist()) if is_scaled else None

@@ -1,4 +1,4 @@
-"""Calls outside of `jit`: one program for every shape, and no transfers by the way."""
+"""Calls outside of `jit`: one program for every shape, and no hidden transfers."""
 
 import warnings
 from typing import Any
@@ -34,7 +34,7 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_a_second_call_runs_what_the_first_one_compiled(name, rng, caplog):
     f = CALLS[name]
-    # A shape of its own, which nothing else compiles.
+    # A shape that no other test compiles.
     a = jnp.asarray(gaussian(rng, (13, 13)))
     jax.block_until_ready(f(a))
     other = a + 1
@@ -56,7 +56,7 @@ GUARDED = {name: f for name, f in CALLS.items() if name != "atol"}
 @pytest.mark.parametrize("shape", [(3, 3), (5, 4, 4)], ids=str)
 def test_default_tolerances_need_no_transfer(name, shape, rng):
     a = jnp.asarray(gaussian(rng, shape))
-    # The vectors are made before.
+    # The right-hand sides are made before transfers are forbidden.
     b = jnp.ones((*shape[:-1], 1))
     f: Any = {
         "lstsq": lambda a: jaxpinv.lstsq(a, b),

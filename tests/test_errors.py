@@ -1,4 +1,4 @@
-"""Errors at the boundary: they name function, expectation and what came."""
+"""Errors at the boundary: they name the function, what it expects, and what it got."""
 
 from functools import partial
 from typing import Any
@@ -220,7 +220,7 @@ def test_hermitian_matrices_must_be_square(function):
 @pytest.mark.parametrize("function", WITH_TOLERANCES)
 @pytest.mark.parametrize("kwargs", [{"rtol": -1.0}, {"hermitian": True}])
 def test_errors_come_before_anything_is_computed(function, kwargs, caplog):
-    # A shape that nothing else compiles.
+    # A shape that no other test compiles.
     a = jnp.ones((2, 19))
     with jax.log_compiles(), pytest.raises(ValueError, match=rf"^{function}: expected"):
         FUNCTIONS[function](a, **kwargs)

@@ -35,7 +35,7 @@ def test_the_largest_numbers_have_a_pseudo_inverse(method, shape):
     a = np.broadcast_to(np.eye(m, n, dtype=np.float32) * np.float32(3e38), shape)
     x = np.asarray(jaxpinv.pinv(a, method=method), np.float64)
     exact = np.broadcast_to(np.eye(n, m) / 3e38, (*batch, n, m))
-    # What is denormal has few digits, or is zero.
+    # Denormal numbers have few digits, or become zero.
     assert np.max(np.abs(x - exact)) <= np.finfo(np.float32).tiny
 
 
@@ -105,7 +105,7 @@ def test_gradients_stay_in_the_range_where_nothing_is_truncated(
     scales = of_a, np.array(of_b), np.array(of_ct), of_a
     arrays = [x * s for x, s in zip((a, b, ct, e), scales, strict=True)]
     found = gradients(*(x.astype(dtype) for x in arrays))
-    # Double precision can hold all of it.
+    # All these numbers are in the range of double precision.
     for x, exact in zip(found, gradients(*arrays), strict=True):
         assert 1e-34 < np.max(np.abs(exact)) < 1e38
         assert relative_error(np.asarray(x, double), exact) <= bound(dtype, 6**3)

@@ -1,4 +1,4 @@
-"""`factorize`: what is factored once has the results of the functions, everywhere."""
+"""`factorize`: a stored factorization gives the same results as the functions."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ RTOL = 0.12
 
 
 def by_functions(a, b, x, **kwargs):
-    """All results, of the functions."""
+    """All results, by the functions."""
     found = jaxpinv.lstsq(a, b, **kwargs)
     return {
         "pinv": jaxpinv.pinv(a, **kwargs),
@@ -35,7 +35,7 @@ compiled_functions = jax.jit(by_functions, static_argnames="method")
 
 
 def by_methods(factored, b, x):
-    """All results, of a factorization."""
+    """All results, by the methods of a factorization."""
     return {
         "pinv": factored.pinv(),
         "solve": factored.solve(b),
@@ -47,19 +47,19 @@ def by_methods(factored, b, x):
 
 
 def total(results):
-    """One number that all results change."""
+    """One number that depends on all results."""
     return sum(jnp.sum(jnp.abs(x) ** 2) for k, x in results.items() if k != "rank")
 
 
 def assert_alike(found, expected, limit):
-    """All results have the shapes, dtypes and values of others."""
+    """Asserts that all results have the expected shapes, dtypes and values."""
     for name, y in expected.items():
         x = found[name]
         assert (x.shape, x.dtype) == (y.shape, y.dtype), name
         assert relative_error(x, y) <= limit, name
 
 
-# Each two of a method, a shape and a dtype, and every spectrum.
+# Every pair of a method, a shape and a dtype, with every spectrum.
 @pytest.mark.slow_unless("truncated-direct-.(40, 6|4, 6)")
 @pytest.mark.parametrize(
     ("method", "shape", "dtype"),
@@ -85,7 +85,7 @@ def test_methods_return_what_the_functions_return(rng, shape, dtype, spectrum, m
     factored = jaxpinv.factorize(a, **options)
     expected = compiled_functions(a, b, x, **options)
     assert_alike(by_methods(factored, b, x), expected, bound(dtype, 100))
-    # Independently of the package.
+    # A check that is independent of the package.
     kept = np.linalg.pinv(a, rcond=RTOL)
     assert relative_error(factored.solve(b), kept @ b) <= bound(dtype, 100)
 
@@ -121,7 +121,7 @@ def test_derivatives_are_those_of_the_functions_wherever_it_was_made(rng, made, 
     for found, known in zip(derivatives(a), expected, strict=True):
         assert relative_error(found, known) <= bound(np.float64, 1e4)
     if made == "here":
-        # Without a program around it.
+        # Without a `jit` around it.
         assert relative_error(jax.grad(of_methods)(a), gradient) <= bound(np.float64, 1e4)
 
 
@@ -167,7 +167,7 @@ def test_derivatives_pass_through_the_carry_of_a_scan(rng, method):
 
 @pytest.mark.slow
 def test_it_may_be_made_and_used_inside_and_outside_of_vmap(rng):
-    # Together they are factored by Gram-Schmidt, and alone by singular values.
+    # As a batch they are factored by Gram-Schmidt, and one alone by singular values.
     a, b = gaussian(rng, (300, 6, 7)), gaussian(rng, (300, 6))
     limit = bound(np.float64, np.max(np.linalg.cond(a)) ** 2)
     values = np.linalg.svd(a, compute_uv=False)
@@ -192,7 +192,7 @@ def test_it_may_be_made_and_used_inside_and_outside_of_vmap(rng):
     check(*jax.vmap(use)(first, b[:1]))
     one = jax.tree.map(lambda x: x[0], whole)
     check(*(x[None] for x in use(one, b[0])))
-    # A plain matrix and many vectors.
+    # One matrix, and many vectors.
     many = jax.vmap(one.solve)(b)
     expected = np.linalg.pinv(a[0]) @ b[..., None]
     assert relative_error(many, expected[..., 0]) <= limit

@@ -14,11 +14,11 @@ from tests.matrices import gaussian
 
 
 def limit(m, k, j, dtype):
-    """The stated bound over the sum of absolute products."""
+    """The stated error bound, relative to the sum of absolute products."""
     few = min(k, j) < 4
     chunk = _CHUNK_OF_VECTORS if few else max(_CHUNK, _CHUNK_OVER_COLUMNS * max(k, j))
     stages = np.ceil(np.log(max(m / chunk, 1)) / np.log(_GROUP))
-    # Complex products are four of real ones, in two sums.
+    # A complex product is four real ones, in two sums.
     factor = 2 if np.dtype(dtype).kind == "c" else 1
     return factor * (chunk + _GROUP * stages + 2) * np.finfo(dtype).eps / 2
 
@@ -31,7 +31,7 @@ def limit(m, k, j, dtype):
     ids=str,
 )
 def test_the_error_is_within_the_stated_bound(rng, m, k, j, dtype):
-    # Equal terms of one sign, which a running sum rounds alike: off by 1e-3 and more.
+    # Terms of one sign. A running sum rounds equal ones alike: it is off by 1e-3 or more.
     x = np.abs(gaussian(rng, (m, k), dtype)).astype(dtype)
     y = np.abs(gaussian(rng, (m, j), dtype)).astype(dtype)
     x[:, 0], y[:, 0] = 0.3, 0.7
@@ -152,7 +152,7 @@ def test_derivatives_sum_over_rows_in_chunks_too(rng):
     condition = np.linalg.cond(a.astype(float))
     error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
     assert error <= 4 * float(np.finfo(np.float32).eps) * condition
-    # Nothing is in the null space, nor is a gradient.
+    # The null space is empty, and so the gradient is zero.
     x = np.ones(n, np.float32)
     gradient = jax.grad(lambda x: jnp.sum(jaxpinv.null_projection(a, x)))(x)
     assert np.max(np.abs(gradient)) <= 4 * np.finfo(np.float32).eps * condition

@@ -36,7 +36,7 @@ def test_it_is_that_of_slogdet_at_full_rank(rng, shape, method, dtype):
     is_square = shape[-2] == shape[-1]
     exact = np.linalg.slogdet(a)[1] if is_square else np.linalg.slogdet(gram)[1] / 2
     found, rank = jaxpinv.log_pdet(a, method=method, return_rank=True)
-    # The Gram matrix has the square of the condition.
+    # The condition of the Gram matrix is that of the matrix, squared.
     limit = bound(dtype, condition if is_square else condition**2)
     assert np.max(np.abs(found - exact)) <= limit
     assert rank.dtype == jnp.result_type(int)

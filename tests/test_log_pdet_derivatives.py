@@ -1,4 +1,4 @@
-"""Derivatives of `log_pdet`, of every order, and what they pass through."""
+"""Derivatives of `log_pdet`, of every order, and through transformations."""
 
 from functools import partial
 
@@ -24,7 +24,7 @@ SPECTRA = {
     "repeated": ([2, 2, 0.3, 0.3], 0.5),
     "zero": ([0, 0, 0, 0], 0.1),
 }
-# The gap and the condition, to the power that third derivatives have.
+# The gap and the condition enter third derivatives with a power.
 TOLERANCE = bound(np.float64, 1e4)
 
 
@@ -39,7 +39,7 @@ def with_derivatives(a, directions, atol, method):
     return found
 
 
-# Each two of a method, a shape and a dtype, and every spectrum.
+# Every pair of a method, a shape and a dtype, with every spectrum.
 @pytest.mark.slow_unless("truncated-direct-wide-complex")
 @pytest.mark.parametrize(
     ("method", "shape", "dtype"),
@@ -73,7 +73,7 @@ def test_exact_deficiency_under_the_default_cutoff(rng, shape):
     left, right = gaussian(rng, (m, m)), gaussian(rng, (n, n))
 
     def curve(t):
-        # Of constant rank.
+        # The rank is constant along this path.
         return (np.eye(m) + t * left) @ a @ (np.eye(n) + t * right)
 
     def along(t):
@@ -120,7 +120,7 @@ def test_hessians_by_all_mixed_modes_agree(rng, shape):
 
 @pytest.mark.slow
 def test_mapped_and_compiled_calls_are_those_of_loops(rng):
-    # Alone they are factored by singular values, and together by Gram-Schmidt.
+    # One alone is factored by singular values, and a batch of them by Gram-Schmidt.
     a = gaussian(rng, (300, 6, 7))
     looped = np.stack([jaxpinv.log_pdet(x) for x in a])
     derived = np.stack([np.linalg.pinv(x).T for x in a])

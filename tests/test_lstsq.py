@@ -1,4 +1,4 @@
-"""`lstsq`: what it has beyond `pinv`."""
+"""`lstsq`: properties that `pinv` does not have."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ from tests.matrices import gaussian, matrix
 
 
 def solution(a, b, **kwargs):
-    """The first field."""
+    """The solution, the first field of `lstsq`."""
     return jaxpinv.lstsq(a, b, **kwargs).solution
 
 
@@ -71,7 +71,7 @@ def test_precision_of_both_arguments_is_promoted(rng):
 
 
 def test_ill_conditioned_systems_are_solved_to_a_small_residual(rng):
-    # The pseudo-inverse is large, and so is its rounding. The solution is not large.
+    # The pseudo-inverse and its rounding errors are large. The solution is not large.
     errors = {"lstsq": [], "pinv": []}
     for _ in range(12):
         a = matrix(rng, (8, 8), np.logspace(0, -6, 8).tolist()).astype(np.float32)
@@ -87,12 +87,12 @@ def test_ill_conditioned_systems_are_solved_to_a_small_residual(rng):
 
 @pytest.mark.slow_unless("tall-more_truncated")
 class TestScales:
-    """In single precision, where the square of a scale is no number."""
+    """Scales whose square overflows or underflows in single precision."""
 
     SCALES = (1e-30, 1e-15, 1e15, 1e30)
 
     def check(self, f, arrays):
-        """Results do not depend on the scale of all arguments: against double precision."""
+        """Compares results at several scales of the arguments with double precision."""
         f = jax.jit(f)
         exact = [np.asarray(x) for x in f(*arrays)]
         for scale in self.SCALES:
@@ -111,7 +111,7 @@ class TestScales:
         b, ct = gaussian(rng, (shape[0], 2)), gaussian(rng, (shape[1], 2))
 
         def derivatives(a, e, b, ct):
-            """First and second forward derivative, gradient and its derivative."""
+            """First and second forward derivative, the gradient and its derivative."""
 
             def f(a):
                 return solution(a, b, **kwargs)
@@ -157,7 +157,7 @@ class TestCost:
     M, N = 96, 64
 
     def flops(self, f, *args):
-        """Floating-point operations, but for those of library calls."""
+        """Floating-point operations, without those of library calls."""
         analysis = jax.jit(f).lower(*args).compile().cost_analysis()
         assert analysis is not None
         return analysis["flops"]
@@ -172,14 +172,14 @@ class TestCost:
         _, pushforward = jax.linearize(lambda a: solution(a, b, **kwargs), a)
         _, pullback = jax.vjp(lambda a: solution(a, b, **kwargs), a)
         one_product = self.M * self.N**2
-        # A branch that is not taken is counted too, where a tolerance is given.
+        # If a tolerance is given, a branch that is not taken is counted, too.
         most = {False: 100 * self.M * self.N, True: 12 * one_product}[bool(kwargs)]
         assert self.flops(pushforward, a) <= most
         assert self.flops(pullback, b @ a if shape[0] == self.M else a.T @ b) <= most
 
     def test_nothing_n_by_m_is_formed_for_a_value(self, rng):
         a, b = gaussian(rng, (self.M, self.N)), gaussian(rng, (self.M,))
-        # Singular values, for the flops of their decomposition are not counted.
+        # By singular values, because the flops of their decomposition are not counted.
         flops = self.flops(partial(solution, method="svd"), a, b)
         assert flops <= 20 * self.M * self.N
         through_pinv = self.flops(lambda a, b: jaxpinv.pinv(a, method="svd") @ b, a, b)
@@ -214,7 +214,7 @@ def test_a_column_that_is_not_finite_stays_alone(rng):
 def test_singular_values_are_those_of_numpy_however_matrices_are_factored(
     rng, shape, method
 ):
-    # On both sides of what is planned for a shape and for its transpose.
+    # Shapes on both sides of the plan's limits, tall and wide.
     a = gaussian(rng, shape)
     found = jaxpinv.lstsq(a, a[..., :1], method=method).singular_values
     s = np.linalg.svd(a, compute_uv=False)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unoptimized
 
 
 def solution(a, b, **kwargs):
-    """The first field."""
+    """The solution, the first field of `lstsq`."""
     return jaxpinv.lstsq(a, b, **kwargs).solution
 
 
@@ -48,7 +48,7 @@ def backward(a, b, ct, directions, db, **kwargs):
 
 
 def mixed_derivative(a, b, directions, db, cut):
-    """The same from the oracle: b is linear, so that it is derived once at most."""
+    """The mixed derivative by the oracle; `b` enters linearly, so at most once."""
     result = exact_derivative(a, directions, cut) @ b
     for i in range(len(directions)):
         others = directions[:i] + directions[i + 1 :]
@@ -60,7 +60,7 @@ def mixed_derivative(a, b, directions, db, cut):
 @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
 @SHAPES_AND_DTYPES
 class TestDerivativesInBothArguments:
-    """Few columns, against differences in 50 digits."""
+    """Matrices of few columns, against differences in 50 digits."""
 
     @pytest.mark.slow
     def test_forward_derivatives_are_exact(self, rng, shape, spectrum, kwargs, dtype):
@@ -84,7 +84,7 @@ class TestDerivativesInBothArguments:
             assert abs(result - pair(ct, exact)) <= TOLERANCE * size
 
     def arrays(self, rng, shape, spectrum, dtype):
-        """Matrix, right-hand sides, and their direction."""
+        """Matrix, right-hand sides, and a direction of these."""
         b, db = gaussian(rng, (shape[0], 2), dtype), gaussian(rng, (shape[0], 2), dtype)
         return matrix(rng, shape, spectrum, dtype), b, db
 
@@ -104,7 +104,7 @@ def test_reverse_over_reverse_over_reverse_is_exact(rng, kwargs):
         return jnp.sum(f(a) * e3)
 
     exact = exact_derivative(a, [e1, e2, e3], cutoff(kwargs)) @ b
-    # The smallest kept value, 0.2, enters with its fourth power.
+    # The smallest kept value, 0.2, enters with the fourth power of its reciprocal.
     tolerance = bound(np.float64, 15**3) * np.linalg.norm(ct) * np.linalg.norm(exact)
     assert abs(third(a) - pair(ct, exact)) <= tolerance
 

@@ -22,7 +22,7 @@ def field(a, b, hermitian, **kwargs):
 
 
 def formula(a, b, hermitian, **kwargs):
-    """The same, written out."""
+    """The residuals by their definition."""
     part = (a + a.T) / 2 if hermitian else a
     x = jaxpinv.pinv(a, hermitian=hermitian, **kwargs) @ b
     return jnp.sum((b - part @ x) ** 2, axis=0)
@@ -30,14 +30,14 @@ def formula(a, b, hermitian, **kwargs):
 
 @partial(jax.jit, static_argnames=("f", "hermitian"))
 def value_and_jacobian(f, a, b, hermitian, **kwargs):
-    """Of one of them, in both arguments."""
+    """The value of `f`, and its Jacobians in both arguments."""
     f = partial(f, hermitian=hermitian, **kwargs)
     return f(a, b), jax.jacobian(f, (0, 1))(a, b)
 
 
 @pytest.mark.slow_unless("False-more_truncated")
 class TestResiduals:
-    """Squared norms that differentiate as what they are."""
+    """The residuals have the derivatives of squared norms."""
 
     @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
     @pytest.mark.parametrize("hermitian", [False, True])
@@ -54,9 +54,9 @@ class TestResiduals:
 
 
 class TestSingularValues:
-    """They differentiate as those of `jnp.linalg.svd`."""
+    """Singular values have the derivatives of those of `jnp.linalg.svd`."""
 
-    # A dtype for each: all of both compile twice as much.
+    # One dtype per shape: all pairs would compile twice as many programs.
     @pytest.mark.slow_unless("tall")
     @pytest.mark.parametrize(
         ("shape", "dtype", "hermitian"),
@@ -101,7 +101,7 @@ class TestSingularValues:
     @pytest.mark.parametrize("shape", [(10, 64, 16), (10, 16, 64)], ids=str)
     @pytest.mark.skipif(not SHARES_BATCHES, reason="this jaxlib has no such threads")
     def test_calls_of_lapack_for_a_batch_are_left_to_one_thread(self, rng, shape):
-        # Two for whole batches at a time wait for each other forever.
+        # Two decompositions of whole batches at the same time can deadlock.
         a, b = gaussian(rng, shape), gaussian(rng, (*shape[:-1], 1))
 
         def values(a, b):

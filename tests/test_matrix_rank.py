@@ -1,4 +1,4 @@
-"""`matrix_rank`: values without vectors, and the cutoff of the others."""
+"""`matrix_rank`: singular values without vectors, and the cutoff of other functions."""
 
 import re
 
@@ -63,7 +63,7 @@ def test_default_dtype_without_double_precision(rng):
 @pytest.mark.slow_unless("4400")
 @pytest.mark.parametrize("size", [4400, 40])
 def test_matrices_of_one_batch_have_ranks_of_their_own(rng, size):
-    # In every order: a chunk without full rank ends the search for it.
+    # In several orders, because a chunk without full rank ends the search for it.
     for share in (0, 0.02, 0.5, 0.98):
         deficient = rng.random(size) < share
         for order in (deficient, np.sort(deficient), np.sort(deficient)[::-1]):
@@ -77,7 +77,7 @@ def test_lower_triangles_alone_are_read(rng):
     lower = np.where(np.tri(4, dtype=bool), a, np.nan)
     assert jaxpinv.matrix_rank(lower, hermitian=True) == 3
     assert jaxpinv.matrix_rank(lower, 1e-2, hermitian=True) == 2
-    # The sign does not count: the cutoff is on absolute values.
+    # The sign does not matter: the cutoff applies to absolute values.
     assert jaxpinv.matrix_rank(lower, 0.4, hermitian=True) == 2
 
 
@@ -92,7 +92,7 @@ def test_tolerances_are_of_batch_shape_and_enlarge_it(rng, size):
     assert jaxpinv.matrix_rank(a, atol=0.05, rtol=0.5) == 1
     found = jaxpinv.matrix_rank(batch, rtols[:, None])
     assert np.array_equal(found, np.tile([[1], [2], [3], [4], [0]], size))
-    # One of two tolerances that full rank is proven for, and the other is not.
+    # Two tolerances: full rank is proven for one, and not for the other.
     for others in ([0.05], [np.nan]):
         found = jaxpinv.matrix_rank(batch, np.array([[1e-6], others]))
         assert np.array_equal(found[0], np.full(size, 4))
@@ -138,7 +138,7 @@ def test_an_empty_matrix_has_rank_0(shape):
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (50, 4), (4400, 4, 4)], ids=str)
 def test_no_singular_vectors_are_computed(rng, shape):
     text = jax.jit(jaxpinv.matrix_rank).lower(gaussian(rng, shape)).as_text()
-    # LAPACK's modes: values alone, and both factors.
+    # LAPACK's modes: values alone, or both factors.
     modes = set(re.findall(r"mode = (\d+) : ui8", text))
     assert modes == {str(ord("N"))}
 

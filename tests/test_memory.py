@@ -1,4 +1,4 @@
-"""What stays in memory: nothing of the arrays, and no more with every call."""
+"""What stays in memory: no arrays, and not more with every call."""
 
 import gc
 import weakref
@@ -14,12 +14,12 @@ from jaxpinv import _inner, _pinv_form, _primitives, _rules
 
 pytestmark = pytest.mark.unoptimized
 
-# Shapes that no other test needs, so that they are compiled here.
+# A shape that no other test compiles.
 A = np.random.default_rng(0).standard_normal((6, 5))
 
 
 def loss(a):
-    """A number that takes both primitives."""
+    """A number that is computed by both primitives."""
     return jnp.sum(jaxpinv.lstsq(a, a[:, :1]).solution)
 
 
@@ -64,7 +64,7 @@ def test_calls_leave_no_python_object_behind():
     before = objects()
     for _ in range(50):
         derive(A)
-    # One for every call would be 50.
+    # One object for every call would be 50.
     assert objects() - before < 25
 
 
@@ -82,7 +82,7 @@ def test_the_cache_of_types_is_bounded():
 
 @pytest.mark.slow
 def test_eager_calls_of_new_shapes_make_no_new_compiled_function():
-    """What `_eager` keeps depends on parameters, of which there are few, not on shapes."""
+    """`_eager` keeps one function for each of a few parameters, not one for each shape."""
     before = len(jit_functions())
     jaxpinv.pinv(A)
     once = len(jit_functions())
@@ -93,9 +93,9 @@ def test_eager_calls_of_new_shapes_make_no_new_compiled_function():
 
 
 def jit_functions():
-    """The compiled functions that are made of a primitive of ours."""
+    """The compiled functions of the primitives of this package."""
     gc.collect()
-    # By its type, for `isinstance` asks objects of other packages, and some warn.
+    # By type, because `isinstance` reads attributes of foreign objects, and some warn.
     kept = [x for x in gc.get_objects() if issubclass(type(x), partial)]
     ours = [_primitives.factor_p, _pinv_form.pinv_form_p, _inner.inner_p]
     return [x for x in kept if getattr(x.func, "__self__", None) in ours]

@@ -20,7 +20,7 @@ def read(name):
     [(first, last)] = re.findall(r"^\s+Data\s+\(lines (\d+) to (\d+)\)", text, re.M)
     rows = [row.split() for row in text.splitlines()[int(first) - 1 : int(last)]]
     y, *x = np.array(rows, np.float64).T
-    # One predictor: a polynomial in it, without its constant term in the sets NoInt.
+    # One predictor: a polynomial in it, without a constant term in the sets NoInt.
     if len(x) == 1 and len(certified) > 1:
         a = np.vander(x[0], len(certified), increasing=True)
     else:
@@ -29,7 +29,7 @@ def read(name):
 
 
 def digits(pinv, name):
-    """Digits in which the worst coefficient agrees with the certified one."""
+    """The number of correct digits in the least accurate coefficient."""
     a, y, certified = read(name)
     error = np.max(np.abs(np.asarray(pinv(a) @ y) / certified - 1))
     return -np.log10(max(error, np.finfo(np.float64).eps))
@@ -42,8 +42,8 @@ def test_there_are_ten_sets():
 @pytest.mark.parametrize("name", NAMES)
 def test_coefficients_have_the_digits_of_numpy_and_scipy(name):
     peers = [digits(np.linalg.pinv, name), digits(scipy.linalg.pinv, name)]
-    # The two use different builds of LAPACK, whose rounding makes half a digit of
-    # difference between them: hence the smaller, and a factor of two in the error.
+    # The two peers use different builds of LAPACK, whose rounding errors differ by half a
+    # digit. So compare with the less accurate one, and allow twice its error.
     assert digits(jaxpinv.pinv, name) >= min(peers) - np.log10(2)
 
 

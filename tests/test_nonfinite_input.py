@@ -1,4 +1,4 @@
-"""Inf and NaN: they return at once and stay in their own matrix."""
+"""Inf and NaN: calls return at once, and other matrices of the batch are not affected."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from jaxpinv._solver import Strategy
 from tests.matrices import gaussian
 
 BAD = [np.inf, -np.inf, np.nan]
-# For those of 4 by 4 and 5 by 4 jnp.linalg.pinv never returns.
+# For 4 by 4 and 5 by 4 matrices, jnp.linalg.pinv never returns.
 SHAPES = {
     (1, 1): "complex64",
     (4, 4): "float32",
@@ -29,8 +29,8 @@ SHAPES = {
 
 @pytest.mark.slow
 def test_every_bad_element_of_every_shape_returns_at_once():
-    # In a process of its own: jnp.linalg.pinv never returns for some of these, and
-    # cannot be interrupted.
+    # In its own process, because jnp.linalg.pinv never returns for some of these and cannot
+    # be interrupted.
     script = f"""
         import itertools
         import numpy as np
@@ -54,7 +54,7 @@ def test_every_bad_element_of_every_shape_returns_at_once():
 
 @partial(jax.jit, static_argnames=("pinv", "hermitian"))
 def derived(pinv, a, hermitian):
-    """Value, gradient and Hessian-vector product of a number, per matrix of the batch."""
+    """Value, gradient and Hessian-vector product of a loss, for each matrix of a batch."""
 
     def gradient(a):
         x, pullback = jax.vjp(partial(pinv, hermitian=hermitian), a)

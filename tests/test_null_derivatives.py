@@ -26,9 +26,9 @@ SPECTRA = {
 
 @jax.jit
 def projector_and_derivatives(a, e, weights, cutoff):
-    """The projector, two derivatives along `e`, and two of a number along `e`.
+    """The projector, its two derivatives along `e`, and two of a loss along `e`.
 
-    Those of the number are its gradient and the derivative of that, paired with `e`.
+    Those of the loss are its gradient and the derivative of the gradient, paired with `e`.
     """
 
     def projector(a):
@@ -57,7 +57,7 @@ def test_the_projector_has_exact_derivatives(rng, shape, spectrum, dtype):
     values, cutoff = SPECTRA[spectrum]
     a, e = matrix(rng, shape, values, dtype), gaussian(rng, shape, dtype)
     if not values[-1]:
-        # Along this curve, a straight line, the rank stays what it is.
+        # Along this straight line, the rank is constant.
         e = a @ gaussian(rng, (shape[1], shape[1]), dtype)
 
     # P = I - pinv(A) A, by the product rule from differences in 50 digits.
@@ -99,7 +99,7 @@ def test_projections_and_derivatives_are_exact(rng, shape, spectrum, kwargs, dty
     cut = cutoff(kwargs)
 
     derivatives = [exact_derivative(a, [e] * k, cut) for k in range(3)]
-    # Of pinv(A) A, by the product rule, and of that times x.
+    # Derivatives of pinv(A) A, by the product rule, and of pinv(A) A x.
     q = [
         derivatives[0] @ a,
         derivatives[1] @ a + derivatives[0] @ e,

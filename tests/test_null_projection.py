@@ -11,12 +11,12 @@ from tests.matrices import gaussian, matrix
 
 
 class TestNullProjection:
-    """The projection on the null space."""
+    """The projection onto the null space."""
 
     @pytest.mark.slow_unless("7, 6")
     @pytest.mark.parametrize("shape", [(6, 7), (7, 6), (6, 6)], ids=str)
     def test_it_does_not_lose_digits_with_the_condition(self, rng, shape):
-        # One value is zero, and the others reach down to 1e-5.
+        # One singular value is zero, and the others reach down to 1e-5.
         spectrum = [*np.logspace(0, -5, 5), 0]
         a = matrix(rng, shape, spectrum).astype(np.float32)
         x = gaussian(rng, (shape[1],), np.float32)
@@ -63,7 +63,7 @@ class TestNullProjection:
 
 
 class TestMatrixRank:
-    """The rank that the others report."""
+    """The rank is the one that the other functions report."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("hermitian", [False, True])

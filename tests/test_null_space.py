@@ -113,7 +113,7 @@ def test_the_null_space_of_an_empty_matrix_is_the_whole_space(shape):
 
 
 def test_zero_columns_survive_the_function_of_a_layer(rng):
-    # What one writes with it: a solution of A x = 0 that is nearest to a wish.
+    # A typical use: the solution of A x = 0 that is nearest to a desired vector.
     a, wish = of_rank(rng, (8, 3, 5), 2), gaussian(rng, (8, 5))
 
     def nearest(a, wish):
@@ -166,5 +166,5 @@ def test_it_is_exported_with_a_symbolic_batch(rng):
 def test_few_matrices_are_given_to_a_call_of_lapack():
     text = jax.jit(jaxpinv.null_space).lower(np.ones((50, 20, 40))).compile().as_text()
     batches = [int(x) for x in re.findall(r"f64\[(\d+),40,40\]\S* custom-call", text or "")]
-    # jaxlib before 0.12 may wait forever if it divides a call among threads.
+    # jaxlib before 0.12 may deadlock if it divides a call among threads.
     assert batches == [] or jax.__version_info__ >= (0, 12) or max(batches) == 1

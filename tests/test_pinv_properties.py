@@ -1,4 +1,4 @@
-"""Properties of values, for problems that hypothesis looks for."""
+"""Properties of values, for problems that hypothesis searches."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ from tests.strategies import (
     problems,
 )
 
-# What is not telling may overflow, and is not looked at.
+# Results that are not telling may overflow; the tests ignore them.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
     pytest.mark.slow,
@@ -48,9 +48,9 @@ def test_the_rank_is_the_number_of_values_above_the_cutoff(p, method):
     assert np.all((least <= rank.ravel()) & (rank.ravel() <= most))
 
 
-# Of condition 1e8 or so, where columns that are made orthonormal only once are not.
+# Of condition about 1e8, where one pass does not make the columns orthonormal.
 HARD = Recipe(("ill_conditioned",), 0, 10, 0, ("zero",), 0)
-# Of its adjoint LAPACK drops an off-diagonal element of 33 eps.
+# For its adjoint, LAPACK drops an off-diagonal element of 33 eps.
 GRADED = Recipe(("graded",), 23445, 4, 213, ("rtol",), 0)
 
 
@@ -107,7 +107,7 @@ def test_the_solution_is_the_pseudo_inverse_times_the_right_side(p, method):
 def test_the_pseudo_inverse_of_the_pseudo_inverse_is_the_kept_part(p, method):
     found = results(p, method)
     known = reference(p, found.rank)
-    # The adjoint has the shape of the matrix, whose program there is.
+    # The adjoint has the shape of the matrix, for which a program is already compiled.
     back = adjoint(found.x)
     half = 0.5 / np.where(known.size > 0, known.size, 1) * 2.0**-p.recipe.exponent
     atol = np.reshape(half, p.atol.shape).astype(p.atol.dtype)
@@ -141,8 +141,8 @@ def test_unitary_factors_change_places(p, method):
     assert_small(p, error, same & known.is_telling, sizes(known)[0], condition)
 
 
-# Two values, and a cutoff between them that is scaled with them: of the matrices that go
-# without singular values.
+# Two singular values and a cutoff between them that scales with them, for shapes that are
+# factored without singular values.
 CUT = Recipe(("full",), 0, 0, 0, ("between",), 0)
 
 
@@ -163,7 +163,7 @@ def test_powers_of_two_scale_exactly(p, method, exponent):
 
 
 def has_adjoint(configuration: Configuration) -> bool:
-    """Whether the adjoints have another shape that there is a program for."""
+    """Whether the adjoints have another shape for which a program exists."""
     *batch, m, n = configuration.shape
     turned = configuration._replace(shape=(*batch, n, m))
     return m != n and turned in strategies.CONFIGURATIONS
@@ -178,13 +178,13 @@ def test_the_adjoint_has_the_adjoint_pseudo_inverse(p, method):
     assert np.array_equal(found.rank, other.rank)
     known = reference(p, found.rank)
     error = in_units(p, found.x, -1) - adjoint(in_units(p, other.x, -1))
-    # Both come from the same factors: the condition does not enter.
+    # Both come from the same factors, so the condition does not enter.
     assert_small(
         p, error, np.isfinite(known.condition), sizes(known)[0], np.ones_like(known.gap)
     )
 
 
-# Of its singular vectors, which are NumPy's, the norms are off by 11 eps.
+# The norms of its singular vectors, which NumPy shares, are off by 11 eps.
 CLUSTERED = Recipe(("clustered",), 4366, 0, 0, ("between",), 5)
 
 
@@ -208,7 +208,7 @@ def test_rank_and_nullity_add_up_to_the_number_of_columns(p):
 
 
 def is_batch(configuration: Configuration) -> bool:
-    """Whether there are two matrices at least."""
+    """Whether there are at least two matrices."""
     return is_not_empty(configuration) and bool(np.prod(configuration.shape[:-2]) > 1)
 
 

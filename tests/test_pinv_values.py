@@ -26,7 +26,7 @@ CUT = 1e-5
 
 
 def condition(spectrum, k):
-    """Ratio of the largest to the smallest of the first k values that is not truncated."""
+    """Ratio of the largest to the smallest kept one of the first k singular values."""
     kept = [s for s in spectrum[:k] if s > CUT]
     return max(kept) / min(kept) if kept else 1.0
 
@@ -172,7 +172,7 @@ def test_scaled_input_gives_the_scaled_value_and_jvp(rng, dtype, extreme, shape,
     e = gaussian(rng, shape, double)
     f = partial(jaxpinv.pinv, rtol=0.2, hermitian=hermitian)
     x, dx = jax.jvp(f, (a,), (e,))
-    # The tangent is scaled as the matrix is: then the JVP is of the size of the value.
+    # The tangent is scaled like the matrix, so the JVP has the size of the value.
     scaled = [(z * scale).astype(dtype) for z in (a, e)]
     scaled_x, scaled_dx = jax.jvp(f, scaled[:1], scaled[1:])
     tolerance = bound(dtype, 36)
@@ -191,12 +191,12 @@ def test_tangent_of_another_scale_than_the_matrix_keeps_its_jvp(pinv, rng, scale
 
 @partial(jax.jit, static_argnums=0)
 def hessian_of_sum(pinv, a):
-    """That of a number that depends on every element, where a value is truncated."""
+    """The Hessian of a number that depends on every element, with a truncated value."""
     return jax.hessian(lambda a: jnp.sum(jnp.sin(pinv(a, rtol=np.float64(0.25)))))(a)
 
 
 class TestSinglePrecisionMode:
-    """JAX as it starts: without double precision."""
+    """JAX with its default settings: without double precision."""
 
     @pytest.fixture(autouse=True)
     def single(self):
@@ -226,7 +226,7 @@ class TestSinglePrecisionMode:
         a = matrix(rng, (5, 4), [3, 2, 1, 0.5])
         hessian = hessian_of_sum(pinv, a.astype(np.float32))
         with jax.enable_x64(True):
-            # By one function for both ways: it is compiled once.
+            # The same reference for both ways, so that it is compiled once.
             exact = hessian_of_sum(jaxpinv.pinv, a)
         assert hessian.dtype == np.float32
         assert relative_error(hessian, exact) <= bound(np.float32, 6**2)

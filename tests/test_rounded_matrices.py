@@ -1,4 +1,4 @@
-"""Matrices that were rounded to fewer digits than are computed with keep their rank."""
+"""Matrices that were rounded to fewer digits than the computation has keep their rank."""
 
 import itertools
 
@@ -17,13 +17,13 @@ SIZES = [2, 3, 5, 10, 30, 100]
 
 
 def of_rank(rng, shape, rank, kind):
-    """A batch of matrices of a rank, of elements that lose as much as any by rounding."""
+    """A batch of matrices of a rank, whose elements lose the most digits by rounding."""
     *batch, m, n = shape
     if kind == "flat":
         pairs = [(unitary(rng, m, rank), unitary(rng, n, rank)) for _ in range(*batch)]
         return np.stack([u @ v.T for u, v in pairs])
     if kind == "ones":
-        # Near a power of two the unit of the last digit is largest.
+        # Just above a power of two, the unit of the last digit is relatively largest.
         u, v = (
             rng.uniform(1, 1.1, (*batch, m, rank)),
             rng.uniform(1, 1.1, (*batch, rank, n)),
@@ -35,7 +35,7 @@ def of_rank(rng, shape, rank, kind):
 @pytest.mark.parametrize("dtype", SHORT, ids=lambda x: x.__name__)
 @pytest.mark.parametrize("kind", ["gaussian", "flat", "ones"])
 def test_rounding_never_reaches_half_of_the_default_cutoff(rng, dtype, kind):
-    # What justifies the default: NumPy's singular values of the rounded matrices.
+    # NumPy's singular values of the rounded matrices justify the default.
     largest = 0.0
     for m, n in itertools.product(SIZES, SIZES):
         for rank in {1, min(m, n) // 2, min(m, n) - 1} - {0, min(m, n)}:
@@ -45,7 +45,7 @@ def test_rounding_never_reaches_half_of_the_default_cutoff(rng, dtype, kind):
     assert 0.1 < largest / float(jnp.finfo(dtype).eps) < 0.5
 
 
-# A dtype for each in turn: both for all compile twice as much.
+# Dtypes in turn: both for every case would compile twice as many programs.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("m", "n", "rank", "dtype"),
@@ -64,7 +64,7 @@ def test_a_rounded_matrix_has_the_rank_that_it_had(rng, dtype, m, n, rank):
     deficient = of_rank(rng, (10, m, n), rank, "gaussian")
     spectrum = np.geomspace(1, 1 / 30, min(m, n))
     full = matrix(rng, (3, m, n), spectrum.tolist())
-    # In one batch, of one program.
+    # In one batch, by one program.
     a = jnp.asarray(np.concatenate([deficient, full]), dtype)
     expected = [rank] * len(deficient) + [min(m, n)] * len(full)
     assert jaxpinv.pinv(a, return_rank=True)[1].tolist() == expected
@@ -94,7 +94,7 @@ def test_its_pseudo_inverse_is_that_of_what_was_rounded():
 def test_only_the_digits_of_the_matrix_count_in_lstsq(rng, dtype, other, expected):
     a = of_rank(rng, (1, 6, 4), 2, "gaussian")[0]
     if expected == 4:
-        # Rounded to the dtype of `a` it would be of rank two, but it has rank four.
+        # Rounded to the dtype of `a` the rank would be two, but it is four.
         a = a + 1e3 * float(jnp.finfo(dtype).eps) * gaussian(rng, a.shape)
     b = jnp.ones(6, other)
     with jax.numpy_dtype_promotion("standard"):
@@ -104,7 +104,7 @@ def test_only_the_digits_of_the_matrix_count_in_lstsq(rng, dtype, other, expecte
 
 @pytest.mark.slow
 def test_values_truncated_by_the_rounding_of_the_matrix_have_exact_derivatives(rng):
-    # In the dtype of `b` they are far from zero, and not small next to the kept ones.
+    # In the dtype of `b` these values are far from zero, and not small next to the others.
     eps = float(jnp.finfo(jnp.float16).eps)
     a = jnp.asarray(matrix(rng, (6, 4), [1, 0.5, 4 * eps, 0.5 * eps]), jnp.float16)
     b, e = gaussian(rng, (6,)), jnp.asarray(gaussian(rng, (6, 4)), jnp.float16)

@@ -1,4 +1,4 @@
-"""Dampings of a `Factorization`: values, digits, derivatives, and what stays as it is."""
+"""Dampings of a `Factorization`: values, digits, derivatives, and what does not change."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from tests import damping_oracle
 from tests.comparison import bound, pair, relative_error
 from tests.matrices import gaussian, hermitian_matrix, matrix
 
-# A side of more than eight, so that none is factored anew.
+# Sides of more than eight, so that the matrices are not factored anew.
 SHAPES = {"tall": (12, 9), "square": (9, 9), "wide": (9, 10)}
 RANKS = {"full": 9, "deficient": 4, "zero": 0}
 DTYPES = {"real": np.float64, "complex": np.complex128}
@@ -21,20 +21,20 @@ DAMPS = np.array([0.0, 0.3, 2.0])
 
 
 def of_rank(rng, shape, rank, dtype=np.float64):
-    """A matrix, its singular values from 2 to 0.5, and zeros."""
+    """A matrix with singular values from 2 to 0.5, and zeros."""
     zeros = [0.0] * (min(shape) - rank)
     return matrix(rng, shape, [*np.linspace(2, 0.5, rank), *zeros], dtype)
 
 
 @partial(jax.jit, static_argnames="method")
 def path(a, b, x, damps, method):
-    """Everything for many dampings of one factorization."""
+    """All results for many dampings of one factorization."""
     factored = jaxpinv.factorize(a, method=method)
     return jax.vmap(partial(all_of, factored, b, x))(damps)
 
 
 def all_of(factored, b, x, damp):
-    """Everything that a factorization gives with a damping."""
+    """All results of a factorization with a damping."""
     return (
         factored.pinv(damp=damp),
         factored.solve(b, damp=damp),
@@ -42,7 +42,7 @@ def all_of(factored, b, x, damp):
     )
 
 
-# Method, shape and dtype: a program each.
+# Method, shape and dtype, each with its own program.
 CASES = [
     pytest.param(method, SHAPES[shape], DTYPES[dtype], id=f"{method}-{shape}-{dtype}")
     for method, shape, dtype in [
@@ -88,7 +88,7 @@ def test_scipy_agrees_and_batches_broadcast(rng):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_no_digits_are_lost(rng, dtype, method, m, n, rank):
     a = of_rank(rng, (m, n), rank, dtype)
-    # A tiny damping amplifies the rounding of zeros.
+    # A tiny damping amplifies the rounding errors of singular values that are zero.
     sizes = [1e-6, 1e-3, 1e-1, 1, 1e2, 1e4] if rank == min(m, n) else [0.5, 1e2, 1e4]
     damps = 2 * np.array(sizes, dtype)
     zeros = np.zeros((n, 2), dtype)
@@ -104,7 +104,7 @@ def test_no_digits_are_lost(rng, dtype, method, m, n, rank):
 
 
 def derivatives(name, a, c, d, e, dc, dd):
-    """The first and the second one, by the oracle."""
+    """The first and the second derivative, by the oracle."""
     d, dd = (np.full(a.shape[1], x) for x in (d, dd))
     x = damping_oracle.damped(a, d)
     x1, x2 = (damping_oracle.derivative(a, d, e, dd, order) for order in (1, 2))
@@ -141,12 +141,12 @@ def all_derivatives(name, a, c, d, e, dc, dd, ct, *, is_known, method, inside):
 
     at = (a, c, d)
     _, second = jax.jvp(first, at, (e, dc, dd))
-    # Once forward and once in reverse over reverse.
+    # The Hessian-vector product forward over reverse, and then reverse over reverse.
     slopes, hvp = jax.jvp(gradient, at, (e, dc, dd))
     return first(*at), second, slopes, hvp, jax.grad(along, argnums=(0, 1, 2))(*at)
 
 
-# Function, whether the damping is known, and what else makes another program.
+# Function, whether the damping is known, and other options that change the program.
 DERIVATIVES = [
     pytest.param(
         *(name, damp == "known", method, SHAPES[shape], DTYPES[dtype]),
@@ -167,7 +167,7 @@ DERIVATIVES = [
 @pytest.mark.parametrize(("name", "is_known", "method", "shape", "dtype"), DERIVATIVES)
 @pytest.mark.parametrize("rank", RANKS.values(), ids=RANKS)
 def test_derivatives_exist_at_every_matrix(rng, name, is_known, method, shape, rank, dtype):
-    # Differences of the oracle go over the deficient matrix.
+    # The oracle's differences pass through the deficient matrix.
     m, n = shape
     a, e = of_rank(rng, shape, rank, dtype), gaussian(rng, shape, dtype)
     length = m if name == "solve" else n
@@ -224,7 +224,7 @@ class TestWithoutDamping:
 
 
 class TestTransformations:
-    """Where a factorization is made, and where it is damped."""
+    """Places where a factorization is made, and where it is damped."""
 
     def test_one_decomposition_serves_a_path(self, rng):
         a, b = gaussian(rng, (12, 9)), gaussian(rng, (12,))
@@ -235,7 +235,7 @@ class TestTransformations:
 
     @pytest.mark.slow
     def test_it_passes_through_the_carry_of_a_scan(self, rng):
-        # As a search for the step of a trust region does.
+        # Like the search for the step of a trust region.
         a, e, b = gaussian(rng, (9, 10)), gaussian(rng, (9, 10)), gaussian(rng, (9,))
         damps = np.array([0.5, 1.0, 2.0])
 
@@ -274,7 +274,7 @@ class TestTransformations:
         assert relative_error(factored.solve(b, damp=0.2), exact @ b) <= bound(
             np.float64, 10
         )
-        # But not the default, which would truncate 1e-15.
+        # The default would truncate 1e-15, but does not apply with a damping.
         tiny = matrix(rng, (12, 9), [1, 0.5, *[1e-15] * 7])
         exact = damping_oracle.filtered(tiny, 1e-14)
         found = jaxpinv.factorize(tiny).pinv(damp=1e-14)
@@ -336,7 +336,7 @@ class TestTransformations:
         for y, known in zip(found[:2], (exact, exact @ b), strict=True):
             assert relative_error(np.asarray(y[0], float) * size, known) <= limit
         assert relative_error(found[2][0], x - exact @ a @ x) <= limit
-        # Nor is a damping beyond it lost where nothing else has a size.
+        # A zero matrix gives zero even if the square of the damping is out of range.
         zero = jaxpinv.factorize(0 * scaled).solve(b.astype(np.float32), damp=d[0])
         assert np.array_equal(zero, np.zeros((9, 2)))
 

@@ -14,7 +14,7 @@ SPECTRUM = [4, 2, 1, 0.5]
 
 
 def rank(pinv, a, *args, **kwargs):
-    """Number of kept singular values, checked against the value's own rank."""
+    """Number of kept singular values, checked against the rank of the pseudo-inverse."""
     x, rank = pinv(a, *args, return_rank=True, **kwargs)
     assert rank.dtype == jax.eval_shape(jnp.linalg.matrix_rank, a).dtype
     assert np.array_equal(np.linalg.matrix_rank(np.asarray(x), tol=1e-6), rank)

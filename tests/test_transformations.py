@@ -37,7 +37,7 @@ def loss(pinv):
 
 @functools.cache
 def loss_by(pinv):
-    """The same function for all tests, so that what is compiled serves all of them."""
+    """The same loss for all tests, so that they share compiled programs."""
 
     def loss(a, rtol=None, hermitian=False):
         a = a @ a.swapaxes(-1, -2) if hermitian else a
@@ -47,12 +47,12 @@ def loss_by(pinv):
 
 
 def hessian_vector_product(f):
-    """The derivative of the gradient along the first argument."""
+    """The derivative of the gradient of `f` along its first argument."""
     return lambda a, *rest: jax.jvp(lambda a: jax.grad(f)(a, *rest), (a,), (a,))[1]
 
 
 def names(jaxpr):
-    """Names of the primitives of a jaxpr, in order, but for those that only move data."""
+    """Names of the primitives of a jaxpr, in order, without those that only move data."""
     moving = {"transpose", "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "copy"}
     found = []
     for equation in jaxpr.eqns:
@@ -62,12 +62,12 @@ def names(jaxpr):
     return [name for name in found if name not in moving]
 
 
-#: Return an operand as it is, with a derivative of its own.
+#: Primitives that return an operand unchanged, with a derivative of its own.
 ATTACHED = {"with_tangent_of", "pseudo_inverse_of"}
 
 
 class TestJaxprs:
-    """What a transformed function is made of."""
+    """The primitives of a transformed function."""
 
     def test_a_gradient_is_two_equations(self, a):
         jaxpr = jax.make_jaxpr(lambda a, ct: jax.vjp(jaxpinv.pinv, a)[1](ct))(a, a.T)
@@ -83,7 +83,7 @@ class TestJaxprs:
 
         jaxpr = jax.make_jaxpr(change)(a, a.T, a, a.T)
         found = [x for x in names(jaxpr) if x not in ATTACHED]
-        # One of the forms is the change of the value.
+        # One of the forms is the derivative of the value.
         assert sorted(found) == ["factor", "pinv_form", "pinv_form", "pinv_form_change"]
 
     @pytest.mark.slow
@@ -118,7 +118,7 @@ class TestJaxprs:
         _, pullback = jax.vjp(jaxpinv.pinv, a)
         m, n = a.shape
         numbers = sum(x.size for x in jax.tree.leaves(pullback) if hasattr(x, "size"))
-        # One more says whether U is the identity.
+        # One more number says whether U is the identity.
         assert numbers == m * n + n * n + 2 * n + 1
 
 
@@ -134,7 +134,7 @@ class TestVmap:
         looped = np.stack([pinv(x) for x in stacked], axis=out_axis)
         assert np.array_equal(mapped, looped)
 
-    # Everything that is mapped under the gradient and the second derivative, of every kind.
+    # Every kind of mapped argument, under the gradient and the second derivative.
     @pytest.mark.slow
     @pytest.mark.parametrize(
         ("axes", "pinv", "hermitian", "derive"),
@@ -238,7 +238,7 @@ WRAPPERS = {
 
 
 def derived(f, order):
-    """The gradient, or that of its derivatives along the matrix."""
+    """The gradient, or the gradient of its derivatives along the matrix."""
     for _ in range(order - 1):
         f = partial(lambda f, a: jax.jvp(f, (a,), (jax.lax.stop_gradient(a),))[1], f)
     return jax.jit(jax.grad(f))
@@ -246,7 +246,7 @@ def derived(f, order):
 
 @functools.cache
 def derived_alone(pinv, order):
-    """The same of the loss without a wrapper."""
+    """The gradient, or that of its derivatives, of the loss without a wrapper."""
     return derived(loss_by(pinv), order)
 
 
@@ -255,7 +255,7 @@ def derived_alone(pinv, order):
     ("wrap", "pinv", "order"),
     [
         *((name, "pinv", 2) for name in WRAPPERS if name != "checkpoint"),
-        # What takes the longest to compile, under two each.
+        # The cases that take the longest to compile, under two wrappers each.
         *((name, "pinv", 3) for name in ("jit_checkpoint", "cond")),
         *((name, "lstsq", 2) for name in ("checkpoint", "map", "cond")),
     ],
@@ -312,7 +312,7 @@ STEPS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
 def test_reverse_over_reverse_through_a_scan_is_forward_over_reverse_of_steps(name, a):
-    # JAX evaluates what is known in a loop in advance, and drops rules of custom_jvp there.
+    # JAX evaluates the known part of a loop first, and drops rules of custom_jvp there.
     def step(x):
         return 0.9 * x + 0.1 * STEPS[name](x)
 
@@ -327,7 +327,7 @@ def test_reverse_over_reverse_through_a_scan_is_forward_over_reverse_of_steps(na
         return jax.grad(lambda a: jnp.vdot(jax.grad(by_scan)(a), a[::-1]))(a)
 
     gradient, expected = jax.jit(partial(jax.jvp, jax.grad(by_steps)))((a,), (a[::-1],))
-    # What the direction, which depends on the matrix as well, adds.
+    # Subtract the term from the direction, which depends on the matrix, too.
     found = second(a) - gradient[::-1]
     assert relative_error(found, expected) <= bound(np.float64, 1e4)
 
