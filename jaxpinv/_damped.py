@@ -10,6 +10,7 @@ from jax import Array
 from jaxpinv._calculus import damped, svd_jvp
 from jaxpinv._calculus.form import Outer
 from jaxpinv._damped_primitives import damped_factor_p, top_inverse_of, values_p
+from jaxpinv._damping import within_range
 from jaxpinv._factorization.damped import augment, unit_of
 from jaxpinv._factors import Factors, off_corange, off_range
 from jaxpinv._inputs import Inputs
@@ -154,8 +155,11 @@ def of_promoted(
     given: Promoted, strategy: Strategy, *, has_rtol: bool, has_scale: bool
 ) -> DampedMatrix:
     """Promoted arguments, factored, given whether the caller passed `rtol` and a scale."""
-    a, d = given.a, given.damping
-    assert d is not None
+    a = given.a
+    assert given.damping is not None
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(a)), axis=(-2, -1), initial=0)
+    d = within_range(given.damping, largest[..., None])
+    given = given._replace(damping=d)
     rtol, atol = given.rtol, given.atol
     if not has_rtol:
         # If every unknown is damped, no singular value of `[A; D]` is near zero.
@@ -163,8 +167,7 @@ def of_promoted(
         rtol = jnp.zeros_like(rtol) if strategy.is_damped else jnp.where(is_damped, 0, rtol)
     unit = jnp.ones_like(d[..., :1])
     if has_scale and not (strategy.is_damped and given.truncates):
-        plain, damping = map(jax.lax.stop_gradient, (a, d))
-        largest = jnp.max(jnp.abs(plain), axis=(-2, -1), initial=0)
+        damping = jax.lax.stop_gradient(d)
         unit = unit_of(damping, largest, 2 * atol)
         if given.truncates:
             is_damped = jnp.all(damping > 0, axis=-1, keepdims=True)

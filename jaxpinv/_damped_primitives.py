@@ -9,7 +9,7 @@ from jax import Array
 from jaxpinv import _rules
 from jaxpinv._factorization import auto, damped, svd
 from jaxpinv._factorization.damped import Factor
-from jaxpinv._factors import Cutoff, Factors
+from jaxpinv._factors import Cutoff, Factors, Triplets
 from jaxpinv._linalg import adjoint, identity, matmul
 from jaxpinv._platform import chunking
 from jaxpinv._platform.plan import Method, Plan
@@ -111,7 +111,16 @@ def _triplets_impl(a, u, s, v, *, hermitian, tuning, target: Target):
     are_zeros = jnp.all(s > 0, axis=-1) | jnp.all(a == 0, axis=(-2, -1))
     serves = (off <= 64 * jnp.finfo(s.dtype).eps) & are_zeros
     serves = serves | jnp.any(jnp.isnan(s), axis=-1)
-    return jax.lax.cond(jnp.all(serves), lambda: (u, s, v), lambda: decompose(a))
+
+    def complete() -> Triplets:
+        # Triplets that serve stay, so that no matrix depends on the others of its batch.
+        others = decompose(a)
+        return tuple(
+            jnp.where(jnp.expand_dims(serves, range(serves.ndim, x.ndim)), x, y)
+            for x, y in zip((u, s, v), others, strict=True)
+        )
+
+    return jax.lax.cond(jnp.all(serves), lambda: (u, s, v), complete)
 
 
 triplets_p = _rules.primitive("triplets", _triplets_impl, multiple_results=True)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -95,3 +96,17 @@ def of_unknowns(damp: Array, scale: Array | None, real: np.dtype, rank: int) -> 
     if scale is None:
         return damp
     return damp * prepend_axes(jnp.asarray(scale).astype(real), rank)
+
+
+def within_range(d: Array, largest: Array) -> Array:
+    """The dampings `d`, positive ones raised so far that solutions stay in range.
+
+    They are raised only where they are far below the rounding of the matrix: to 5e-29 of
+    its largest element in single precision, to 1e-231 in double. `largest` broadcasts
+    against `d`.
+    """
+    limits = jnp.finfo(d.dtype)
+    least = largest * 2.0 ** (limits.minexp * 3 // 4)
+    size, least = map(jax.lax.stop_gradient, (jnp.abs(d), least))
+    missing = jnp.where(size >= limits.tiny, jnp.maximum(least - size, 0), 0)
+    return d + missing

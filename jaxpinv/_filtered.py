@@ -10,6 +10,7 @@ from jax import Array
 from jaxpinv._calculus import augmented
 from jaxpinv._calculus.augmented import Augmented, Damped
 from jaxpinv._damped_primitives import triplets_p
+from jaxpinv._damping import within_range
 from jaxpinv._factors import Triplets
 from jaxpinv._linalg import adjoint, finite_or_zero, identity, matmul, power_of_two
 from jaxpinv._solver import FactoredMatrix, varying_alike
@@ -133,17 +134,20 @@ def filtered(matrix: FactoredMatrix, d: Array, *, is_damped: bool) -> FilteredMa
             hermitian=strategy.hermitian,
             tuning=strategy.tuning,
         )
-    # Choose units in which the larger of matrix and damping is about 1.
     a, _ = finite_or_zero(tall)
-    d = d[..., None]
-    fixed, damping = map(jax.lax.stop_gradient, (a, jnp.abs(d)))
-    largest = jnp.max(jnp.abs(fixed), axis=(-2, -1), keepdims=True, initial=0)
-    scale = power_of_two(largest)
-    unit = power_of_two(jnp.maximum(jnp.where(largest > 0, scale, 0), damping))
+    largest = jnp.max(
+        jnp.abs(jax.lax.stop_gradient(a)), axis=(-2, -1), keepdims=True, initial=0
+    )
+    d = within_range(d[..., None], largest)
+    damping = jax.lax.stop_gradient(jnp.abs(d))
+    # In units of the damping, because a solution contains 1 over its square where a
+    # singular value is zero, and within limits, because it contains 1 as well.
+    limits, scale = jnp.finfo(damping.dtype), power_of_two(largest)
+    least = jnp.maximum(largest * 2.0 ** (limits.minexp * 2 // 3), limits.tiny)
+    unit = power_of_two(jnp.maximum(damping, least))
     over, ratio = (1 / unit).astype(a.dtype), (scale / unit).astype(a.dtype)
-    scaled = d / unit
-    is_zero = None if is_damped else scaled == 0
-    usual = scaled if is_zero is None else jnp.where(is_zero, 1, scaled)
+    is_zero = None if is_damped else damping < limits.tiny
+    usual = d / unit if is_zero is None else jnp.where(is_zero, 1, d / unit)
     usual = jnp.where(undefined | ~jnp.isfinite(d), jnp.nan, usual)
     damped = Damped(a / scale.astype(a.dtype), usual, ratio)
     triplets = u, jnp.where(undefined[..., 0], 0, s) / scale[..., 0], v

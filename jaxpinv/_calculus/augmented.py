@@ -44,8 +44,7 @@ class Damped(NamedTuple):
     Attributes:
         a: `(..., m, n)`, its elements of size 1.
         d: `(..., 1, 1)`, real.
-        ratio: 1 or, if the damping is larger than the matrix, the power of two that gives
-            the damping size 1. `(..., 1, 1)`.
+        ratio: the power of two that gives the damping size 1, within limits. `(..., 1, 1)`.
     """
 
     a: Array
@@ -56,7 +55,7 @@ class Damped(NamedTuple):
         """The left-hand sides of the system."""
         d = self.d.astype(self.a.dtype)
         return Augmented(
-            z.r + matmul(self.a, self.ratio * z.x),
+            z.r + self.ratio * matmul(self.a, z.x),
             z.y + d * z.x,
             self.ratio * matmul(adjoint(self.a), z.r) + d * z.y,
         )
