@@ -12,7 +12,14 @@ from jaxpinv._calculus.augmented import Augmented, Damped
 from jaxpinv._damped_primitives import triplets_p
 from jaxpinv._damping import within_range
 from jaxpinv._factors import Triplets
-from jaxpinv._linalg import adjoint, finite_or_zero, identity, matmul, power_of_two
+from jaxpinv._linalg import (
+    adjoint,
+    finite_or_zero,
+    identity,
+    matmul,
+    power_of_two,
+    with_tangent_of,
+)
 from jaxpinv._solver import FactoredMatrix, varying_alike
 
 
@@ -134,7 +141,8 @@ def filtered(matrix: FactoredMatrix, d: Array, *, is_damped: bool) -> FilteredMa
             hermitian=strategy.hermitian,
             tuning=strategy.tuning,
         )
-    a, _ = finite_or_zero(tall)
+    # With its tangent, because zeros in place of what is not finite have none.
+    a = with_tangent_of(finite_or_zero(tall)[0], tall)
     largest = jnp.max(
         jnp.abs(jax.lax.stop_gradient(a)), axis=(-2, -1), keepdims=True, initial=0
     )

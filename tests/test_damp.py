@@ -91,6 +91,17 @@ def test_a_damping_that_vanishes_truncates_as_none_does():
         assert relative_error(x, exact) <= bound(np.float32, 10)
 
 
+@pytest.mark.slow_unless("1e-37")
+@pytest.mark.parametrize("damp", [1e-20, 1e-37])
+def test_a_damping_far_below_the_rounding_has_the_limit(damp):
+    a, ones = np.diag([100, 0]).astype(np.float32), np.ones(2, np.float32)
+    for d in (damp, np.float32(damp)):
+        solution = jaxpinv.lstsq(a, ones, damp=d).solution
+        assert relative_error(solution, np.array([0.01, 0])) <= bound(np.float32, 1)
+        projected = jaxpinv.null_projection(a, ones, damp=d)
+        assert relative_error(projected, np.array([0, 1])) <= bound(np.float32, 1)
+
+
 @pytest.mark.parametrize("damp", [DAMP, 1e3])
 def test_scipy_and_scikit_learn_agree(rng, damp):
     features, b = gaussian(rng, (20, 3)), gaussian(rng, (20,))

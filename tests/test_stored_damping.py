@@ -340,6 +340,36 @@ class TestTransformations:
         zero = jaxpinv.factorize(0 * scaled).solve(b.astype(np.float32), damp=d[0])
         assert np.array_equal(zero, np.zeros((9, 2)))
 
+    @pytest.mark.parametrize("damp", [1e-20, 1e-37])
+    def test_a_damping_far_below_the_rounding_has_the_limit(self, damp):
+        a = np.zeros((12, 9), np.float32)
+        a[0, 0] = 100
+        b, x = np.ones(12, np.float32), np.ones(9, np.float32)
+        known = np.zeros_like(a.T)
+        known[0, 0] = 0.01
+
+        def projections(damp):
+            return jaxpinv.factorize(a, method="svd").null_projection(x, damp=damp)
+
+        for projected in (projections(damp), jax.jit(projections)(damp)):
+            assert np.array_equal(projected, x - (known @ a @ x))
+        for of, exact, right in ((a, known, b), (a.T, known.T, x)):
+            factored = jaxpinv.factorize(of, method="svd")
+            limit = bound(np.float32, 1)
+            assert relative_error(factored.pinv(damp=damp), exact) <= limit
+            assert relative_error(factored.solve(right, damp=damp), exact @ right) <= limit
+            slope = jax.grad(lambda b, of: jnp.sum(of.solve(b, damp=damp)))(right, factored)
+            assert relative_error(slope, np.sum(exact, axis=0)) <= limit
+
+    def test_a_matrix_does_not_depend_on_its_batch(self, rng):
+        # Factors that are triplets serve as they are, and those of the other do not.
+        q, a = np.linalg.qr(gaussian(rng, (16, 12)))[0], gaussian(rng, (16, 12))
+        alike, mixed = (
+            jaxpinv.factorize(np.stack(pair), method="direct").pinv(damp=0.1)[0]
+            for pair in ((q, q), (q, a))
+        )
+        assert np.array_equal(alike, mixed)
+
     @pytest.mark.slow_unless("svd-shape3|auto-shape2")
     @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (2, 0, 12)])
     @pytest.mark.parametrize("method", ["auto", "svd"])
