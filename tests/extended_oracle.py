@@ -59,6 +59,17 @@ def columns(x: np.ndarray) -> np.ndarray:
     return np.sqrt(np.sum(np.abs(x) ** 2, axis=0))
 
 
+def condition_number(a: np.ndarray) -> float:
+    """The ratio of the largest to the smallest singular value of one matrix."""
+    s = np.linalg.svd(_triangular_factor(a), compute_uv=False)
+    return float(s[0] / s[-1]) if s[-1] else np.inf
+
+
+def _triangular_factor(a: np.ndarray) -> np.ndarray:
+    """The triangular factor of one matrix, in double precision."""
+    return np.linalg.qr(a.astype(np.result_type(a, np.float64)), mode="r")
+
+
 class Operands(NamedTuple):
     """The arguments of the results.
 
@@ -103,8 +114,7 @@ class Reference:
         """Factors the matrix."""
         dtype = wide(given.a.dtype)
         self.a, self.b, self.c, self.e = (x.astype(dtype) for x in given)
-        double = given.a.astype(np.result_type(given.a, np.float64))
-        r = np.linalg.qr(double, mode="r")
+        r = _triangular_factor(given.a)
         s = np.linalg.svd(r, compute_uv=False)
         self.condition, self._inverse = float(s[0] / s[-1]), float(1 / s[-1])
         self._w = np.linalg.inv(r).astype(dtype)
