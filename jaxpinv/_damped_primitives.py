@@ -114,10 +114,11 @@ def _triplets_impl(a, u, s, v, *, hermitian, tuning, target: Target):
 
     def complete() -> Triplets:
         # Triplets that serve stay, so that no matrix depends on the others of its batch.
-        others = decompose(a)
-        return tuple(
-            jnp.where(jnp.expand_dims(serves, range(serves.ndim, x.ndim)), x, y)
-            for x, y in zip((u, s, v), others, strict=True)
+        here, others = serves[..., None, None], decompose(a)
+        return (
+            jnp.where(here, u, others[0]),
+            jnp.where(here[..., 0], s, others[1]),
+            jnp.where(here, v, others[2]),
         )
 
     return jax.lax.cond(jnp.all(serves), lambda: (u, s, v), complete)
