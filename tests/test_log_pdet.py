@@ -43,6 +43,7 @@ def test_it_is_that_of_slogdet_at_full_rank(rng, shape, method, dtype):
     assert np.all(rank == min(shape[-2:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["direct", "svd"])
 def test_it_keeps_the_digits_that_the_gram_matrix_loses(rng, method):
     a = matrix(rng, (40, 6, 7), list(np.geomspace(1, 1e-3, 6))).astype(np.float32)
@@ -97,7 +98,7 @@ def test_zero_and_empty_matrices_have_the_logarithm_0_and_rank_0(shape, method):
         assert np.array_equal(gradient, a)
 
 
-@pytest.mark.slow_unless("direct-1e.30-.64, 64")
+@pytest.mark.slow_unless("svd-1e-30-.70, 64")
 @pytest.mark.parametrize("shape", [(64, 64), (70, 64), (40, 6, 7)], ids=str)
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 @pytest.mark.parametrize("method", ["direct", "svd"])

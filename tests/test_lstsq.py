@@ -197,6 +197,7 @@ def test_a_column_that_is_not_finite_stays_alone(rng):
     assert np.array_equal(bad[1, :, 1:], good[1, :, 1:])
 
 
+@pytest.mark.slow_unless("auto-.300, 7, 6|direct-.60, 20, 30")
 @pytest.mark.parametrize(
     ("method", "shape"),
     [

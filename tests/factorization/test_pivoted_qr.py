@@ -188,6 +188,7 @@ def test_what_a_tolerance_keeps_or_more_than_rounding_is_not_certified(rng):
     assert decomposed(a, 1e-6).kept.sum() == 3
 
 
+@pytest.mark.slow
 def test_a_matrix_does_not_depend_on_its_batch(rng):
     n = 40
     deficient = of_values(rng, (n, n), np.geomspace(1, 0.1, 15), np.float32)

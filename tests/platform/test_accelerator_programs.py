@@ -59,7 +59,7 @@ def test_the_host_waits_for_one_branch_alone(f):
 
 @pytest.mark.parametrize("shape", [(300, 4, 6), (300, 5, 5)], ids=str)
 @pytest.mark.parametrize("dtype", [np.float64, np.complex64], ids=lambda x: x.__name__)
-@pytest.mark.slow_unless("float64-.*5, 5|complex64-.*4, 6")
+@pytest.mark.slow_unless("complex64-.*4, 6")
 def test_values_and_gradients_of_every_rank_are_right(rng, shape, dtype):
     batch, m, n = shape
     a = of_mixed_rank(rng, batch, m, n, dtype)
