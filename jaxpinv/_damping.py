@@ -101,7 +101,7 @@ def of_unknowns(damp: Array, scale: Array | None, real: np.dtype, rank: int) -> 
 def within_range(d: Array, largest: Array) -> Array:
     """The dampings `d`, positive ones raised so far that solutions stay in range.
 
-    They are raised only where they are far below the rounding of the matrix: to 5e-29 of
+    They are raised only where they are far below the rounding of the matrix: to 3e-29 of
     its largest element in single precision, to 1e-231 in double. `largest` broadcasts
     against `d`.
     """

@@ -122,8 +122,9 @@ def pinv(
     raise it. The rank is that of `a`. If `a` is of deficient rank and the damping is tiny,
     rounding errors in its zero singular values are amplified to `eps * s_1 / d^2`. If `d^2`
     underflows, below about 1e-19 for elements of size 1 in float32, derivatives at such a
-    matrix are NaN. A damping that is not finite gives NaN, and the rank remains that of
-    `a`. A negative damping raises an error unless it is traced.
+    matrix are NaN. A positive damping below 3e-29 of the largest element in float32, or
+    1e-231 in float64, counts as that. A damping that is not finite gives NaN, and the rank
+    remains that of `a`. A negative damping raises an error unless it is traced.
 
     **Differentiability.** In `a`, to every order and in both modes, wherever no singular
     value sits on the cutoff. The derivative is that of the function above, even if nonzero

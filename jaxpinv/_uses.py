@@ -109,9 +109,8 @@ class Use(NamedTuple):
         # A tolerance refers to `[A; D]`, and so truncates other values. And it takes less
         # time to factor many tiny matrices than to compute their singular vectors.
         m, n = given.tall()[0].shape[-2:]
-        anew = has_rtol or has_atol
-        anew = anew or (is_tiny(m, n, strategy.tuning) and not strategy.takes_triplets)
-        if not anew:
+        is_cheap = is_tiny(m, n, strategy.tuning) and not strategy.takes_triplets
+        if not (has_rtol or has_atol or is_cheap):
             return filtered(matrix, given.damping, is_damped=is_damped)
         strategy = strategy._replace(is_damped=is_damped)
         return _damped.of_promoted(given, strategy, has_rtol=has_rtol, has_scale=False)
