@@ -84,7 +84,8 @@ def _plan(options: argparse.Namespace) -> Iterator[str]:
     count, tall, short = math.prod(batch), max(m, n), min(m, n)
     where = target.here()
     if options.platform is not None:
-        where = where._replace(is_cpu=options.platform == "cpu")
+        name = options.platform
+        where = where._replace(is_cpu=name == "cpu", is_cuda=name == "gpu")
     chosen = plan.factorization(
         (*batch, tall, short),
         where,
@@ -130,6 +131,12 @@ def _reason(count: int, m: int, n: int, method: str) -> str:
     return f"{compared}is at least {needed}: compiling it pays off within 1000 calls"
 
 
+_ROUTES = {
+    "qr, svd": "singular vectors: from those of the triangular factor",
+    "qr, eigh": "singular vectors: from eigenvectors of a Hermitian matrix",
+}
+
+
 def _sizes(chosen: plan.Plan, count: int) -> Iterator[str]:
     """How many matrices are processed at a time."""
     parts = {
@@ -142,8 +149,10 @@ def _sizes(chosen: plan.Plan, count: int) -> Iterator[str]:
     for text, size in parts.items():
         if size is not None:
             yield f"{text}: {min(size, count)}"
-    if chosen.of_triangular:
+    if chosen.values == "qr, svd":
         yield "singular values alone: those of the triangular factor"
+    if chosen.triplets != "svd":
+        yield _ROUTES[chosen.triplets]
     if chosen.retries:
         yield "a matrix on which LAPACK does not converge is decomposed again"
 

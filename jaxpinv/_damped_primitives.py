@@ -7,11 +7,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _rules
-from jaxpinv._factorization import auto, damped, svd
+from jaxpinv._factorization import auto, damped
 from jaxpinv._factorization.damped import Factor
 from jaxpinv._factors import Cutoff, Factors, Triplets
 from jaxpinv._linalg import adjoint, identity, matmul
-from jaxpinv._platform import chunking
 from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import Tuning
@@ -20,6 +19,7 @@ from jaxpinv._primitives import (
     pinv_form,
     plan_of,
     trial_of,
+    triplets_of_plan,
     values_of_plan,
 )
 
@@ -39,7 +39,7 @@ def _damped_factor_impl(
     plan = plan_of((*batch, m, n), a, target, method, tuning)
     own = plan_of(a.shape, a, target, method, tuning)
     augmented = plan_of((*batch, m + n, n), a, target, "svd", tuning)
-    decompose = _decompose(own, hermitian=hermitian)
+    decompose = triplets_of_plan(own, hermitian=hermitian)
     trial = trial_of(plan, target, hermitian=hermitian)
 
     def undamped(a: Array, cutoff: Cutoff) -> tuple[Factors, Array]:
@@ -55,22 +55,12 @@ def _damped_factor_impl(
         d,
         Cutoff(rtol, atol),
         decompose=decompose,
-        of_augmented=_decompose(augmented, hermitian=False),
+        of_augmented=triplets_of_plan(augmented, hermitian=False),
         attempt=_attempt(plan, target, truncates=not everywhere),
         trial=trial,
         undamped=undamped if needs_own else None,
     )
     return (*factors, x)
-
-
-def _decompose(plan: Plan, *, hermitian: bool):
-    """The function that computes singular triplets as a plan says."""
-    return partial(
-        svd.triplets,
-        hermitian=hermitian,
-        calls=partial(chunking.in_calls, plan.svd_call),
-        retries=plan.retries,
-    )
 
 
 def _attempt(plan: Plan, target: Target, *, truncates: bool) -> Factor | None:
@@ -102,7 +92,7 @@ values_p = _rules.primitive("values", _values_impl)
 
 def _triplets_impl(a, u, s, v, *, hermitian, tuning, target: Target):
     plan = plan_of(a.shape, a, target, "svd", tuning)
-    decompose = _decompose(plan, hermitian=hermitian)
+    decompose = triplets_of_plan(plan, hermitian=hermitian)
     if not target.is_local:
         return decompose(a)
     gram = matmul(adjoint(v), v)

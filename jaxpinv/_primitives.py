@@ -23,7 +23,7 @@ from jaxpinv._factorization import (
     triangular,
 )
 from jaxpinv._factorization.full_rank import Attempt, FullRank
-from jaxpinv._factors import Cutoff, Factors
+from jaxpinv._factors import Cutoff, Factors, Triplets
 from jaxpinv._linalg import with_tangent_of
 from jaxpinv._pinv_form import pinv_form
 from jaxpinv._platform import chunking
@@ -53,15 +53,21 @@ def plan_of(
 
 def _factor_impl(a, rtol, atol, *, hermitian, method, with_pinv, tuning, target):
     plan = _plan(a, target, method, tuning)
-    decompose = partial(
-        svd.triplets,
-        hermitian=hermitian,
-        calls=partial(chunking.in_calls, plan.svd_call),
-        retries=plan.retries,
-    )
+    decompose = triplets_of_plan(plan, hermitian=hermitian)
     trial = trial_of(plan, target, hermitian=hermitian)
     factors, x = auto.factor(a, rtol, atol, decompose=decompose, trial=trial)
     return (*factors, x) if with_pinv else tuple(factors)
+
+
+def triplets_of_plan(plan: Plan, *, hermitian: bool) -> Callable[[Array], Triplets]:
+    """The function that computes singular triplets as a plan says."""
+    return partial(
+        svd.triplets,
+        hermitian=hermitian,
+        route=plan.triplets,
+        calls=partial(chunking.in_calls, plan.svd_call),
+        retries=plan.retries,
+    )
 
 
 def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | None:
@@ -78,7 +84,9 @@ def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | Non
     return auto.Trial(
         _full_rank(plan, target),
         in_chunks,
-        chunking.replacing(plan.remainder, plan.groups, is_local=target.is_local),
+        chunking.replacing(
+            plan.remainder, plan.groups, is_local=target.is_local, loops=plan.loops
+        ),
         flattens=target.is_local,
         deficient=deficient if tries else None,
     )
@@ -107,7 +115,8 @@ def _full_rank(plan: Plan, target: Target) -> FullRank:
         "by columns": partial(triangular.inverse_by_columns, width=plan.width),
         "by rows": partial(triangular.inverse_by_rows, width=plan.width),
     }[plan.inverse]
-    return FullRank(partial(lu.factor, invert=invert, **options), is_inverse=True)
+    factor = partial(lu.factor, swaps_rows=target.is_cpu, invert=invert)
+    return FullRank(partial(factor, **options), is_inverse=True)
 
 
 factor_p = _rules.primitive("factor", _factor_impl, multiple_results=True)
@@ -129,7 +138,7 @@ def _singular_values_impl(a, s, *, method, tuning, is_stored, target):
 def values_of_plan(a: Array, plan: Plan) -> Array:
     """The singular values of `a`, `(..., min(m, n))`, computed without vectors."""
     calls = partial(chunking.in_calls, plan.values_call)
-    return svd.values(a, calls=calls, of_triangular=plan.of_triangular)
+    return svd.values(a, calls=calls, route=plan.values)
 
 
 singular_values_p = _rules.primitive("singular_values", _singular_values_impl)
@@ -155,7 +164,10 @@ def _kept_impl(a, rtol, atol, *, method, tuning, target):
     return kept(
         certify=partial(chunking.while_most, certify, plan.rank_chunk, tuning.rank_share),
         replace=chunking.replacing(
-            plan.rank_remainder, plan.groups, is_local=target.is_local
+            plan.rank_remainder,
+            plan.groups,
+            is_local=target.is_local,
+            loops=plan.loops,
         ),
         flattens=target.is_local,
     )

@@ -12,15 +12,19 @@ from jax.sharding import AbstractMesh, Mesh
 from jaxpinv import _solver
 from jaxpinv._calculus import svd_jvp
 from jaxpinv._calculus.form import Outer
-from jaxpinv._factorization import damped_tsqr, svd, tsqr
+from jaxpinv._factorization import damped_tsqr, tsqr
 from jaxpinv._factors import Cutoff, Factors, Triplets, pseudo_inverse, truncate
 from jaxpinv._inputs import Inputs
 from jaxpinv._mesh import Placement
-from jaxpinv._platform import chunking
 from jaxpinv._platform import plan as plans
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT
-from jaxpinv._primitives import attach, pinv_form, pseudo_inverse_of
+from jaxpinv._primitives import (
+    attach,
+    pinv_form,
+    pseudo_inverse_of,
+    triplets_of_plan,
+)
 from jaxpinv._solver import FactoredMatrix, Promoted, Strategy
 
 
@@ -155,5 +159,4 @@ def triplets(r: Array) -> Triplets:
     plan = plans.factorization(
         r.shape, target, is_complex=jnp.iscomplexobj(r), method="svd"
     )
-    calls = partial(chunking.in_calls, plan.svd_call)
-    return svd.triplets(r, hermitian=False, calls=calls, retries=plan.retries)
+    return triplets_of_plan(plan, hermitian=False)(r)

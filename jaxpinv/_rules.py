@@ -35,8 +35,9 @@ def primitive(
     ad.primitive_jvps[p] = partial(_constant_jvp, p)
     batching.primitive_batchers[p] = partial(_batching, p)
     lower = partial(_lowering, p, impl)
-    mlir.register_lowering(p, partial(lower, is_cpu=False))
-    mlir.register_lowering(p, partial(lower, is_cpu=True), platform="cpu")
+    for platform in (None, "cpu", "cuda"):
+        rule = partial(lower, platform=platform)
+        mlir.register_lowering(p, rule, platform=platform)
     return p
 
 
@@ -132,7 +133,7 @@ def _batching(p, args, axes, **params):
     )
 
 
-def _lowering(p, impl, ctx, *args, is_cpu, **params):
-    target: Target = targets.of_lowering(ctx, is_cpu=is_cpu)
+def _lowering(p, impl, ctx, *args, platform, **params):
+    target: Target = targets.of_lowering(ctx, platform=platform)
     impl = partial(impl, target=target, **params)
     return mlir.lower_fun(impl, multiple_results=p.multiple_results)(ctx, *args)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._factorization import certificate
+from jaxpinv._factorization import certificate, triangular
 from jaxpinv._factorization.full_rank import Attempt
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import frobenius_norm, identity, matmul, transpose
@@ -26,18 +26,21 @@ def factor(
     cutoff: Cutoff,
     *,
     invert: Callable[[Array, Array], Array],
+    swaps_rows: bool,
     sharply: bool,
     gives_up_early: bool,
 ) -> Attempt:
     """The inverses of square matrices, for which `Q = I`.
 
-    `invert` computes them from LU factors and pivots. `sharply` is for the certificate.
+    `invert` computes them from LU factors and the order of the rows, which comes from
+    swapping rows, if `swaps_rows`, or from the library. `sharply` is for the certificate.
     With `gives_up_early`, a suspicious pivot is enough to give up, because another
     factorization is tried next.
     """
     # LAPACK stores columns where we store rows. Given the transpose, it returns the
     # transposes of the factors and of the inverse, and nothing is copied.
-    lu, pivots, _ = jax.lax.linalg.lu(transpose(a))
+    lu, pivots, order = jax.lax.linalg.lu(transpose(a))
+    order = triangular.order_after_swaps(pivots) if swaps_rows else order
     diagonal = jnp.diagonal(lu, axis1=-2, axis2=-1)
     norm = frobenius_norm(a)
     eps = float(jnp.finfo(a.dtype).eps)
@@ -45,7 +48,7 @@ def factor(
     possible = ~certificate.rules_out_full_rank(a, norm, diagonal, cutoff, least)
 
     def inverse(lu_t: Array) -> tuple[Array, Array]:
-        w = transpose(invert(transpose(lu_t), pivots))
+        w = transpose(invert(transpose(lu_t), order))
         residual, largest = certificate.probed(a, w)
         accurate = possible & certificate.leaves_small_residual(a, norm, w, residual)
         certified = certificate.certify_full_rank(

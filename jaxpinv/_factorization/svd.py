@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._factors import Triplets
-from jaxpinv._linalg import adjoint, moderate_scale, transpose
+from jaxpinv._linalg import adjoint, matmul, moderate_scale, transpose
 from jaxpinv._shapes import is_static_shape
 
 # Three times the matrix converged for all 31 that failed. One attempt may not suffice: two
@@ -30,27 +30,30 @@ Decomposition = Callable[[Array], tuple[Array, ...]]
 Calls = Callable[[Decomposition, Array], tuple[Array, ...]]
 
 
-def triplets(a: Array, *, hermitian: bool, calls: Calls, retries: bool) -> Triplets:
+def triplets(
+    a: Array, *, hermitian: bool, route: str, calls: Calls, retries: bool
+) -> Triplets:
     """Singular triplets `u`, `s`, `v` of `a`, `(..., m, n)`, with `A V = U diag(s)`.
 
     Args:
         a: the matrices. Those that are not finite count as zero.
         hermitian: whether the matrices are Hermitian. Then the columns of `v` are their
             eigenvectors, and those of `u` are the same up to signs.
+        route: how matrices that are not Hermitian are decomposed: a key of `_ROUTES`.
         calls: how a batch is divided into calls.
         retries: whether to decompose multiples of a matrix whose decomposition is NaN.
     """
-    decompose = _eigh if hermitian else _svd
+    decompose = _eigh if hermitian else _ROUTES[route]
     s, u, v = decomposed(decompose, a, calls=calls, retries=retries)
     return u, s, v if hermitian else adjoint(v)
 
 
-def values(a: Array, *, calls: Calls, of_triangular: bool) -> Array:
+def values(a: Array, *, calls: Calls, route: str) -> Array:
     """All singular values of `a`, `(..., m, n)`, descending, without vectors.
 
-    With `of_triangular` they are computed from its triangular factor.
+    `route` is as in `triplets`.
     """
-    decompose = partial(_values, of_triangular=of_triangular)
+    decompose = partial(_values, route=route)
     [s] = decomposed(decompose, a, calls=calls, retries=False)
     return s
 
@@ -160,9 +163,62 @@ def _eigh(a: Array) -> tuple[Array, Array, Array]:
     return jnp.abs(eigenvalues), v * sign[..., None, :], v
 
 
-def _values(a: Array, *, of_triangular: bool) -> tuple[Array]:
-    """Singular values alone, computed from the triangular factor if `of_triangular`."""
-    if of_triangular:
+def _svd_of_triangular(a: Array, svd: Decomposition = _svd) -> tuple[Array, Array, Array]:
+    """Thin singular value decomposition, by that of the triangular factor."""
+    q, r = jax.lax.linalg.qr(a, full_matrices=False)
+    s, u, vh = svd(r)
+    return s, matmul(q, u), vh
+
+
+def _svd_by_eigenvectors(a: Array) -> tuple[Array, Array, Array]:
+    """Singular value decomposition of square matrices, from eigenvectors.
+
+    The Hermitian matrix `[0 A; A^H 0]` has eigenvalues `s` and `-s`, with eigenvectors
+    `[u; v]` and `[u; -v]` (C. Jordan, J. Math. Pures Appl. 19 (1874) 35-54). So `s` is as
+    accurate as the matrix itself, which eigenvalues of `A^H A` are not. Rounding mixes the
+    two eigenvectors of a small `s`: each half keeps its direction, but not its length, and
+    of a zero not even that. A QR factorization of the halves mends this, largest first.
+    """
+    n = a.shape[-1]
+    zero = jnp.zeros_like(a)
+    both = jnp.concatenate(
+        [jnp.concatenate(x, axis=-1) for x in ((zero, a), (adjoint(a), zero))], axis=-2
+    )
+    vectors, s = jax.lax.linalg.eigh(both, lower=True, symmetrize_input=False)
+    vectors, s = vectors[..., :, : n - 1 : -1], jnp.maximum(s[..., : n - 1 : -1], 0)
+    u, v = (_orthonormal(x) for x in (vectors[..., :n, :], vectors[..., n:, :]))
+    return s, u, adjoint(v)
+
+
+def _orthonormal(x: Array) -> Array:
+    """Nearly orthogonal columns, `(..., n, n)`, made orthonormal in their directions."""
+    q, r = jax.lax.linalg.qr(x, full_matrices=False)
+    diagonal = jnp.diagonal(r, axis1=-2, axis2=-1)
+    sign = jnp.where(diagonal == 0, 1, jax.lax.sign(diagonal))
+    return q * sign[..., None, :]
+
+
+def _svd_by_eigenvectors_of_triangular(a: Array) -> tuple[Array, Array, Array]:
+    """Thin singular value decomposition, from eigenvectors."""
+    if a.shape[-2] == a.shape[-1]:
+        return _svd_by_eigenvectors(a)
+    return _svd_of_triangular(a, _svd_by_eigenvectors)
+
+
+#: Thin singular value decompositions of tall matrices, as `(s, u, v^H)`.
+_ROUTES = {
+    "svd": _svd,
+    "qr, svd": _svd_of_triangular,
+    "qr, eigh": _svd_by_eigenvectors_of_triangular,
+}
+
+
+def _values(a: Array, *, route: str) -> tuple[Array]:
+    """Singular values alone."""
+    if route == "qr, eigh":
+        is_wide = a.shape[-2] < a.shape[-1]
+        return (_ROUTES[route](transpose(a) if is_wide else a)[0],)
+    if route == "qr, svd":
         _, a = jax.lax.linalg.qr(a, full_matrices=False)
     elif a.shape[-2] == a.shape[-1]:
         # LAPACK stores columns where we store rows: the transpose needs no copy.

@@ -11,16 +11,16 @@ from jax import Array
 from jaxpinv._linalg import adjoint, identity, matmul
 
 
-def inverse_at_once(lu: Array, pivots: Array) -> Array:
-    """The inverse of the square matrix that has these LU factors, all columns at once."""
+def inverse_at_once(lu: Array, order: Array) -> Array:
+    """The inverse of the matrix with these LU factors and this order of rows, at once."""
     n = lu.shape[-1]
-    return _columns(lu, _order(pivots), n, jnp.zeros((), pivots.dtype))
+    return _columns(lu, order, n, jnp.zeros((), order.dtype))
 
 
-def _order(pivots: Array) -> Array:
+def order_after_swaps(pivots: Array) -> Array:
     """The order into which pivoting brings the rows, `(..., n)`.
 
-    Like `lu_pivots_to_permutation`, in fewer kernels.
+    Like `lu_pivots_to_permutation`, in fewer kernels of a CPU. On a GPU that is one kernel.
     """
     places = jax.lax.broadcasted_iota(pivots.dtype, pivots.shape, pivots.ndim - 1)
 
@@ -53,20 +53,20 @@ def _selected(lu: Array, order: Array, width: int, start: Array) -> Array:
     return (order[..., :, None] == here).astype(lu.dtype)
 
 
-def inverse_by_columns(lu: Array, pivots: Array, *, width: int) -> Array:
+def inverse_by_columns(lu: Array, order: Array, *, width: int) -> Array:
     """The inverse of the square matrix with these LU factors, in a few column chunks."""
-    n, order = lu.shape[-1], _order(pivots)
+    n = lu.shape[-1]
     starts = jnp.arange(0, n, width, order.dtype)
     found = [_columns(lu, order, width, start) for start in starts]
     return jnp.concatenate(found, axis=-1)[..., :n]
 
 
-def inverse_by_rows(lu: Array, pivots: Array, *, width: int) -> Array:
+def inverse_by_rows(lu: Array, order: Array, *, width: int) -> Array:
     """The inverse of the square matrix with these LU factors, `width` rows at a time.
 
     The substitution consists of matrix products.
     """
-    n, order = lu.shape[-1], _order(pivots)
+    n = lu.shape[-1]
     count = -(-n // width)
     more = count * width - n
     # Rows of the identity fill up the last block: they change no other row.

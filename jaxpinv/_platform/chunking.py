@@ -88,9 +88,14 @@ def along_batch(f: Callable[..., Array], chunk: int, rank: int, *operands: Array
 
 
 def replacing(
-    size: int | None, groups: int | None, *, is_local: bool
+    size: int | None, groups: int | None, *, is_local: bool, loops: bool = True
 ) -> Callable[..., tuple[Array, ...]]:
-    """`replace`, or `replace_divided` if a batch may be divided, `size` at a time."""
+    """`replace`, or `replace_divided` if a batch may be divided, `size` at a time.
+
+    Or, if it is local and `loops` is false, `replace_few`.
+    """
+    if size is not None and not loops:
+        return lambda f, *operands: replace_few(f, size, *operands)
     if is_local:
         return lambda f, *operands: replace(f, size, *operands)
     return lambda f, *operands: replace_divided(f, groups, size, *operands)
@@ -164,12 +169,44 @@ def _replace_at_once(
     """Replace in one branch, where `f` takes all matrices if any is chosen."""
 
     def complete(found: tuple[Array, ...]) -> tuple[Array, ...]:
-        return tuple(
-            jnp.where(jnp.expand_dims(chosen, range(chosen.ndim, x.ndim)), y, x)
-            for x, y in zip(found, f(*operands), strict=True)
-        )
+        return _where_chosen(chosen, f(*operands), found)
 
     return jax.lax.cond(jnp.any(chosen), complete, lambda found: found, tuple(found))
+
+
+def replace_few(
+    f: Map, few: int, chosen: Array, found: Sequence[Array], *operands: Array
+) -> tuple[Array, ...]:
+    """`found`, with results of `f` in the places of the chosen matrices of a batch.
+
+    `f` takes the chosen ones if they are at most `few`, and else all, in one branch.
+    """
+    if few >= chosen.shape[0]:
+        return _replace_at_once(f, chosen, found, *operands)
+    count = jnp.sum(chosen, dtype=jnp.int32)
+
+    def some(found: tuple[Array, ...]) -> tuple[Array, ...]:
+        k = _in_front(chosen)[:few]
+        results = f(*(x.at[k].get(mode="clip") for x in operands))
+        return tuple(
+            x.at[k].set(y, mode="drop") for x, y in zip(found, results, strict=True)
+        )
+
+    def complete(found: tuple[Array, ...]) -> tuple[Array, ...]:
+        return _where_chosen(chosen, f(*operands), found)
+
+    which = jnp.where(count > few, 2, jnp.minimum(count, 1))
+    return jax.lax.switch(which, [lambda x: x, some, complete], tuple(found))
+
+
+def _where_chosen(
+    chosen: Array, new: Sequence[Array], found: Sequence[Array]
+) -> tuple[Array, ...]:
+    """The new results of the chosen matrices, and of all others those that were found."""
+    return tuple(
+        jnp.where(jnp.expand_dims(chosen, range(chosen.ndim, x.ndim)), y, x)
+        for x, y in zip(found, new, strict=True)
+    )
 
 
 def _replace_in_groups(

@@ -19,6 +19,7 @@ FullRank = Literal["lu", "cholesky_qr", "gram_schmidt"]
 Inverse = Literal["at once", "by columns", "by rows"]
 Formula = Literal["matrices", "vectors", "either"]
 Product = Literal["dot", "unrolled", "isolated"]
+Route = Literal["svd", "qr, svd", "qr, eigh"]
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,16 @@ class Plan:
         by_halves: whether this QR branches on the rank, because it takes single matrices.
         remainder: matrices without a certificate that are decomposed at a time. If it is 1,
             they are also searched for one by one. If None, all are decomposed if any is.
+        loops: whether a loop decomposes them. If not, all are decomposed if more are left.
         groups: number of parts of a batch divided over devices. Each part decomposes its
             own matrices without a certificate. If None, all are decomposed if any is.
+        triplets: how singular triplets are computed: by the library, from a triangular
+            factor, or from eigenvectors of a Hermitian matrix made of that.
+        values: how singular values alone are computed.
         svd_call: matrices in each LAPACK call for a decomposition.
         values_call: matrices in each LAPACK call for singular values alone.
         qr_call: matrices in each LAPACK call for a QR factorization with a square Q.
         retries: whether a matrix on which LAPACK fails is decomposed again.
-        of_triangular: whether singular values are computed from the triangular factor.
         by_rank: whether ranks of tiny matrices are certified before values are computed.
         rank_chunk: matrices whose ranks are certified at a time.
         rank_remainder: matrices without a certified rank whose values are found at a time.
@@ -55,12 +59,14 @@ class Plan:
     pivoted_qr: bool = False
     by_halves: bool = False
     remainder: int | None = None
+    loops: bool = True
     groups: int | None = None
+    triplets: Route = "svd"
+    values: Route = "svd"
     svd_call: int | None = None
     values_call: int | None = None
     qr_call: int | None = None
     retries: bool = False
-    of_triangular: bool = False
     by_rank: bool = False
     rank_chunk: int | None = None
     rank_remainder: int | None = None
@@ -128,26 +134,31 @@ def factorization(
     is_tiny = n <= tuning.tiny and m <= tuning.rank_rows
     by_rank = method != "svd" and is_tiny and count >= tuning.rank_chunks * chunk
     if not may_loop:
-        some = -(-count // tuning.share) if target.is_local else 2 * tuning.vector
-        # A loop waits for the host at each step, a branch once. Gram-Schmidt leaves few.
-        at_once = None if target.is_local else some
+        few = max(count // tuning.share, tuning.rows_of_few // m, 1)
+        some = few if target.is_local else 2 * tuning.vector
+        is_cuda = target.is_cuda and target.is_local
+        route = _route(count, max(m, n), shorter, tuning) if is_cuda else "svd"
         return Plan(
             full_rank,
             sharply=n >= tuning.sharp,
-            width=tuning.columns,
-            remainder=at_once if full_rank == "gram_schmidt" else some,
+            width=tuning.columns if target.is_cpu else n,
+            remainder=some,
+            # A loop waits for the host at each step, a branch once.
+            loops=not target.is_local,
             # Typed axes would require the type of a group to name its devices.
             groups=None if target.has_typed_axes else target.devices,
+            triplets=route,
+            values=route,
             by_rank=by_rank and (target.is_local or target.is_divided),
-            rank_remainder=at_once,
+            rank_remainder=some,
         )
 
     def call(flops: int) -> int:
         # jaxlib counts complex arithmetic three times.
         return workarounds.matrices_of_one_call(count, flops * (3 if is_complex else 1))
 
-    svd_call, of_triangular = call(10 * m * n * shorter), m >= tuning.long * n
-    values_call = call(max(10 * n**3, 2 * m * n**2)) if of_triangular else svd_call
+    svd_call, is_long = call(10 * m * n * shorter), m >= tuning.long * n
+    values_call = call(max(10 * n**3, 2 * m * n**2)) if is_long else svd_call
     # Whole vectors: part of a vector takes as long as several.
     vectors = max(chunk // tuning.vector * tuning.vector, min(chunk, tuning.vector))
     inverse, width = (
@@ -171,11 +182,11 @@ def factorization(
         width=width,
         chunk=vectors if full_rank == "gram_schmidt" else min(chunk, call(n**3)),
         remainder=remainder,
+        values="qr, svd" if is_long else "svd",
         svd_call=svd_call,
         values_call=values_call,
         qr_call=call(4 * m**3),
         retries=retries,
-        of_triangular=of_triangular,
         by_rank=by_rank,
         rank_chunk=vectors,
         rank_remainder=min(chunk, 2 * tuning.vector, values_call),
@@ -307,6 +318,17 @@ def _full_rank(count: int, m: int, n: int, tuning: Tuning) -> FullRank:
     if is_tiny(m, n, tuning) and count > 1:
         return "gram_schmidt"
     return "lu" if m == n else "cholesky_qr"
+
+
+def _route(count: int, m: int, n: int, tuning: Tuning) -> Route:
+    """How CUDA decomposes matrices, `m >= n`.
+
+    It decomposes many matrices at a time only if they are small. Of larger ones it computes
+    only eigenvectors of many at a time.
+    """
+    if n > tuning.jacobi and (count > 1 or m > n or n >= tuning.eigenvectors):
+        return "qr, eigh"
+    return "qr, svd" if m > tuning.jacobi and count > 1 else "svd"
 
 
 def _inverse(n: int, tuning: Tuning) -> tuple[Inverse, int]:

@@ -19,6 +19,7 @@ class Target(NamedTuple):
             Then every intermediate array needs such a type, too, even on one device.
         is_exported: whether the program is exported. Then it may call only what later
             versions guarantee to have.
+        is_cuda: whether the program runs on a GPU of NVIDIA.
     """
 
     is_cpu: bool
@@ -26,6 +27,7 @@ class Target(NamedTuple):
     devices: int = 1
     has_typed_axes: bool = False
     is_exported: bool = False
+    is_cuda: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -42,8 +44,8 @@ class Target(NamedTuple):
 ANYWHERE = Target(is_cpu=False, is_whole=False)
 
 
-def of_lowering(ctx: mlir.LoweringRuleContext, *, is_cpu: bool) -> Target:
-    """The target of the program being lowered."""
+def of_lowering(ctx: mlir.LoweringRuleContext, *, platform: str | None) -> Target:
+    """The target of the program being lowered, for "cpu", "cuda" or any other platform."""
     context = ctx.module_context.axis_context
     mesh = getattr(context, "mesh", None)
     count = getattr(context, "num_devices", None)
@@ -58,10 +60,16 @@ def of_lowering(ctx: mlir.LoweringRuleContext, *, is_cpu: bool) -> Target:
     lowering = getattr(ctx.module_context, "lowering_parameters", None)
     is_exported = getattr(lowering, "for_export", False)
     return Target(
-        is_cpu, is_whole, 1 if is_whole else count or 1, has_typed_axes, is_exported
+        platform == "cpu",
+        is_whole,
+        1 if is_whole else count or 1,
+        has_typed_axes,
+        is_exported,
+        platform == "cuda",
     )
 
 
 def here() -> Target:
     """The target of operations that run one by one, without being lowered together."""
-    return Target(is_cpu=jax.default_backend() == "cpu", is_whole=True)
+    platform = jax.default_backend()
+    return Target(platform == "cpu", is_whole=True, is_cuda=platform == "gpu")

@@ -9,6 +9,7 @@ class Tuning:
 
     `python -m tests.benchmarks.compare` measures their effect, and
     `python -m tests.benchmarks.cliffs` checks that the time does not jump at any of them.
+    Those of GPUs come from `python -m tests.benchmarks.accelerator`.
 
     Attributes:
         tiny: longest side of matrices whose products cost less in plain arithmetic,
@@ -32,8 +33,12 @@ class Tuning:
         few: largest chunk of matrices without a certificate that are searched for and
             decomposed one by one, which takes half as long to compile.
         searched: largest batch for which `few` applies: beyond, the search takes longer.
-        share: where loops over a batch gain nothing, matrices without a certificate are
-            decomposed in chunks of 1 / `share` of the batch, so that few do not cost all.
+        share: where loops over a batch gain nothing, only the matrices without a
+            certificate are decomposed if they are at most 1 / `share` of the batch.
+        rows_of_few: or if they have at most this many rows.
+        jacobi: longest side of matrices that CUDA decomposes many of at a time.
+        eigenvectors: on CUDA, shortest side of a single matrix for which eigenvectors are
+            faster than singular vectors.
         long: fewest rows per column for which singular values are computed from the
             triangular factor. LAPACK does the same, with a slower QR factorization.
         rank_rows: most rows of tiny matrices whose rank is certified faster than their
@@ -68,7 +73,10 @@ class Tuning:
     beyond_caches: int = 1 << 19
     few: int = 8
     searched: int = 1 << 13
-    share: int = 8
+    share: int = 64
+    rows_of_few: int = 1 << 12
+    jacobi: int = 32
+    eigenvectors: int = 256
     long: int = 2
     rank_rows: int = 64
     rank_share: int = 8

@@ -63,13 +63,13 @@ def parts(a: Array) -> dict[str, Call]:
     """The parts of the direct way of one matrix."""
     product = (lambda a: matmul(adjoint(a), a), (a,))
     if a.shape[-1] == a.shape[-2]:
-        lu, pivots, _ = jax.lax.linalg.lu(a)
+        lu, _, order = jax.lax.linalg.lu(a)
         return {
             "product": product,
             "LU": (lambda a: jax.lax.linalg.lu(a)[:2], (a,)),
             "inverse of LU": (
                 partial(triangular.inverse_by_rows, width=DEFAULT.rows),
-                (lu, pivots),
+                (lu, order),
             ),
             "proof": (proof, (a, jnp.linalg.inv(a))),
         }

@@ -174,7 +174,8 @@ def test_pivots_of_lu_tell_rounding_from_what_is_larger(rng, noise):
     a = of_values(rng, (200, 200), np.ones(120), np.float64)
     a = a + noise * gaussian(rng, a.shape)
     cutoff = Cutoff(jnp.asarray(1e-6), jnp.asarray(0.0))
-    factor = partial(lu.factor, invert=inverse_at_once, sharply=True, gives_up_early=True)
+    options = {"swaps_rows": True, "sharply": True, "gives_up_early": True}
+    factor = partial(lu.factor, invert=inverse_at_once, **options)
     found = jax.jit(factor)(a, cutoff)
     assert not found.certified
     assert found.may_be_rounding == (noise == 0)

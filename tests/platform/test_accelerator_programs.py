@@ -19,7 +19,7 @@ from tests.factorization.tiny_cases import CLASSES, of_mixed_rank
 from tests.matrices import gaussian
 from tests.numpy_oracle import adjoint
 
-GPU = target.Target(is_cpu=False, is_whole=True)
+GPU = target.Target(is_cpu=False, is_whole=True, is_cuda=True)
 of_lowering = target.of_lowering
 
 
@@ -27,8 +27,8 @@ of_lowering = target.of_lowering
 def planned_for_accelerator(monkeypatch):
     """Nothing that is lowered knows that it runs on a CPU."""
 
-    def elsewhere(ctx, *, is_cpu):
-        return of_lowering(ctx, is_cpu=False)
+    def elsewhere(ctx, *, platform):
+        return of_lowering(ctx, platform="cuda")
 
     monkeypatch.setattr(target, "of_lowering", elsewhere)
 
@@ -57,9 +57,9 @@ def test_the_host_waits_for_one_branch_alone(f):
     assert len(re.findall(r"stablehlo\.while\b", text)) == 1
 
 
-@pytest.mark.parametrize("shape", [(300, 4, 6), (300, 5, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(300, 4, 6), (300, 5, 5), (60, 36, 33)], ids=str)
 @pytest.mark.parametrize("dtype", [np.float64, np.complex64], ids=lambda x: x.__name__)
-@pytest.mark.slow_unless("complex64-.*4, 6")
+@pytest.mark.slow_unless("complex64-.*(4, 6|36)")
 def test_values_and_gradients_of_every_rank_are_right(rng, shape, dtype):
     batch, m, n = shape
     a = of_mixed_rank(rng, batch, m, n, dtype)

@@ -52,9 +52,34 @@ def test_the_chosen_ones_alone_are_replaced(arrays, size, chosen):
         return chunking.replace(lambda a, i: f(a, i)[:2], size, is_chosen, found, a, i)
 
     results = replaced(is_chosen, found, *arrays)
+    assert_replaced(results, arrays, is_chosen, found)
+
+
+def assert_replaced(results, arrays, is_chosen, found):
+    """Only the chosen ones have new results."""
     for x, old, new in zip(results, found, squares([])(*arrays)[:2], strict=True):
         shape = (BATCH, *[1] * (x.ndim - 1))
         assert np.array_equal(x, np.where(is_chosen.reshape(shape), new, old))
+
+
+@pytest.mark.parametrize("few", [1, 3, BATCH - 1, BATCH])
+def test_all_are_computed_only_if_more_than_a_few_are_chosen(arrays, few):
+    found = tuple(-jnp.ones_like(x) for x in arrays)
+    given = []
+
+    def f(a, i):
+        jax.debug.callback(given.append, a.shape[0])
+        return squares([])(a, i)[:2]
+
+    replaced = chunking.replacing(few, None, is_local=True, loops=False)
+    for chosen in ([], [4], [0, 3, 10], range(1, BATCH), range(BATCH)):
+        is_chosen = np.isin(np.arange(BATCH), list(chosen))
+        results = jax.jit(lambda c, *x: replaced(f, c, found, *x))(is_chosen, *arrays)
+        assert_replaced(results, arrays, is_chosen, found)
+        jax.effects_barrier()
+        count = len(chosen)
+        assert given == ([] if not count else [few if count <= few else BATCH])
+        given.clear()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from jaxpinv._platform.target import ANYWHERE, Target
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 
 CPU = Target(is_cpu=True, is_whole=True)
-GPU = Target(is_cpu=False, is_whole=True)
+GPU = Target(is_cpu=False, is_whole=True, is_cuda=True)
+TPU = Target(is_cpu=False, is_whole=True)
 DIVIDED = Target(is_cpu=True, is_whole=False, devices=8)
 TYPED = Target(is_cpu=True, is_whole=True, has_typed_axes=True)
 
@@ -136,9 +137,18 @@ def test_chunks_of_what_goes_along_the_batch_are_whole_vectors():
 def test_what_is_left_of_tiny_matrices_is_taken_a_few_at_a_time():
     assert planned((100_000, 3, 3)).remainder == 2 * DEFAULT.vector
     assert planned((100_000, 3, 3), DIVIDED).remainder == 2 * DEFAULT.vector
-    # On a GPU at once, for each step of a loop would ask the host.
-    assert planned((100_000, 3, 3), GPU).remainder is None
-    assert planned((2000, 32, 32), GPU).remainder == 2000 // DEFAULT.share
+
+
+@pytest.mark.parametrize("target", [GPU, TPU], ids=["GPU", "TPU"])
+def test_a_few_that_are_left_do_not_cost_all_where_a_loop_would_ask_the_host(target):
+    for shape, few in (
+        ((100_000, 3, 3), 100_000 // DEFAULT.share),
+        ((2000, 32, 32), DEFAULT.rows_of_few // 32),
+        ((10, 9999, 64), 1),
+    ):
+        found = planned(shape, target)
+        assert (found.remainder, found.loops) == (few, False)
+    assert planned((100_000, 3, 3), target).rank_remainder == 100_000 // DEFAULT.share
 
 
 @pytest.mark.parametrize(
@@ -164,9 +174,30 @@ def test_only_matrices_that_divide_and_conquer_divides_are_decomposed_again():
 
 
 def test_values_of_long_matrices_are_those_of_the_triangular_factor():
-    assert planned((12, 6), method="svd").of_triangular
-    assert not planned((11, 6), method="svd").of_triangular
-    assert not planned((6, 12), method="svd").of_triangular
+    assert planned((12, 6), method="svd").values == "qr, svd"
+    assert planned((11, 6), method="svd").values == "svd"
+    assert planned((6, 12), method="svd").values == "svd"
+
+
+@pytest.mark.parametrize(
+    ("shape", "route"),
+    [
+        ((32, 32), "svd"),
+        ((2000, 32, 32), "svd"),
+        ((2000, 33, 32), "qr, svd"),
+        ((33, 32), "svd"),
+        ((2, 33, 33), "qr, eigh"),
+        ((255, 255), "svd"),
+        ((256, 256), "qr, eigh"),
+        ((256, 255), "qr, eigh"),
+    ],
+    ids=str,
+)
+def test_on_cuda_many_larger_matrices_are_decomposed_by_eigenvectors(shape, route):
+    found = planned(shape, GPU)
+    assert (found.triplets, found.values) == (route, route)
+    for target in (CPU, TPU, DIVIDED, GPU._replace(is_whole=False)):
+        assert planned(shape, target).triplets == "svd"
 
 
 @pytest.mark.parametrize(
