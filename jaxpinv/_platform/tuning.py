@@ -76,7 +76,7 @@ class Tuning:
     share: int = 64
     rows_of_few: int = 1 << 12
     jacobi: int = 32
-    eigenvectors: int = 256
+    eigenvectors: int = 128
     long: int = 2
     rank_rows: int = 64
     rank_share: int = 8

@@ -59,11 +59,16 @@ MATRICES = (
     ((2_000, 32, 32), "float32", FULL),
     ((512, 512), "float32", FULL),
     ((2_000, 32, 32), "float32", MIXED),
+    ((512, 512), "float32", DEFICIENT),
     ((20_000, 64), "float32", FULL),
     ((4_000, 8, 8), "complex64", FULL),
-    ((512, 512), "float32", DEFICIENT),
     ((100, 100, 100), "float64", FULL),
-    ((2_000, 64, 16), "float32", FULL),
+    ((100, 100, 100), "float64", DEFICIENT),
+    ((200, 64, 64), "float32", FULL),
+    ((200, 64, 64), "float32", DEFICIENT),
+    ((200, 64, 16), "float32", FULL),
+    ((200, 64, 16), "float32", DEFICIENT),
+    ((2_000, 400), "float32", FULL),
     ((2_048, 2_048), "float32", FULL),
     ((1_000_000, 3, 3), "float32", FULL),
 )
@@ -88,7 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_rehearsal = device.platform == "cpu"
     with (options.output / "results.jsonl").open("w", encoding="utf-8") as file:
         jax.config.update("jax_default_device", device)
-        _write(file, {"platform": device.platform, **machine.describe(device.platform)})
+        flags = os.environ.get("XLA_FLAGS", "")
+        described = machine.describe(device.platform)
+        _write(file, {"platform": device.platform, "xla_flags": flags, **described})
         tests = REHEARSED if is_rehearsal else TESTS
         share = SHARE_OF_TESTS * options.limit_s
         found = run_tests(tests, device.platform, options.output / "tests.txt", share)

@@ -187,9 +187,9 @@ def test_values_of_long_matrices_are_those_of_the_triangular_factor():
         ((2000, 33, 32), "qr, svd"),
         ((33, 32), "svd"),
         ((2, 33, 33), "qr, eigh"),
-        ((255, 255), "svd"),
-        ((256, 256), "qr, eigh"),
-        ((256, 255), "qr, eigh"),
+        ((127, 127), "svd"),
+        ((128, 128), "qr, eigh"),
+        ((128, 127), "qr, eigh"),
     ],
     ids=str,
 )
