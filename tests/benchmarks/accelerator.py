@@ -14,6 +14,7 @@ and 2 if there is no such device.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -43,6 +44,8 @@ TESTS = (
     "tests/calculus/test_derivatives.py::TestEveryShapeSpectrumAndDtype",
 )
 REHEARSED = TESTS[:1]
+#: Processes that run them, because they mostly compile.
+WORKERS = 4
 #: Share of the time that the tests may take.
 SHARE_OF_TESTS = 0.4
 #: A method is called as often as it fits into these seconds, but at least so many times.
@@ -141,8 +144,11 @@ def run_tests(
 ) -> dict[str, Any]:
     """What became of tests, in a process of their own, that has so many seconds."""
     command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-m", "not slow"]
-    # A warning of a platform is no fault.
-    command += ["-p", "no:cacheprovider", "-W", "default", *tests]
+    # A warning of a platform is no fault, and one missing package no reason to stop.
+    command += ["-p", "no:cacheprovider", "-W", "default"]
+    command += ["--continue-on-collection-errors", *tests]
+    if importlib.util.find_spec("xdist") is not None:
+        command += ["-n", str(WORKERS)]
     environment = os.environ | {"JAXPINV_TESTS_ON": platform}
     start, stopped = time.monotonic(), False
     with log.open("w", encoding="utf-8") as file:
@@ -157,12 +163,15 @@ def run_tests(
             )
         except subprocess.TimeoutExpired:
             stopped = True
-    outcomes = re.findall(
-        r"^(\S+::.*?) (PASSED|FAILED|ERROR)\b", log.read_text(encoding="utf-8"), re.M
-    )
+    text = log.read_text(encoding="utf-8")
+    passed = re.findall(r"^(?:\S+::.* PASSED|\[gw.*\] PASSED \S+::)", text, re.M)
+    # The last lines of pytest name what failed, unless it was stopped.
+    failed = re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", text, re.M)
+    failed += re.findall(r"^\[gw.*\] (?:FAILED|ERROR) (\S+::.*?) *$", text, re.M)
+    failed += re.findall(r"^(\S+::.*?) (?:FAILED|ERROR)\b", text, re.M)
     return {
-        "passed": sum(outcome == "PASSED" for _, outcome in outcomes),
-        "failed": [name for name, outcome in outcomes if outcome != "PASSED"],
+        "passed": len(passed),
+        "failed": sorted(set(failed)),
         "seconds": round(time.monotonic() - start, 1),
         "stopped_by_time": stopped,
     }

@@ -19,6 +19,7 @@ from tests.benchmarks.peers import JNP, REFERENCE, TORCH
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results" / "results.json"
+ACCELERATOR = RESULTS.parent / "accelerators" / "h200.jsonl"
 FILES = (
     ROOT / "README.md",
     ROOT / "examples" / "docs" / "pages" / "performance.md",
@@ -76,6 +77,36 @@ def where(results: Results) -> str:
     return f"{sentences}\n\n{report.calibration_sentence(results['calibration'])}"
 
 
+def accelerator(_: Results) -> str:
+    """Times on a GPU, and where they come from."""
+    lines = ACCELERATOR.read_text("utf-8").splitlines()
+    device, *others = map(json.loads, lines)
+    value, gradient, _ = OPERATIONS
+    cases: dict[str, dict[str, Any]] = {}
+    for row in others:
+        if "case" in row:
+            matrices, _, operation = row["case"].rpartition(" ")
+            cases.setdefault(matrices, {})[operation] = row
+    rows = []
+    for matrices, found in cases.items():
+        cells = [matrices]
+        for operation in (value, gradient):
+            if operation not in found:
+                cells += ["", "", ""]
+                continue
+            row = found[operation]
+            cells.append(f"{row['ms'][REFERENCE]:.2f}")
+            cells += [f"{row['ratios'][name]:.1f}" for name in (JNP, TORCH)]
+        rows.append(cells)
+    header = ["matrices", "value: ms", "jnp", "torch", "gradient: ms", "jnp", "torch"]
+    versions = device["versions"]
+    return (
+        f"{report.table(header, rows)}\n\n{device['device']}, {device['date']}, "
+        f"JAX {versions['jax']}, torch {versions['torch']}, "
+        f"`XLA_FLAGS={device['xla_flags']}`."
+    )
+
+
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "speed": speed,
     "summary": lambda results: report.summary(results["timings"]),
@@ -83,6 +114,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "least_squares": lambda results: report.least_squares(results["lstsq"]),
     "costs": lambda results: report.costs(results["costs"]),
     "machine": where,
+    "accelerator": accelerator,
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -142,9 +143,14 @@ def test_a_wrong_rank_is_counted(rng, monkeypatch):
 def test_failing_tests_are_named_and_slow_ones_stopped(tmp_path):
     path = tmp_path / "test_some.py"
     path.write_text("def test_a(): pass\ndef test_b(): assert 0\n", encoding="utf-8")
-    found = accelerator.run_tests([str(path)], "cpu", tmp_path / "log", 120)
+    other = tmp_path / "test_others.py"
+    other.write_text("import no_such_package\n", encoding="utf-8")
+    found = accelerator.run_tests([str(path), str(other)], "cpu", tmp_path / "log", 120)
     assert found["passed"] == 1
-    assert [name.split("::")[-1] for name in found["failed"]] == ["test_b"]
+    assert [re.split("::|/", name)[-1] for name in found["failed"]] == [
+        "test_others.py",
+        "test_b",
+    ]
     path.write_text("import time\ndef test_a(): time.sleep(60)\n", encoding="utf-8")
     found = accelerator.run_tests([str(path)], "cpu", tmp_path / "log", 1)
     assert found["stopped_by_time"]
