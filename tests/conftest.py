@@ -6,6 +6,10 @@ import re
 from functools import partial
 from pathlib import Path
 
+# Idle threads of OpenBLAS spin, and take the cores from other workers. It reads this as it
+# is loaded, by NumPy and SciPy, here and in the processes that tests start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 import jax.numpy as jnp
 import numpy as np
