@@ -54,6 +54,7 @@ CASES = [
 ]
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("deficient-svd-wide-complex|full-direct-tall-real")
 @pytest.mark.parametrize(("method", "shape", "dtype"), CASES)
 @pytest.mark.parametrize("rank", RANKS.values(), ids=RANKS)
@@ -70,6 +71,7 @@ def test_a_path_of_dampings_is_that_of_the_filter(rng, method, rank, shape, dtyp
             assert np.max(np.abs(y[i] - known)) <= 10 * limit
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_scipy_agrees_and_batches_broadcast(rng):
     a, b = gaussian(rng, (2, 20, 9)), gaussian(rng, (20,))
@@ -164,6 +166,7 @@ DERIVATIVES = [
 ]
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("deficient-solve-known")
 @pytest.mark.parametrize(("name", "is_known", "method", "shape", "dtype"), DERIVATIVES)
 @pytest.mark.parametrize("rank", RANKS.values(), ids=RANKS)
@@ -207,6 +210,7 @@ class TestWithoutDamping:
         for y, known in zip(all_of(factored, b, x, 0), plain, strict=True):
             assert np.array_equal(y, known)
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["pinv", "solve", "null_projection"])
     def test_derivatives_in_the_damping_exist(self, rng, name):
@@ -227,6 +231,7 @@ class TestWithoutDamping:
 class TestTransformations:
     """Places where a factorization is made, and where it is damped."""
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow
     def test_one_decomposition_serves_a_path(self, rng):
         a, b = gaussian(rng, (12, 9)), gaussian(rng, (12,))
@@ -235,6 +240,7 @@ class TestTransformations:
             assert text is not None
             assert text.count('custom_call_target="lapack_dgesdd_ffi"') == count
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow
     def test_it_passes_through_the_carry_of_a_scan(self, rng):
         # Like the search for the step of a trust region.
@@ -266,6 +272,7 @@ class TestTransformations:
             found, exact = (jax.jit(f(g))(a) for g in (by_scan, by_loop))
             assert relative_error(found, exact) <= 1e-8
 
+    @pytest.mark.unoptimized
     def test_tolerances_that_are_given_hold(self, rng):
         a, b = matrix(rng, (12, 9), [3, 2, 0.5, *[0.1] * 6]), gaussian(rng, (12,))
         u, s, vh = np.linalg.svd(a, full_matrices=False)
@@ -282,6 +289,7 @@ class TestTransformations:
         found = jaxpinv.factorize(tiny).pinv(damp=1e-14)
         assert relative_error(found, exact) <= 0.5
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow_unless("svd")
     @pytest.mark.parametrize("method", ["auto", "svd"])
     def test_batches_of_tiny_matrices(self, rng, method):
@@ -295,6 +303,7 @@ class TestTransformations:
         exact = np.stack([damping_oracle.filtered(a[i], 0.4) @ b[i] for i in range(9)])
         assert relative_error(found[:9], exact) <= bound(np.float64, 100)
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow
     def test_lower_triangles_alone_are_read(self, rng):
         a = hermitian_matrix(rng, [3, -2, 1, *[0] * 6], np.complex128)
@@ -302,6 +311,7 @@ class TestTransformations:
         exact = damping_oracle.filtered(a, 0.3)
         assert relative_error(factored.pinv(damp=0.3), exact) <= bound(np.float64, 10)
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow_unless("nan")
     @pytest.mark.parametrize("broken", [np.nan, np.inf])
     def test_what_is_not_finite_is_nan_for_its_matrix(self, rng, broken):
@@ -376,6 +386,7 @@ class TestTransformations:
         assert len(q) >= 10
         assert np.array_equal(alike, mixed[:-1])
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow_unless("svd-shape3|auto-shape2")
     @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (2, 0, 12)])
     @pytest.mark.parametrize("method", ["auto", "svd"])

@@ -24,6 +24,8 @@ from tests.benchmarks import (
 )
 from tests.benchmarks.cases import Case
 
+pytestmark = pytest.mark.unoptimized
+
 REFERENCE, TWIN = peers.REFERENCE, compare.TWIN
 
 
