@@ -120,6 +120,7 @@ def test_no_size_overflows_or_vanishes(rng, shape, scale, method):
 
 
 @pytest.mark.unoptimized
+@pytest.mark.slow_unless("nan-svd")
 @pytest.mark.parametrize("method", ["direct", "svd"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_matrix_that_is_not_finite_is_nan_alone(rng, value, method):

@@ -202,7 +202,7 @@ def test_a_column_that_is_not_finite_stays_alone(rng):
 
 
 @pytest.mark.unoptimized
-@pytest.mark.slow_unless("auto-.300, 7, 6|direct-.60, 20, 30")
+@pytest.mark.slow_unless("direct-.60, 20, 30")
 @pytest.mark.parametrize(
     ("method", "shape"),
     [

@@ -55,7 +55,7 @@ CASES = [
 
 
 @pytest.mark.unoptimized
-@pytest.mark.slow_unless("deficient-svd-wide-complex|full-direct-tall-real")
+@pytest.mark.slow_unless("deficient-svd-wide-complex")
 @pytest.mark.parametrize(("method", "shape", "dtype"), CASES)
 @pytest.mark.parametrize("rank", RANKS.values(), ids=RANKS)
 def test_a_path_of_dampings_is_that_of_the_filter(rng, method, rank, shape, dtype):

@@ -150,7 +150,7 @@ def test_what_is_plainly_deficient_is_certified(rng):
             assert decomposed(ADVERSARIAL[name](rng, 48, dtype).astype(dtype)).certified
 
 
-@pytest.mark.slow_unless("200-120-complex64")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "rank", "dtype"),
     [
