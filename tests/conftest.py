@@ -6,6 +6,10 @@ import re
 from functools import partial
 from pathlib import Path
 
+# Idle threads of OpenBLAS spin, and take the cores from other workers. It reads this as it
+# is loaded, by NumPy and SciPy, here and in the processes that tests start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,19 +39,26 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Marks as slow the cases of `slow_unless` whose id does not match its pattern.
 
-    Modules compiled without optimizations come first, so that they share programs.
+    Tests compiled without optimizations come first, so that they share programs: first
+    those of modules that have no others.
     """
     for item in items:
         for mark in item.iter_markers("slow_unless"):
             if not re.search(mark.args[0], item.callspec.id):
                 item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.get_closest_marker("unoptimized") is None)
+    optimized = {item.path for item in items if not is_unoptimized(item)}
+    items.sort(key=lambda item: (item.path in optimized) + (not is_unoptimized(item)))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def optimization(request):
-    """Compiles the tests of a module without optimizations if it is marked so."""
-    without = request.node.get_closest_marker("unoptimized") is not None
+def is_unoptimized(item):
+    """Whether the programs of a test are compiled without optimizations."""
+    return item.get_closest_marker("unoptimized") is not None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Compiles a test without optimizations if it is marked so."""
+    without = is_unoptimized(item)
     if jax.config.read("jax_disable_most_optimizations") != without:
         jax.config.update("jax_disable_most_optimizations", without)
         # JAX's in-memory caches do not distinguish programs by this setting.
@@ -55,7 +66,7 @@ def optimization(request):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def few_programs(optimization):
+def few_programs():
     """Clears the compiled programs when there are too many: otherwise LLVM may crash."""
     yield
     if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:

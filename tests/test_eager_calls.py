@@ -13,6 +13,8 @@ import jaxpinv
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, matrix
 
+pytestmark = pytest.mark.unoptimized
+
 
 def lstsq(a, **kwargs):
     """`lstsq` of a vector of ones."""

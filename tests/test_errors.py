@@ -12,6 +12,8 @@ from jax.experimental import sparse
 
 import jaxpinv
 
+pytestmark = pytest.mark.unoptimized
+
 
 def pinverse(*args, **kwargs):
     """`pinverse` without its warning."""

@@ -58,6 +58,7 @@ def test_equal_terms_cost_a_few_roundings_whatever_their_number(m):
     )
 
 
+@pytest.mark.unoptimized
 class TestRules:
     """The transformations of a product over a long axis are those of the product."""
 
@@ -115,6 +116,7 @@ def test_rows_on_many_devices_are_added_where_they_lie(rng):
     assert np.max(error / size) <= limit(8 * 1009, 3, 5, np.float32)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", [5, 1000])
 @pytest.mark.parametrize("columns", [0, 2])
@@ -125,6 +127,7 @@ def test_no_right_sides_give_empty_results(rows, columns):
     assert np.all(np.abs(found.residuals) <= bound(np.float64) * rows)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("shape", [(1000, 0), (0, 1000), (0, 0)], ids=str)
 def test_empty_matrices_have_gradients(shape):
     a, b = np.ones(shape), np.ones(shape[:1])
@@ -141,6 +144,7 @@ def test_derivatives_sum_over_rows_in_chunks_too(rng):
     e = gaussian(rng, (m, n), np.float32)
     c = gaussian(rng, (n,), np.float32)
 
+    @jax.jit
     def hvp(a, b, e, c):
         def loss(a):
             return jnp.vdot(jaxpinv.lstsq(a, b, 1e-3, method="svd").solution, c)

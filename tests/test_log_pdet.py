@@ -16,6 +16,7 @@ DTYPES = {"real": np.float64, "complex": np.complex128}
 SHAPES = [(4, 4), (40, 6, 7), (40, 7, 6), (30, 20), (20, 30), (130, 130), (300, 3, 3)]
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("direct-.40, 6")
 @pytest.mark.parametrize(
     ("method", "shape", "dtype"),
@@ -54,6 +55,7 @@ def test_it_keeps_the_digits_that_the_gram_matrix_loses(rng, method):
     assert np.max(np.abs(by_gram - exact)) > bound(np.float32, 1e3)
 
 
+@pytest.mark.unoptimized
 def test_the_gradient_is_the_transposed_pseudo_inverse(rng):
     a = gaussian(rng, (40, 6, 7))
     found = jax.grad(lambda a: jnp.sum(jaxpinv.log_pdet(a, method="direct")))(a)
@@ -62,6 +64,7 @@ def test_the_gradient_is_the_transposed_pseudo_inverse(rng):
     )
 
 
+@pytest.mark.unoptimized
 def test_lower_triangles_alone_are_read_and_gradients_are_hermitian(rng):
     values = [3.0, -2.0, 0.5, 1e-3]
     a = hermitian_matrix(rng, values, np.complex128)
@@ -74,6 +77,7 @@ def test_lower_triangles_alone_are_read_and_gradients_are_hermitian(rng):
     assert relative_error(gradient, gradient.conj().T) <= bound(np.float64)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("direct-(3, 2|0, 3)")
 @pytest.mark.parametrize(
     ("method", "shape"),
@@ -115,6 +119,8 @@ def test_no_size_overflows_or_vanishes(rng, shape, scale, method):
     assert relative_error(gradient, expected) <= bound(np.float32, 1e2)
 
 
+@pytest.mark.unoptimized
+@pytest.mark.slow_unless("nan-svd")
 @pytest.mark.parametrize("method", ["direct", "svd"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_matrix_that_is_not_finite_is_nan_alone(rng, value, method):
@@ -137,6 +143,7 @@ def test_a_matrix_that_is_not_finite_is_nan_alone(rng, value, method):
     assert np.array_equal(gradient(bad)[others], gradient(a)[others])
 
 
+@pytest.mark.unoptimized
 def test_tolerances_are_of_batch_shape_and_enlarge_it(rng):
     spectrum = [1.0, 0.1, 0.01, 0.001]
     a = matrix(rng, (6, 4), spectrum)
@@ -162,6 +169,7 @@ def test_tolerances_are_of_batch_shape_and_enlarge_it(rng):
     assert relative_error(summed, np.sum(looped, axis=0)) <= bound(np.float64, 1e3)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize(
     ("dtype", "real"),
     [(jnp.bfloat16, jnp.bfloat16), (np.complex64, np.float32), (np.int32, np.float64)],

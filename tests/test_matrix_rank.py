@@ -55,6 +55,7 @@ def test_a_compiled_call_has_the_rank_of_an_eager_one(rng, shape):
         assert np.array_equal(compiled(a), jaxpinv.matrix_rank(a))
 
 
+@pytest.mark.unoptimized
 def test_default_dtype_without_double_precision(rng):
     with jax.enable_x64(False):
         assert jaxpinv.matrix_rank(np.eye(3, dtype=np.float32)).dtype == jnp.int32
@@ -72,6 +73,7 @@ def test_matrices_of_one_batch_have_ranks_of_their_own(rng, size):
             assert np.array_equal(jaxpinv.matrix_rank(a), np.where(order, 3, 4))
 
 
+@pytest.mark.unoptimized
 def test_lower_triangles_alone_are_read(rng):
     a = hermitian_matrix(rng, [2.0, -1.0, 1e-3, 0.0], np.complex128)
     lower = np.where(np.tri(4, dtype=bool), a, np.nan)
@@ -81,6 +83,7 @@ def test_lower_triangles_alone_are_read(rng):
     assert jaxpinv.matrix_rank(lower, 0.4, hermitian=True) == 2
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 4400])
 def test_tolerances_are_of_batch_shape_and_enlarge_it(rng, size):
@@ -103,6 +106,7 @@ def test_tolerances_are_of_batch_shape_and_enlarge_it(rng, size):
     assert np.array_equal(jaxpinv.matrix_rank(batch, atol=each), expected)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 4400])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -128,6 +132,7 @@ def test_no_size_of_the_elements_changes_it(rng, shape, scale):
     assert np.all(jaxpinv.matrix_rank(full, atol=0.003 * scale) == 3)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 0), (0, 3, 3)], ids=str)
 def test_an_empty_matrix_has_rank_0(shape):
     found = jaxpinv.matrix_rank(np.ones(shape))
@@ -135,6 +140,7 @@ def test_an_empty_matrix_has_rank_0(shape):
     assert not np.any(found)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (50, 4), (4400, 4, 4)], ids=str)
 def test_no_singular_vectors_are_computed(rng, shape):
     text = jax.jit(jaxpinv.matrix_rank).lower(gaussian(rng, shape)).as_text()
@@ -143,6 +149,7 @@ def test_no_singular_vectors_are_computed(rng, shape):
     assert modes == {str(ord("N"))}
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_it_passes_through_derivatives_and_vmap(rng):
     a = of_rank(rng, (7, 5, 4), 3)
@@ -160,6 +167,7 @@ def test_it_passes_through_derivatives_and_vmap(rng):
     assert branch == 3
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("16, 5.*Explicit")
 @pytest.mark.parametrize(
     ("shape", "kind"),
@@ -183,6 +191,7 @@ def test_a_divided_batch_needs_no_collective(rng, kind, shape):
         assert np.all(jax.jit(mapped)(divided) == 2)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_it_is_exported_with_a_symbolic_batch(rng):
     [b] = export.symbolic_shape("b")

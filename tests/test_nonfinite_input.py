@@ -27,6 +27,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_every_bad_element_of_every_shape_returns_at_once():
     # In its own process, because jnp.linalg.pinv never returns for some of these and cannot
@@ -112,6 +113,7 @@ def test_an_infinite_rtol_truncates_everything_also_of_a_zero_matrix(pinv):
     assert np.array_equal(x, np.zeros((2, 2, 3)))
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_zero_matrix_has_finite_derivatives(pinv):
     def total(a):
@@ -124,6 +126,7 @@ def test_zero_matrix_has_finite_derivatives(pinv):
     assert not any(np.any(x) for x in derivatives(jnp.zeros((3, 4))))
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_no_mask_hides_a_division_by_zero():
     with jax.disable_jit(), jax.debug_infs(True):

@@ -40,6 +40,7 @@ class TestNullProjection:
             2,
         ]
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow
     def test_it_is_nan_where_the_matrix_is_not_finite(self, rng):
         for shape in [(2, 3, 5), (2, 5, 3), (2, 3, 3)]:
@@ -50,11 +51,13 @@ class TestNullProjection:
             assert np.array_equal(bad[0], good[0])
             assert np.all(np.isnan(bad[1]))
 
+    @pytest.mark.unoptimized
     def test_batches_broadcast(self, rng):
         a = gaussian(rng, (4, 1, 3, 5))
         assert jaxpinv.null_projection(a, np.ones((2, 5, 6))).shape == (4, 2, 5, 6)
         assert jaxpinv.null_projection(a, np.ones(5)).shape == (4, 1, 5)
 
+    @pytest.mark.unoptimized
     def test_no_projector_is_formed(self, rng):
         n = 400
         a, x = gaussian(rng, (2, n)), gaussian(rng, (n,))
@@ -62,6 +65,7 @@ class TestNullProjection:
         assert f"{n},{n}" not in (compiled.as_text() or f"{n},{n}")
 
 
+@pytest.mark.unoptimized
 class TestMatrixRank:
     """The rank is the one that the other functions report."""
 

@@ -68,6 +68,7 @@ def test_it_spans_what_scipy_finds(rng, shape, dtype):
             assert np.max(error) <= bound(dtype, s[0] / s[rank - 1])
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_lower_triangles_alone_are_read(rng):
     a = hermitian_matrix(rng, [2.0, -1.0, 1e-3, 0.0], np.complex128)
@@ -78,6 +79,7 @@ def test_lower_triangles_alone_are_read(rng):
     assert jaxpinv.null_space(lower, 1e-2, hermitian=True).nullity == 2
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_tolerances_of_batch_shape(rng):
     a = matrix(rng, (4, 6), [1.0, 0.1, 0.01, 0.001])
@@ -89,6 +91,7 @@ def test_tolerances_of_batch_shape(rng):
     assert jaxpinv.null_space(a, atol=0.05, method="svd").nullity == 4
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(4, 6), (6, 4), (5, 5)], ids=str)
 def test_a_matrix_that_is_not_finite_has_a_basis_of_nan(rng, shape):
@@ -104,6 +107,7 @@ def test_a_matrix_that_is_not_finite_has_a_basis_of_nan(rng, shape):
     assert np.all(np.isnan(jaxpinv.null_space(a[0], np.nan).basis))
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 0)], ids=str)
 def test_the_null_space_of_an_empty_matrix_is_the_whole_space(shape):
     basis, nullity = jaxpinv.null_space(np.ones(shape))
@@ -112,6 +116,7 @@ def test_the_null_space_of_an_empty_matrix_is_the_whole_space(shape):
     assert np.all(nullity == n)
 
 
+@pytest.mark.unoptimized
 def test_zero_columns_survive_the_function_of_a_layer(rng):
     # A typical use: the solution of A x = 0 that is nearest to a desired vector.
     a, wish = of_rank(rng, (8, 3, 5), 2), gaussian(rng, (8, 5))
@@ -125,6 +130,7 @@ def test_zero_columns_survive_the_function_of_a_layer(rng):
         assert np.allclose(y, w - np.linalg.pinv(x, rcond=1e-10) @ x @ w)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "shape"), [(AxisType.Auto, (3, 5)), (AxisType.Explicit, (5, 3))], ids=str
@@ -153,6 +159,7 @@ def test_a_divided_batch_needs_no_collective(rng, kind, shape):
                 assert np.allclose(x, y)
 
 
+@pytest.mark.unoptimized
 def test_it_is_exported_with_a_symbolic_batch(rng):
     [b] = export.symbolic_shape("b")
     argument = jax.ShapeDtypeStruct((b, 3, 5), jnp.float64)
@@ -162,6 +169,7 @@ def test_it_is_exported_with_a_symbolic_batch(rng):
     assert np.max(np.abs(a @ basis)) <= bound(np.float64, 1e2)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_few_matrices_are_given_to_a_call_of_lapack():
     text = jax.jit(jaxpinv.null_space).lower(np.ones((50, 20, 40))).compile().as_text()

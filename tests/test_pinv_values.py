@@ -72,6 +72,7 @@ def test_hermitian_agrees_with_the_general_function(pinv, rng, eigenvalues, dtyp
     assert relative_error(x, exact_derivative(a, [], CUT)) <= bound(dtype, 6)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("pinv-complex128")
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 def test_hermitian_reads_only_the_lower_triangle(pinv, rng, dtype):
@@ -83,6 +84,7 @@ def test_hermitian_reads_only_the_lower_triangle(pinv, rng, dtype):
     assert relative_error(x, np.linalg.inv(a)) <= bound(dtype, 6)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("pinv.*value|value.*pinv")
 @pytest.mark.parametrize(
     "shape", [(0, 3), (3, 0), (0, 0), (2, 0, 3), (0, 3, 2), (0, 2, 3), (0, 0, 0)]
@@ -99,6 +101,7 @@ def test_empty_shapes_give_zeros_of_the_right_shape(pinv, shape, order):
         assert jax.grad(lambda a: jnp.sum(pinv(a)))(a).shape == shape
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 3), (0, 3, 2)])
 def test_empty_shapes_have_hessians_of_the_right_shape(pinv, shape):
@@ -106,6 +109,7 @@ def test_empty_shapes_have_hessians_of_the_right_shape(pinv, shape):
     assert hessian.shape == shape + shape
 
 
+@pytest.mark.unoptimized
 def test_empty_hermitian_matrices_are_served_too(pinv):
     assert pinv(jnp.zeros((2, 0, 0)), hermitian=True).shape == (2, 0, 0)
 
@@ -119,6 +123,7 @@ def test_short_floats_are_computed_in_single_precision(pinv, rng, dtype):
     assert np.array_equal(x, pinv(a.astype(jnp.float32)).astype(dtype))
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("pinv-bfloat16")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_gradient_of_short_floats_is_that_of_single_precision(pinv, rng, dtype):
@@ -132,6 +137,7 @@ def test_gradient_of_short_floats_is_that_of_single_precision(pinv, rng, dtype):
     assert np.array_equal(gradient, jax.grad(total)(a.astype(jnp.float32)).astype(dtype))
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("a", [[[1, 2], [3, 4], [5, 7]], [[True, False], [True, True]]])
 @pytest.mark.parametrize(
@@ -195,6 +201,7 @@ def hessian_of_sum(pinv, a):
     return jax.hessian(lambda a: jnp.sum(jnp.sin(pinv(a, rtol=np.float64(0.25)))))(a)
 
 
+@pytest.mark.unoptimized
 class TestSinglePrecisionMode:
     """JAX with its default settings: without double precision."""
 
@@ -232,6 +239,7 @@ class TestSinglePrecisionMode:
         assert relative_error(hessian, exact) <= bound(np.float32, 6**2)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("shape", [(0, 30, 30), (0, 100, 100), (2, 0, 40, 30)], ids=str)
 def test_no_matrices_at_all_have_as_many_inverses_and_gradients(shape):
     a = jnp.zeros(shape)

@@ -54,7 +54,8 @@ CASES = [
 ]
 
 
-@pytest.mark.slow_unless("deficient-svd-wide-complex|full-direct-tall-real")
+@pytest.mark.unoptimized
+@pytest.mark.slow_unless("deficient-svd-wide-complex")
 @pytest.mark.parametrize(("method", "shape", "dtype"), CASES)
 @pytest.mark.parametrize("rank", RANKS.values(), ids=RANKS)
 def test_a_path_of_dampings_is_that_of_the_filter(rng, method, rank, shape, dtype):
@@ -70,6 +71,7 @@ def test_a_path_of_dampings_is_that_of_the_filter(rng, method, rank, shape, dtyp
             assert np.max(np.abs(y[i] - known)) <= 10 * limit
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_scipy_agrees_and_batches_broadcast(rng):
     a, b = gaussian(rng, (2, 20, 9)), gaussian(rng, (20,))
@@ -82,11 +84,23 @@ def test_scipy_agrees_and_batches_broadcast(rng):
             assert relative_error(found[i, j], known) <= 1e-10
 
 
+# Each two of a dtype, a method and a shape, and all shapes by a direct factorization.
+DIGITS = [
+    pytest.param(dtype, method, *sizes, id=f"{dtype.__name__}-{method}-{m}x{n}-{rank}")
+    for dtype, method, left_out in [
+        (np.float32, "direct", None),
+        (np.float32, "svd", 20),
+        (np.float64, "direct", 20),
+        (np.float64, "svd", 12),
+    ]
+    for sizes in [(20, 9, 9), (9, 9, 9), (9, 12, 9), (9, 9, 4)]
+    for m, n, rank in [sizes]
+    if left_out not in (m, n)
+]
+
+
 @pytest.mark.slow_unless("float32-direct-9x9-9|float64-svd-20x9-9")
-@pytest.mark.parametrize(("m", "n", "rank"), [(20, 9, 9), (9, 9, 9), (9, 12, 9), (9, 9, 4)],
-    ids=["20x9-9", "9x9-9", "9x12-9", "9x9-4"])  # fmt: skip
-@pytest.mark.parametrize("method", ["svd", "direct"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("dtype", "method", "m", "n", "rank"), DIGITS)
 def test_no_digits_are_lost(rng, dtype, method, m, n, rank):
     a = of_rank(rng, (m, n), rank, dtype)
     # A tiny damping amplifies the rounding errors of singular values that are zero.
@@ -164,6 +178,7 @@ DERIVATIVES = [
 ]
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("deficient-solve-known")
 @pytest.mark.parametrize(("name", "is_known", "method", "shape", "dtype"), DERIVATIVES)
 @pytest.mark.parametrize("rank", RANKS.values(), ids=RANKS)
@@ -207,6 +222,7 @@ class TestWithoutDamping:
         for y, known in zip(all_of(factored, b, x, 0), plain, strict=True):
             assert np.array_equal(y, known)
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["pinv", "solve", "null_projection"])
     def test_derivatives_in_the_damping_exist(self, rng, name):
@@ -227,6 +243,7 @@ class TestWithoutDamping:
 class TestTransformations:
     """Places where a factorization is made, and where it is damped."""
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow
     def test_one_decomposition_serves_a_path(self, rng):
         a, b = gaussian(rng, (12, 9)), gaussian(rng, (12,))
@@ -235,6 +252,7 @@ class TestTransformations:
             assert text is not None
             assert text.count('custom_call_target="lapack_dgesdd_ffi"') == count
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow
     def test_it_passes_through_the_carry_of_a_scan(self, rng):
         # Like the search for the step of a trust region.
@@ -266,6 +284,7 @@ class TestTransformations:
             found, exact = (jax.jit(f(g))(a) for g in (by_scan, by_loop))
             assert relative_error(found, exact) <= 1e-8
 
+    @pytest.mark.unoptimized
     def test_tolerances_that_are_given_hold(self, rng):
         a, b = matrix(rng, (12, 9), [3, 2, 0.5, *[0.1] * 6]), gaussian(rng, (12,))
         u, s, vh = np.linalg.svd(a, full_matrices=False)
@@ -282,6 +301,7 @@ class TestTransformations:
         found = jaxpinv.factorize(tiny).pinv(damp=1e-14)
         assert relative_error(found, exact) <= 0.5
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow_unless("svd")
     @pytest.mark.parametrize("method", ["auto", "svd"])
     def test_batches_of_tiny_matrices(self, rng, method):
@@ -295,6 +315,7 @@ class TestTransformations:
         exact = np.stack([damping_oracle.filtered(a[i], 0.4) @ b[i] for i in range(9)])
         assert relative_error(found[:9], exact) <= bound(np.float64, 100)
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow
     def test_lower_triangles_alone_are_read(self, rng):
         a = hermitian_matrix(rng, [3, -2, 1, *[0] * 6], np.complex128)
@@ -302,6 +323,7 @@ class TestTransformations:
         exact = damping_oracle.filtered(a, 0.3)
         assert relative_error(factored.pinv(damp=0.3), exact) <= bound(np.float64, 10)
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow_unless("nan")
     @pytest.mark.parametrize("broken", [np.nan, np.inf])
     def test_what_is_not_finite_is_nan_for_its_matrix(self, rng, broken):
@@ -376,6 +398,7 @@ class TestTransformations:
         assert len(q) >= 10
         assert np.array_equal(alike, mixed[:-1])
 
+    @pytest.mark.unoptimized
     @pytest.mark.slow_unless("svd-shape3|auto-shape2")
     @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (2, 0, 12)])
     @pytest.mark.parametrize("method", ["auto", "svd"])

@@ -21,6 +21,7 @@ def rank(pinv, a, *args, **kwargs):
     return rank.tolist()
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("pinv.*tall")
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (4, 4)], ids=["tall", "wide", "square"])
 @pytest.mark.parametrize(
@@ -83,6 +84,7 @@ def test_only_a_positive_atol_switches_the_default_rtol_off(pinv):
     assert [int(pinv(a, atol=t, return_rank=True)[1]) for t in atol] == [1, 2, 1]
 
 
+@pytest.mark.unoptimized
 def test_positional_arguments_are_those_of_numpy_and_jnp(pinv, rng):
     a = matrix(rng, (4, 4), SPECTRUM)
     a = a @ a.T
@@ -127,6 +129,7 @@ def test_tolerances_broadcast_and_enlarge_the_batch(
         assert np.array_equal(x[i], alone)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("pinv-numpy|pinv-float32")
 @pytest.mark.parametrize("kind", ["float", "int", "numpy", "float32", "jax", "list"])
 def test_a_tolerance_may_be_any_kind_of_real_number(pinv, rng, kind):
@@ -147,6 +150,7 @@ def loss(a, rtol, atol):
     return jnp.sum(jaxpinv.pinv(a, rtol, atol=atol) ** 2)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 @pytest.mark.parametrize("argument", [1, 2], ids=["rtol", "atol"])
 @pytest.mark.parametrize("shape", [(), (3,)], ids=["scalar", "batch"])
@@ -161,6 +165,7 @@ def test_tolerances_have_zero_derivatives_of_every_kind(rng, argument, shape):
     assert not np.any(mixed)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_a_traced_rtol_works_in_every_order_of_transformations(rng):
     a = matrix(rng, (3, 5, 4), SPECTRUM)
@@ -181,6 +186,7 @@ def test_a_traced_rtol_works_in_every_order_of_transformations(rng):
         np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_a_traced_rtol_works_in_scan_cond_and_while_loop(rng):
     a = matrix(rng, (5, 4), SPECTRUM)

@@ -123,7 +123,7 @@ def test_each_device_processes_its_chunks_in_shard_map(rng):
     assert relative_error(jax.jit(mapped)(a, b, e), f(a, b, e)) < bound(np.float64, 1e3)
 
 
-@pytest.mark.slow
+@pytest.mark.slow_unless("6")
 @pytest.mark.parametrize("batch", [(6,), (2, 3)], ids=str)
 def test_gradients_of_certified_and_of_other_square_matrices_are_those_of_each(rng, batch):
     # Of the third and the sixth a singular value is truncated: they alone have a range.

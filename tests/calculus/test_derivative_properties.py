@@ -22,6 +22,7 @@ from tests.strategies import in_every_configuration, problems
 pytestmark = [
     pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
     pytest.mark.slow,
+    pytest.mark.unoptimized,
 ]
 
 methods = st.sampled_from(["direct", "svd"])

@@ -252,6 +252,26 @@ def test_derivatives_do_not_depend_on_the_factorization(rng, order):
     assert relative_error(result, exact_derivative(a, directions, 0.1)) <= TOLERANCE
 
 
+def test_third_derivatives_of_a_nonlinear_function_are_exact(rng):
+    # Its cotangents change with the matrix.
+    a, e = matrix(rng, (4, 3), [3, 2, 0.3]), gaussian(rng, (4, 3))
+    x = np.linalg.pinv(a, rcond=0.2)
+    first, second, third = (exact_derivative(a, [e] * k, 0.5) for k in (1, 2, 3))
+    exact = np.cos(x) * (third - first**3) - 3 * np.sin(x) * first * second
+
+    @jax.jit
+    def by_two_modes(a):
+        def total(a):
+            return jnp.sum(jnp.sin(jaxpinv.pinv(a, atol=0.5)))
+
+        product = along(jax.grad(total), e)
+        by_reverse = jax.grad(lambda a: jnp.vdot(product(a), e))(a)
+        return jnp.vdot(along(product, e)(a), e), jnp.vdot(by_reverse, e)
+
+    for found in by_two_modes(a):
+        assert abs(found - np.sum(exact)) <= TOLERANCE * np.sum(np.abs(exact))
+
+
 KINDS = ["zeros", "tall", "square"]
 
 

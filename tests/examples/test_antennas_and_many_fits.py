@@ -15,7 +15,7 @@ from examples.sharded_batch import plans
 from tests.comparison import bound
 from tests.matrices import matrix
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: The sizes of every run of the example: they share compiled programs.

@@ -11,7 +11,7 @@ import jaxpinv
 from examples.truncated_regularization import __main__ as example
 from examples.truncated_regularization import camera
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -11,7 +11,7 @@ from examples.closed_form_head import __main__ as example
 from examples.closed_form_head import head
 from examples.closed_form_head import tasks as drawn
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

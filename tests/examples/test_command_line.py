@@ -16,6 +16,8 @@ from examples import _command
 from examples.inverse_kinematics import __main__ as inverse_kinematics
 from examples.uncertain_rank import __main__ as uncertain_rank
 
+pytestmark = pytest.mark.unoptimized
+
 ROOT = Path(examples.__file__).parents[1]
 NAMES = sorted(module.name for module in pkgutil.iter_modules(examples.__path__))
 PACKAGES = [name for name in NAMES if not name.startswith("_")]

@@ -9,7 +9,7 @@ from sklearn.linear_model import RidgeCV
 from examples.learned_ridge import __main__ as example
 from examples.learned_ridge import grid, newton, ridge
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 DATA = ridge.diabetes()

@@ -15,7 +15,7 @@ from examples.variable_projection import fitting, nist
 from examples.variable_projection import table as fit_table
 from examples.variable_projection.models import MODELS as models
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

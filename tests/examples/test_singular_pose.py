@@ -9,7 +9,7 @@ from examples.redundant_arm import kinematics
 from examples.singular_pose import __main__ as example
 from examples.singular_pose import motion
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: That of a small run, so that all tests share one program.

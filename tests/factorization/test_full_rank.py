@@ -93,6 +93,7 @@ def test_inverses_of_unitary_matrices_are_as_accurate_as_by_singular_values(rng)
     assert np.array_equal(x[1:], y[1:])
 
 
+@pytest.mark.unoptimized
 class TestOption:
     """`method` chooses."""
 
@@ -114,6 +115,7 @@ class TestOption:
             getattr(jaxpinv, name)(*arguments, method="qr")
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 5, 4), (40, 5, 4), (1, 12, 12), (14, 10)], ids=str)
 def test_tolerances_that_enlarge_the_batch_count_all(rng, shape):

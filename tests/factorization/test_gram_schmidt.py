@@ -153,6 +153,7 @@ def test_zero_matrices_have_rank_zero_and_the_zero_inverse():
     assert not np.any(np.asarray(found.s))
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (4, 4)], ids=str)
 @pytest.mark.slow
 def test_derivatives_along_a_curve_of_one_rank(rng, shape):
@@ -187,6 +188,7 @@ def test_derivatives_along_a_curve_of_one_rank(rng, shape):
         assert relative_error(x, z) <= 1e-4
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(6, 4), (4, 4)], ids=str)
 def test_gradients_and_their_derivatives_are_those_by_singular_values(rng, shape):
@@ -206,6 +208,7 @@ def test_gradients_and_their_derivatives_are_those_by_singular_values(rng, shape
         assert np.all(errors(np.asarray(x), np.asarray(y)) <= limit)
 
 
+@pytest.mark.unoptimized
 def test_what_one_of_several_tolerances_truncates_is_decided_for_each(rng):
     a = gaussian(rng, (40, 6, 2)) @ gaussian(rng, (40, 2, 5))
     a = a + 1e-15 * gaussian(rng, a.shape)

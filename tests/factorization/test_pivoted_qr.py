@@ -150,7 +150,7 @@ def test_what_is_plainly_deficient_is_certified(rng):
             assert decomposed(ADVERSARIAL[name](rng, 48, dtype).astype(dtype)).certified
 
 
-@pytest.mark.slow_unless("200-120-complex64")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "rank", "dtype"),
     [
@@ -189,6 +189,7 @@ def test_what_a_tolerance_keeps_or_more_than_rounding_is_not_certified(rng):
     assert decomposed(a, 1e-6).kept.sum() == 3
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_a_matrix_does_not_depend_on_its_batch(rng):
     n = 40
@@ -209,6 +210,7 @@ def test_a_matrix_does_not_depend_on_its_batch(rng):
         assert relative_error(x, by_svd(a)) <= bound(np.float32, 1e5)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_several_tolerances_of_one_matrix_are_each_met(rng):
     a = of_values(rng, (40, 40), np.geomspace(1, 0.1, 20), np.float64)
@@ -221,6 +223,7 @@ def test_several_tolerances_of_one_matrix_are_each_met(rng):
     assert relative_error(x[0], by_svd(a)) <= bound(np.float64, 100)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("50, 40")
 @pytest.mark.parametrize("shape", [(40, 40), (50, 40), (40, 50)], ids=str)
 def test_null_spaces_and_least_squares(rng, shape):

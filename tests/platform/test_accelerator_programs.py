@@ -19,6 +19,8 @@ from tests.factorization.tiny_cases import CLASSES, of_mixed_rank
 from tests.matrices import gaussian
 from tests.numpy_oracle import adjoint
 
+pytestmark = pytest.mark.unoptimized
+
 GPU = target.Target(is_cpu=False, is_whole=True, is_cuda=True)
 of_lowering = target.of_lowering
 

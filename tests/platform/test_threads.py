@@ -10,6 +10,12 @@ pytestmark = pytest.mark.slow
 TIMEOUT = 300
 
 
+@pytest.fixture(autouse=True)
+def unoptimized_processes(monkeypatch):
+    """The processes compile without optimizations, on which nothing here depends."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
 @pytest.mark.parametrize(
     ("asynchronous", "shapes", "names"),
     [(True, "few", ["pinv auto", "lstsq svd"]), (False, "one", ["lstsq auto", "pinv svd"])],

@@ -15,6 +15,8 @@ from tests.benchmarks import accelerator, kernels, peers, ranks
 from tests.benchmarks.cases import Case
 from tests.benchmarks.peers import REFERENCE
 
+pytestmark = pytest.mark.unoptimized
+
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
@@ -174,7 +176,9 @@ def test_a_rehearsal_has_the_device_the_tests_and_every_case(tmp_path):
         [*command, "--output", str(tmp_path)],
         check=True,
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         timeout=900,
     )
     first, tests, _, *rows = lines_of(tmp_path / "results.jsonl")

@@ -24,6 +24,8 @@ from tests.benchmarks import (
 )
 from tests.benchmarks.cases import Case
 
+pytestmark = pytest.mark.unoptimized
+
 REFERENCE, TWIN = peers.REFERENCE, compare.TWIN
 
 
@@ -201,6 +203,7 @@ def test_published_results_are_as_they_are_written():
     assert report.as_text(json.loads(text)) == text
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_from_what_json_keeps(tmp_path):
     point = {"sweep": "condition", "dtype": "float32", "x": 10.0, "order": "value"}
     results = {

@@ -14,6 +14,8 @@ from tests import comparison
 from tests.benchmarks import features, libraries
 from tests.project.pages import page, tables
 
+pytestmark = pytest.mark.unoptimized
+
 LIBRARIES = (
     libraries.of_jaxpinv(),
     libraries.of_jnp(),

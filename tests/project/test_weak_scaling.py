@@ -11,6 +11,8 @@ from jaxpinv import sharded
 from tests.benchmarks import weak_scaling
 from tests.benchmarks.weak_scaling import Machine, paper
 
+pytestmark = pytest.mark.unoptimized
+
 
 def test_counts_are_those_of_a_calculation_by_hand():
     found = paper(4 * 30, 3, 4, itemsize=8)

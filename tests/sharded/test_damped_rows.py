@@ -117,7 +117,7 @@ def test_meshes_with_explicit_axes_do_as_well(rng, scale):
         assert relative_error(x, y) <= bound(np.float64, 100)
 
 
-@pytest.mark.slow_unless("gradient-one")
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [None, SCALE], ids=["one", "scaled"])
 @pytest.mark.parametrize("kind", ["value", "gradient"])
 def test_devices_send_no_more_than_without_it(kind, scale):

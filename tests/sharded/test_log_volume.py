@@ -67,7 +67,7 @@ def test_errors_name_it():
         sharded.log_pdet(np.ones((3, 3)), np.ones(2))
 
 
-@pytest.mark.slow_unless("Explicit")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_divided_batches_need_no_collective(rng, kind):
     a, b = gaussian(rng, (16, 5, 4)), gaussian(rng, (16, 5, 1))

@@ -10,7 +10,10 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def ended():
     """Exit codes and outputs of two processes, of which the last one leaves at the end."""
-    return stress.finish(stress.start_hosts(2, "leave", devices=1), timeout=300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        hosts = stress.start_hosts(2, "leave", devices=1)
+    return stress.finish(hosts, timeout=300)
 
 
 def test_gradient_steps_of_a_shared_batch_are_those_of_one_process(ended):
