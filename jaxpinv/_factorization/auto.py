@@ -24,6 +24,8 @@ from jaxpinv._linalg import finite_or_zero, normalize_scale, transpose
 #: Decomposes matrices, given tolerances. Certified where only rounding is truncated.
 Deficient = Callable[[Array, Cutoff], Decomposition]
 Decompose = Callable[[Array], Triplets]
+#: What `normalize_scale` does.
+Normalize = Callable[[Array], tuple[Array, Array, Array]]
 #: `u`, `s`, `v` of `Factors`, the pseudo-inverse, and where they are certified.
 Solution = tuple[Array, ...]
 
@@ -89,8 +91,16 @@ def _solve(
     tolerances = Cutoff(*(jnp.reshape(largest_met(x, batch), shape) for x in cutoff))
     problems = (flat, *tolerances)
 
+    # A single matrix is normalized once, outside of branches.
+    normalize = normalize_scale
+    if not shape and not trial.full_rank.takes_any_size:
+        normalized = normalize_scale(flat)
+
+        def normalize(_: Array) -> tuple[Array, Array, Array]:
+            return normalized
+
     def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
-        return _attempt(trial.full_rank, a, Cutoff(rtol, atol))
+        return _attempt(trial.full_rank, a, Cutoff(rtol, atol), normalize)
 
     def solve(a: Array, rtol: Array, atol: Array, may_be_rounding: Array) -> Solution:
         cutoff = Cutoff(rtol, atol)
@@ -98,7 +108,7 @@ def _solve(
             return _by_triplets(decompose, a, cutoff)
         found = jax.lax.cond(
             jnp.any(may_be_rounding),
-            partial(_by_decomposition, trial.deficient),
+            partial(_by_decomposition, trial.deficient, normalize),
             _not_certified,
             *(a, cutoff),
         )
@@ -135,13 +145,15 @@ def _solve(
     )
 
 
-def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> tuple[Array, ...]:
+def _attempt(
+    full_rank: FullRank, a: Array, cutoff: Cutoff, normalize: Normalize
+) -> tuple[Array, ...]:
     """Solutions without singular values, and where to try truncating only rounding."""
     if full_rank.takes_any_size:
         q, w, x, certified, s, _ = full_rank.factor(a, cutoff)
         assert s is not None
         return q, s, w, x, certified, ~certified
-    scaled, scale, finite = normalize_scale(a)
+    scaled, scale, finite = normalize(a)
     q, w, x, certified, _, may_be_rounding = full_rank.factor(
         scaled, cutoff._replace(atol=cutoff.atol / scale)
     )
@@ -152,9 +164,11 @@ def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> tuple[Array, ...]
     return q, s, w, x, certified, rest
 
 
-def _by_decomposition(deficient: Deficient, a: Array, cutoff: Cutoff) -> Solution:
+def _by_decomposition(
+    deficient: Deficient, normalize: Normalize, a: Array, cutoff: Cutoff
+) -> Solution:
     """Solutions by `deficient`, certified where only rounding is truncated."""
-    scaled, scale, finite = normalize_scale(a)
+    scaled, scale, finite = normalize(a)
     u, v, x, kept, certified = deficient(scaled, cutoff._replace(atol=cutoff.atol / scale))
     s = jnp.where(kept, scale[..., None], 0)
     x = x / scale[..., None, None].astype(a.dtype)

@@ -40,6 +40,13 @@ _REMAINDER = 0.5
 _LEAST_DROPPED, _DROPPED, _DROPPED_OF_LARGE = 4, 1.2, 0.1
 
 
+def smallest_pivot(pivots: Array) -> Array:
+    """The smallest absolute value, or zero if one is NaN, of batch shape."""
+    # A minimum may ignore a NaN.
+    size = jnp.abs(pivots)
+    return jnp.min(jnp.where(size >= 0, size, 0), axis=-1)
+
+
 def rules_out_full_rank(
     a: Array, norm: Array, pivots: Array, cutoff: Cutoff, least: float = 0
 ) -> Array:
@@ -52,8 +59,7 @@ def rules_out_full_rank(
     n = a.shape[-1]
     at_least = norm / n**0.5
     limit = cutoff.above(at_least) + _rounding(a, norm) / n**0.5 + least * at_least
-    # No minimum, because it may ignore a NaN pivot, which must rule out full rank.
-    return ~jnp.all(jnp.abs(pivots) > limit[..., None], axis=-1)
+    return ~(smallest_pivot(pivots) > limit)
 
 
 def certify_full_rank(

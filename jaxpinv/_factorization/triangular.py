@@ -27,7 +27,7 @@ def _order(pivots: Array) -> Array:
     def swap(k: Array, order: Array) -> Array:
         here, first = (jax.lax.dynamic_slice_in_dim(x, k, 1, -1) for x in (pivots, order))
         there = places == here
-        second = jnp.sum(jnp.where(there, order, 0), -1, order.dtype, keepdims=True)
+        second = jnp.take_along_axis(order, here, axis=-1, mode="promise_in_bounds")
         moved = jnp.where(there, first, order)
         return jnp.where(places == jnp.asarray(k, places.dtype), second, moved)
 
