@@ -70,6 +70,7 @@ def certify_full_rank(
     possible: Array | bool = True,
     *,
     sharply: bool = False,
+    gram: Array | None = None,
 ) -> Array:
     """Whether it is proven that no singular value of `a` is truncated, of batch shape.
 
@@ -80,6 +81,7 @@ def certify_full_rank(
         cutoff: the tolerances.
         possible: of batch shape. Where it is False, so is the result.
         sharply: whether to try sharper norms, which take products of n by n matrices.
+        gram: the Gram matrix of `a`, `(..., n, n)`, if it is known.
     """
     rounding = _rounding(a, norm)
     found = possible & (frobenius_norm(w) * (cutoff.above(norm) + rounding) < 1)
@@ -87,13 +89,16 @@ def certify_full_rank(
         return found
 
     def by_sharper_norms(found: Array) -> Array:
-        lower = _largest(a, norm)
+        if gram is None:
+            lower = _largest(a, norm)
+        else:
+            lower = jnp.sqrt(_largest(gram, frobenius_norm(gram)))
         # If even these lower bounds fail, so will the proof.
         at_least = _largest(w, frobenius_norm(w))
         open_ = possible & ~found & (at_least * (cutoff.above(lower) + rounding) < 1)
         return jax.lax.cond(
             jnp.any(open_),
-            lambda: found | (open_ & _by_products(a, w, cutoff, lower, rounding)),
+            lambda: found | (open_ & _by_products(a, w, cutoff, lower, rounding, gram)),
             lambda: found,
         )
 
@@ -218,7 +223,12 @@ def _rounding(a: Array, norm: Array) -> Array:
 
 
 def _by_products(
-    a: Array, w: Array, cutoff: Cutoff, lower: Array, rounding: Array
+    a: Array,
+    w: Array,
+    cutoff: Cutoff,
+    lower: Array,
+    rounding: Array,
+    gram: Array | None,
 ) -> Array:
     """Whether sharper norms prove that nothing is truncated, of batch shape.
 
@@ -233,19 +243,20 @@ def _by_products(
         lambda: jnp.minimum(frobenius_norm(w), _schatten_norm(w)) * at_most < 1,
         lambda: frobenius_norm(w) * at_most < 1,
     )
-    return is_small & _is_below(a, upper)
+    return is_small & _is_below(a, upper, gram)
 
 
-def _is_below(x: Array, bound: Array) -> Array:
+def _is_below(x: Array, bound: Array, gram: Array | None) -> Array:
     """Whether the spectral norm is proven to be below a bound, of batch shape.
 
     The norm is below `bound` if and only if `bound^2 I - X^H X` is positive definite.
     """
-    top, below = _lower_gram(x)
-    # Cholesky does not read the upper triangle.
-    right = below.shape[-1] - top.shape[-1]
-    top = jnp.pad(top, [*[(0, 0)] * (top.ndim - 1), (0, right)])
-    gram = jnp.concatenate([top, below], axis=-2)
+    if gram is None:
+        top, below = _lower_gram(x)
+        # Cholesky does not read the upper triangle.
+        right = below.shape[-1] - top.shape[-1]
+        top = jnp.pad(top, [*[(0, 0)] * (top.ndim - 1), (0, right)])
+        gram = jnp.concatenate([top, below], axis=-2)
     # The product and the factorization each round by up to n eps, and n eps < 0.01.
     square = 0.98 * jnp.square(bound)[..., None, None].astype(x.dtype)
     gap = square * identity(x) - gram
