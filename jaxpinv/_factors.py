@@ -161,6 +161,7 @@ def _is_oblique(s: Array, kept: Array) -> Array:
 
 def inverse_values(factors: Factors) -> Array:
     """The values `1 / s` where kept and 0 elsewhere, `(..., n)`, in the dtype of `u`."""
+
     # Masked before the division, not after: so no Inf arises, and the quotient is computed
     # once, whereas XLA would recompute a mask in each loop that reads it.
     def inverse(s: Array, kept: Array) -> Array:

@@ -289,7 +289,8 @@ def _largest(x: Array, norm: Array) -> Array:
     x = x / norm[..., None, None].astype(x.dtype)
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     # Not all equal, because the columns of centered data add up to zero.
-    weights = jnp.reshape(jnp.linspace(1, 2, 2 * x.shape[-2], dtype=x.dtype), (-1, 2))
+    weights = np.linspace(1, 2, 2 * x.shape[-2]).reshape(-1, 2)
+    weights = jnp.asarray(weights, x.dtype)
     z = product(adjoint(x), jnp.broadcast_to(weights, (*x.shape[:-1], 2)))
     for _ in range(_POWER_STEPS):
         z = product(adjoint(x), product(x, z))
