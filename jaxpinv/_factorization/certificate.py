@@ -228,7 +228,7 @@ def _by_products(
     cutoff: Cutoff,
     lower: Array,
     rounding: Array,
-    gram: Array | None,
+    gram: Array | None = None,
 ) -> Array:
     """Whether sharper norms prove that nothing is truncated, of batch shape.
 
@@ -246,7 +246,7 @@ def _by_products(
     return is_small & _is_below(a, upper, gram)
 
 
-def _is_below(x: Array, bound: Array, gram: Array | None) -> Array:
+def _is_below(x: Array, bound: Array, gram: Array | None = None) -> Array:
     """Whether the spectral norm is proven to be below a bound, of batch shape.
 
     The norm is below `bound` if and only if `bound^2 I - X^H X` is positive definite.
