@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._linalg import adjoint, identity, largest_of_columns, matmul
+from jaxpinv._shapes import without_unit_axes
 
 
 class Factors(NamedTuple):
@@ -135,33 +136,40 @@ def product_with_gram(factors: Factors, x: Array) -> Array:
 
     Truncated columns of `x` are zero, and remain so.
     """
-    v, kept = factors.v, factors.kept
-    # Only where needed: otherwise a matrix would depend on the others of its batch.
-    needed = _is_oblique(factors)[..., None] & kept
-    gram = jnp.where(needed[..., None, :], matmul(adjoint(v), v), identity(v))
-    return matmul(x, gram)
+
+    def gram(s: Array, kept: Array, v: Array) -> Array:
+        # Only where needed: otherwise a matrix would depend on the others of its batch.
+        needed = _is_oblique(s, kept)[..., None] & kept
+        return jnp.where(needed[..., None, :], matmul(adjoint(v), v), identity(v))
+
+    _, s, v, kept, _ = factors
+    return matmul(x, without_unit_axes(gram, s.ndim - 1, s, kept, v))
 
 
 def any_oblique(factors: Factors) -> Array:
     """Whether any matrix needs the products with the Gram matrix of `V`."""
-    return jnp.any(_is_oblique(factors))
+    return jnp.any(_is_oblique(factors.s, factors.kept))
 
 
-def _is_oblique(factors: Factors) -> Array:
+def _is_oblique(s: Array, kept: Array) -> Array:
     """Whether kept columns of `V` may not be orthonormal, and this matters, `(...)`.
 
     If nothing is truncated, it does not matter.
     """
-    return jnp.any(~factors.kept & (factors.s == 0), axis=-1)
+    return jnp.any(~kept & (s == 0), axis=-1)
 
 
 def inverse_values(factors: Factors) -> Array:
     """The values `1 / s` where kept and 0 elsewhere, `(..., n)`, in the dtype of `u`."""
+
     # Masked before the division, not after: so no Inf arises, and the quotient is computed
     # once, whereas XLA would recompute a mask in each loop that reads it.
-    kept = factors.kept
-    inverse = jnp.where(kept, 1, 0) / jnp.where(kept, factors.s, 1)
-    return inverse.astype(factors.u.dtype)
+    def inverse(s: Array, kept: Array) -> Array:
+        return jnp.where(kept, 1, 0) / jnp.where(kept, s, 1)
+
+    _, s, _, kept, _ = factors
+    found = without_unit_axes(inverse, s.ndim - 1, s, kept)
+    return found.astype(factors.u.dtype)
 
 
 def largest_value(factors: Factors) -> Array:

@@ -17,6 +17,7 @@ of them is off by up to 8 eps, one of 16 by about 2. Derivatives are such produc
 import functools
 import math
 import operator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from jaxpinv import _rules
 from jaxpinv._platform import plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.workarounds import prevent_fusion
-from jaxpinv._shapes import is_static_shape, prepend_axes
+from jaxpinv._shapes import is_static_shape, prepend_axes, without_unit_axes
 
 # The bound above depends on these. For fewer than four columns XLA adds the products one by
 # one; for more, products of matrices are slower in shorter chunks.
@@ -100,6 +101,10 @@ def _total(x: Array) -> Array:
 
 
 def _inner_impl(x, y, *, target: Target):
+    return without_unit_axes(partial(_computed, target=target), x.ndim - 2, x, y)
+
+
+def _computed(x: Array, y: Array, target: Target) -> Array:
     m, k, j = *x.shape[-2:], y.shape[-1]
     if is_long(m, k, j):
         # If the partitioner divides the rows among devices, no chunk is on two of them.

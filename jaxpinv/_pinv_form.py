@@ -21,6 +21,7 @@ from jaxpinv._linalg import transpose
 from jaxpinv._platform import chunking
 from jaxpinv._platform import plan as plans
 from jaxpinv._platform.tuning import DEFAULT, Tuning
+from jaxpinv._shapes import without_unit_axes
 
 _FACTORS = len(Factors._fields)
 
@@ -62,6 +63,13 @@ def _plan(operands, layout, truncates, tuning, target):
 
 
 def _evaluate(operands, layout, changed, truncates, tuning, target):
+    def evaluate(*operands: Array) -> Array:
+        return _evaluated(operands, layout, changed, truncates, tuning, target)
+
+    return without_unit_axes(evaluate, operands[0].ndim - 2, *operands)
+
+
+def _evaluated(operands, layout, changed, truncates, tuning, target):
     plan = _plan(operands, layout, truncates, tuning, target)
 
     def evaluate_with(apply_gram: ApplyGram, *operands: Array) -> Array:

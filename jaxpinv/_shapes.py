@@ -1,5 +1,8 @@
 """Shapes of batches of matrices: static or symbolic, with axes in front."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 from jax import Array
 
@@ -12,3 +15,16 @@ def is_static_shape(shape: tuple) -> bool:
 def prepend_axes(x: Array, rank: int) -> Array:
     """`x` with axes of length one in front, so that it has `rank` axes."""
     return jax.lax.expand_dims(x, range(rank - x.ndim))
+
+
+def without_unit_axes(f: Callable[..., Any], rank: int, *operands: Array) -> Any:
+    """`f` of arrays with `rank` batch axes, computed without those of length 1 in all.
+
+    Nested `vmap` leaves such axes, and derivatives of several orders in one program differ
+    in them. Without them XLA finds that much of these programs is the same.
+    """
+    axes = [i for i in range(rank) if all(x.shape[i] == 1 for x in operands)]
+    if not axes:
+        return f(*operands)
+    found = f(*(jax.lax.squeeze(x, axes) for x in operands))
+    return jax.tree.map(lambda x: jax.lax.expand_dims(x, axes), found)

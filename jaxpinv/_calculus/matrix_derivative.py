@@ -17,6 +17,7 @@ from jax import Array
 
 from jaxpinv._factors import ApplyGram, ApplyU, Factors, inverse_values
 from jaxpinv._linalg import adjoint, matmul
+from jaxpinv._shapes import without_unit_axes
 
 Polynomial = dict[int, Array]
 
@@ -174,14 +175,18 @@ def _across_the_cutoff(factors: Factors, inverse: Array) -> tuple[Array, Array]:
     difference of the two values over the kept one. So it is exact, and not zero however
     close to the cutoff the two are.
     """
+
+    def across(s: Array, kept: Array) -> tuple[Array, Array]:
+        is_across = ~kept[..., :, None] & kept[..., None, :]
+        rows, columns = s[..., :, None], s[..., None, :]
+        kept_one = jnp.where(is_across, columns, 1)
+        ratio = jnp.where(is_across, rows, 0) / kept_one
+        complement = jnp.where(is_across, columns - rows, 1) / kept_one
+        gap = jnp.where(is_across, 1, 0) / (complement * (1 + ratio))
+        return ratio.astype(inverse.dtype), gap.astype(inverse.dtype)
+
     _, s, _, kept, _ = factors
-    across = ~kept[..., :, None] & kept[..., None, :]
-    rows, columns = s[..., :, None], s[..., None, :]
-    kept_one = jnp.where(across, columns, 1)
-    ratio = jnp.where(across, rows, 0) / kept_one
-    complement = jnp.where(across, columns - rows, 1) / kept_one
-    gap = jnp.where(across, 1, 0) / (complement * (1 + ratio))
-    return ratio.astype(inverse.dtype), gap.astype(inverse.dtype)
+    return without_unit_axes(across, s.ndim - 1, s, kept)
 
 
 def _polynomials(count: int) -> tuple[Polynomial, ...]:

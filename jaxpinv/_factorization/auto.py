@@ -24,7 +24,10 @@ from jaxpinv._linalg import finite_or_zero, normalize_scale, transpose
 #: Decomposes matrices, given tolerances. Certified where only rounding is truncated.
 Deficient = Callable[[Array, Cutoff], Decomposition]
 Decompose = Callable[[Array], Triplets]
-#: `u`, `s`, `v` of `Factors`, the pseudo-inverse, and where they are certified.
+#: What `normalize_scale` does.
+Normalize = Callable[[Array], tuple[Array, Array, Array]]
+#: `u`, `s`, `v` of `Factors`, the pseudo-inverse, and where they are certified. Where a
+#: matrix is not finite, `s` is NaN.
 Solution = tuple[Array, ...]
 
 
@@ -59,21 +62,21 @@ def factor(
         decompose: computes singular triplets of matrices.
         trial: how to find matrices that need no triplets. With None, all get triplets.
     """
-    cutoff = Cutoff(rtol, atol)
-    finite = finite_or_zero(a)[1][..., 0, 0]
+    cutoff, batch = Cutoff(rtol, atol), a.shape[:-2]
     if trial is None:
-        factors = truncate(decompose(a), cutoff, finite)
+        factors = truncate(decompose(a), cutoff, finite_or_zero(a)[1][..., 0, 0])
         return factors, pseudo_inverse(factors)
     # A matrix with several tolerances has several pseudo-inverses. A certificate of full
     # rank at the largest tolerance holds for all of them, one of a lower rank does not.
-    shapes = (x.shape for x in (finite, *cutoff))
-    if jnp.broadcast_shapes(*shapes) != finite.shape:
+    if jnp.broadcast_shapes(batch, *(x.shape for x in cutoff)) != batch:
         full_rank = trial.full_rank.of_full_rank()
         trial = trial._replace(full_rank=full_rank, deficient=None)
     u, s, v, x, full_rank, certified = _solve(a, cutoff, decompose, trial)
     is_inverse = full_rank if trial.full_rank.is_inverse else None
-    factors = truncate((u, s, v), cutoff, finite, certified, is_inverse)
-    return factors, x if factors.s.shape[:-1] == finite.shape else pseudo_inverse(factors)
+    # Where a matrix is not finite, `s` is NaN already.
+    anywhere = jnp.ones_like(certified)
+    factors = truncate((u, s, v), cutoff, anywhere, certified, is_inverse)
+    return factors, x if factors.s.shape[:-1] == batch else pseudo_inverse(factors)
 
 
 def _solve(
@@ -89,8 +92,16 @@ def _solve(
     tolerances = Cutoff(*(jnp.reshape(largest_met(x, batch), shape) for x in cutoff))
     problems = (flat, *tolerances)
 
+    # A single matrix is normalized once, outside of branches.
+    normalize = normalize_scale
+    if not shape and not trial.full_rank.takes_any_size:
+        normalized = normalize_scale(flat)
+
+        def normalize(_: Array) -> tuple[Array, Array, Array]:
+            return normalized
+
     def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
-        return _attempt(trial.full_rank, a, Cutoff(rtol, atol))
+        return _attempt(trial.full_rank, a, Cutoff(rtol, atol), normalize)
 
     def solve(a: Array, rtol: Array, atol: Array, may_be_rounding: Array) -> Solution:
         cutoff = Cutoff(rtol, atol)
@@ -98,7 +109,7 @@ def _solve(
             return _by_triplets(decompose, a, cutoff)
         found = jax.lax.cond(
             jnp.any(may_be_rounding),
-            partial(_by_decomposition, trial.deficient),
+            partial(_by_decomposition, trial.deficient, normalize),
             _not_certified,
             *(a, cutoff),
         )
@@ -135,26 +146,31 @@ def _solve(
     )
 
 
-def _attempt(full_rank: FullRank, a: Array, cutoff: Cutoff) -> tuple[Array, ...]:
+def _attempt(
+    full_rank: FullRank, a: Array, cutoff: Cutoff, normalize: Normalize
+) -> tuple[Array, ...]:
     """Solutions without singular values, and where to try truncating only rounding."""
     if full_rank.takes_any_size:
         q, w, x, certified, s, _ = full_rank.factor(a, cutoff)
         assert s is not None
         return q, s, w, x, certified, ~certified
-    scaled, scale, finite = normalize_scale(a)
+    scaled, scale, finite = normalize(a)
     q, w, x, certified, _, may_be_rounding = full_rank.factor(
         scaled, cutoff._replace(atol=cutoff.atol / scale)
     )
-    s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
+    s = jnp.where(finite, scale, jnp.nan)[..., None]
+    s = jnp.broadcast_to(s, (*scale.shape, a.shape[-1]))
     x = x / scale[..., None, None].astype(a.dtype)
     certified = certified & finite
     rest = ~certified if may_be_rounding is None else may_be_rounding
     return q, s, w, x, certified, rest
 
 
-def _by_decomposition(deficient: Deficient, a: Array, cutoff: Cutoff) -> Solution:
+def _by_decomposition(
+    deficient: Deficient, normalize: Normalize, a: Array, cutoff: Cutoff
+) -> Solution:
     """Solutions by `deficient`, certified where only rounding is truncated."""
-    scaled, scale, finite = normalize_scale(a)
+    scaled, scale, finite = normalize(a)
     u, v, x, kept, certified = deficient(scaled, cutoff._replace(atol=cutoff.atol / scale))
     s = jnp.where(kept, scale[..., None], 0)
     x = x / scale[..., None, None].astype(a.dtype)
@@ -170,6 +186,7 @@ def _not_certified(a: Array, _: Cutoff) -> Solution:
 
 def _by_triplets(decompose: Decompose, a: Array, cutoff: Cutoff) -> Solution:
     """Solutions from singular triplets, which need no certificate."""
-    triplets, finite = decompose(a), finite_or_zero(a)[1][..., 0, 0]
-    factors = truncate(triplets, cutoff, finite)
-    return *triplets, pseudo_inverse(factors), finite & False
+    (u, s, v), finite = decompose(a), finite_or_zero(a)[1][..., 0, 0]
+    factors = truncate((u, s, v), cutoff, finite)
+    s = jnp.where(finite[..., None], s, jnp.nan)
+    return u, s, v, pseudo_inverse(factors), finite & False

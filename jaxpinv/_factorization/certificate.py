@@ -40,6 +40,13 @@ _REMAINDER = 0.5
 _LEAST_DROPPED, _DROPPED, _DROPPED_OF_LARGE = 4, 1.2, 0.1
 
 
+def smallest_pivot(pivots: Array) -> Array:
+    """The smallest absolute value, or zero if one is NaN, of batch shape."""
+    # A minimum may ignore a NaN.
+    size = jnp.abs(pivots)
+    return jnp.min(jnp.where(size >= 0, size, 0), axis=-1)
+
+
 def rules_out_full_rank(
     a: Array, norm: Array, pivots: Array, cutoff: Cutoff, least: float = 0
 ) -> Array:
@@ -52,8 +59,7 @@ def rules_out_full_rank(
     n = a.shape[-1]
     at_least = norm / n**0.5
     limit = cutoff.above(at_least) + _rounding(a, norm) / n**0.5 + least * at_least
-    # No minimum, because it may ignore a NaN pivot, which must rule out full rank.
-    return ~jnp.all(jnp.abs(pivots) > limit[..., None], axis=-1)
+    return ~(smallest_pivot(pivots) > limit)
 
 
 def certify_full_rank(
@@ -64,6 +70,7 @@ def certify_full_rank(
     possible: Array | bool = True,
     *,
     sharply: bool = False,
+    gram: Array | None = None,
 ) -> Array:
     """Whether it is proven that no singular value of `a` is truncated, of batch shape.
 
@@ -74,6 +81,7 @@ def certify_full_rank(
         cutoff: the tolerances.
         possible: of batch shape. Where it is False, so is the result.
         sharply: whether to try sharper norms, which take products of n by n matrices.
+        gram: the Gram matrix of `a`, `(..., n, n)`, if it is known.
     """
     rounding = _rounding(a, norm)
     found = possible & (frobenius_norm(w) * (cutoff.above(norm) + rounding) < 1)
@@ -81,13 +89,16 @@ def certify_full_rank(
         return found
 
     def by_sharper_norms(found: Array) -> Array:
-        lower = _largest(a, norm)
+        if gram is None:
+            lower = _largest(a, norm)
+        else:
+            lower = jnp.sqrt(_largest(gram, frobenius_norm(gram)))
         # If even these lower bounds fail, so will the proof.
         at_least = _largest(w, frobenius_norm(w))
         open_ = possible & ~found & (at_least * (cutoff.above(lower) + rounding) < 1)
         return jax.lax.cond(
             jnp.any(open_),
-            lambda: found | (open_ & _by_products(a, w, cutoff, lower, rounding)),
+            lambda: found | (open_ & _by_products(a, w, cutoff, lower, rounding, gram)),
             lambda: found,
         )
 
@@ -212,7 +223,12 @@ def _rounding(a: Array, norm: Array) -> Array:
 
 
 def _by_products(
-    a: Array, w: Array, cutoff: Cutoff, lower: Array, rounding: Array
+    a: Array,
+    w: Array,
+    cutoff: Cutoff,
+    lower: Array,
+    rounding: Array,
+    gram: Array | None = None,
 ) -> Array:
     """Whether sharper norms prove that nothing is truncated, of batch shape.
 
@@ -227,19 +243,20 @@ def _by_products(
         lambda: jnp.minimum(frobenius_norm(w), _schatten_norm(w)) * at_most < 1,
         lambda: frobenius_norm(w) * at_most < 1,
     )
-    return is_small & _is_below(a, upper)
+    return is_small & _is_below(a, upper, gram)
 
 
-def _is_below(x: Array, bound: Array) -> Array:
+def _is_below(x: Array, bound: Array, gram: Array | None = None) -> Array:
     """Whether the spectral norm is proven to be below a bound, of batch shape.
 
     The norm is below `bound` if and only if `bound^2 I - X^H X` is positive definite.
     """
-    top, below = _lower_gram(x)
-    # Cholesky does not read the upper triangle.
-    right = below.shape[-1] - top.shape[-1]
-    top = jnp.pad(top, [*[(0, 0)] * (top.ndim - 1), (0, right)])
-    gram = jnp.concatenate([top, below], axis=-2)
+    if gram is None:
+        top, below = _lower_gram(x)
+        # Cholesky does not read the upper triangle.
+        right = below.shape[-1] - top.shape[-1]
+        top = jnp.pad(top, [*[(0, 0)] * (top.ndim - 1), (0, right)])
+        gram = jnp.concatenate([top, below], axis=-2)
     # The product and the factorization each round by up to n eps, and n eps < 0.01.
     square = 0.98 * jnp.square(bound)[..., None, None].astype(x.dtype)
     gap = square * identity(x) - gram
@@ -272,7 +289,8 @@ def _largest(x: Array, norm: Array) -> Array:
     x = x / norm[..., None, None].astype(x.dtype)
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     # Not all equal, because the columns of centered data add up to zero.
-    weights = jnp.reshape(jnp.linspace(1, 2, 2 * x.shape[-2], dtype=x.dtype), (-1, 2))
+    weights = np.linspace(1, 2, 2 * x.shape[-2]).reshape(-1, 2)
+    weights = jnp.asarray(weights, x.dtype)
     z = product(adjoint(x), jnp.broadcast_to(weights, (*x.shape[:-1], 2)))
     for _ in range(_POWER_STEPS):
         z = product(adjoint(x), product(x, z))

@@ -45,7 +45,7 @@ def factor(
         # From the first Q, so that a value without derivatives does not need the second.
         x = matmul(matmul(w, second), adjoint(q))
         certified = certificate.certify_full_rank(
-            a, norm, w, cutoff, possible & converged, sharply=sharply
+            a, norm, w, cutoff, possible & converged, sharply=sharply, gram=gram
         )
         return matmul(q, second), w, x, certified
 

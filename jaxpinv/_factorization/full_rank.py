@@ -23,7 +23,7 @@ class Attempt(NamedTuple):
         x: the pseudo-inverse, `(..., n, m)`.
         certified: `(...)`, bool. Where it is False, the other fields are arbitrary.
         s: `(..., n)`, 0 where truncated. `q`, `s`, `w` are `u`, `s`, `v` of `Factors`. None
-            stands for ones, in units of the scale of the matrix.
+            stands for ones, in units of the scale of the matrix. NaN if that is not finite.
         may_be_rounding: `(...)`, bool. If it is False and full rank is not certified, more
             than rounding is very likely truncated. None means that nothing is known.
     """

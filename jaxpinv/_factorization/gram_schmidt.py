@@ -73,11 +73,11 @@ def factor(
     )
     x = _sum(w[:, None, j] * jnp.conj(u[:, j])[None] for j in range(n))
     # Where a matrix is not finite, NaN is already the final result.
-    unit = jnp.where(finite, scale, jnp.nan).astype(a.dtype)
-    x = batch_first(isolate(x / unit[None, None]))
+    unit = jnp.where(finite, scale, jnp.nan)
+    x = batch_first(isolate(x / unit.astype(a.dtype)[None, None]))
     if m == n:
         u = _completed(u, kept, isolate, may_branch)
-    s = jnp.moveaxis(jnp.where(kept, scale[None], 0), 0, -1)
+    s = jnp.moveaxis(jnp.where(kept, 1, 0) * unit[None], 0, -1)
     return Attempt(batch_first(u), batch_first(w), x, certified, s)
 
 

@@ -65,7 +65,7 @@ def factor(
     )
     q = jnp.where(certified[..., None, None], identity(a), 0)
     smallest = _SUSPICIOUS_PIVOT * a.shape[-1] ** 0.5 * eps * norm
-    may_be_rounding = ~jnp.all(jnp.abs(diagonal) > smallest[..., None], axis=-1)
+    may_be_rounding = ~(certificate.smallest_pivot(diagonal) > smallest)
     return Attempt(q, w, w, certified, may_be_rounding=may_be_rounding)
 
 

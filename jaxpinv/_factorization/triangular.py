@@ -27,7 +27,7 @@ def order_after_swaps(pivots: Array) -> Array:
     def swap(k: Array, order: Array) -> Array:
         here, first = (jax.lax.dynamic_slice_in_dim(x, k, 1, -1) for x in (pivots, order))
         there = places == here
-        second = jnp.sum(jnp.where(there, order, 0), -1, order.dtype, keepdims=True)
+        second = jnp.take_along_axis(order, here, axis=-1, mode="promise_in_bounds")
         moved = jnp.where(there, first, order)
         return jnp.where(places == jnp.asarray(k, places.dtype), second, moved)
 
@@ -78,7 +78,7 @@ def inverse_by_rows(lu: Array, order: Array, *, width: int) -> Array:
     inner = [slice(k * width, (k + 1) * width) for k in range(count)]
     diagonal = jnp.stack([lu[..., block, block] for block in inner])
     one = identity(diagonal)
-    block_of = jnp.arange(n + more, dtype=jnp.int32) // width
+    block_of = _block_of(n + more, width)
 
     def substitute(k: Array, y: Array, inverses: Array, is_known: Array) -> Array:
         known = jnp.where(
@@ -106,6 +106,11 @@ def inverse_by_rows(lu: Array, order: Array, *, width: int) -> Array:
     return y[..., :n, :]
 
 
+def _block_of(size: int, width: int) -> Array:
+    """The block that each of `size` columns lies in, `(size,)`."""
+    return jnp.asarray(np.arange(size) // width, jnp.int32)
+
+
 def orthonormalizer(gram: Array, *, width: int) -> Array:
     """Upper triangular `W` with `W^H G W = I`, the inverse of a Cholesky factor.
 
@@ -122,7 +127,7 @@ def orthonormalizer(gram: Array, *, width: int) -> Array:
     columns = jax.lax.broadcasted_iota(jnp.int32, gram.shape, gram.ndim - 1)
     on_diagonal = columns == jax.lax.broadcasted_iota(jnp.int32, gram.shape, gram.ndim - 2)
     gram = jnp.where(on_diagonal & (columns >= n), 1, gram)
-    block_of = columns[..., :width, :] // width
+    block_of = _block_of(n + more, width)
 
     def step(k: Array, w: Array) -> Array:
         k = jnp.asarray(k, jnp.int32)

@@ -143,14 +143,34 @@ class TestSharpNorms:
     def test_a_bound_is_accepted_only_above_the_spectral_norm(self, rng, factor):
         x = gaussian(rng, (9, 8))
         largest = np.linalg.norm(x, 2)
-        accepted = certificate._is_below(jnp.asarray(x), jnp.asarray(factor * largest))
-        assert bool(accepted) == (factor > 1)
+        bound = jnp.asarray(factor * largest)
+        accepted = certificate._is_below(jnp.asarray(x), bound)
+        with_gram = certificate._is_below(jnp.asarray(x), bound, jnp.asarray(x.T @ x))
+        assert bool(accepted) == bool(with_gram) == (factor > 1)
 
     def test_the_schatten_norm_is_that_of_the_singular_values(self, rng):
         x = gaussian(rng, (9, 9))
         exact = np.sum(np.linalg.svd(x, compute_uv=False) ** 4) ** 0.25
         norm = certificate._schatten_norm(jnp.asarray(x))
         assert abs(norm - exact) <= bound(np.float64) * exact
+
+    @pytest.mark.parametrize(("rtol", "is_proven"), [(2e-4, True), (1.1e-3, False)])
+    @pytest.mark.parametrize("gives_gram", [True, False])
+    def test_full_rank_is_proven_with_or_without_the_gram_matrix(
+        self, rng, rtol, is_proven, gives_gram
+    ):
+        # One large value above many equal ones: Frobenius norms prove full rank only for a
+        # relative tolerance below 1.3e-4. The truth is 1e-3.
+        s = 8 * np.r_[1.0, np.full(63, 1e-3)]
+        a, w = np.linalg.qr(rng.standard_normal((200, 64)))[0] * s, np.diag(1 / s)
+        norm, gram = jnp.asarray(np.linalg.norm(a)), jnp.asarray(a.T @ a)
+        found = certificate.certify_full_rank(
+            *(jnp.asarray(a), norm, jnp.asarray(w)),
+            Cutoff(jnp.asarray(rtol), jnp.asarray(0.0)),
+            sharply=True,
+            gram=gram if gives_gram else None,
+        )
+        assert bool(found) == is_proven
 
     @pytest.mark.slow_unless("0.98")
     @pytest.mark.parametrize("margin", [0.98, 1.02])

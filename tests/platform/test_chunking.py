@@ -99,6 +99,16 @@ def test_one_call_is_left_to_one_thread(dtype, flops, count):
     assert workarounds.matrices_of_one_call(1000, flops, shares=False) == 1000
 
 
+@pytest.mark.parametrize("batch", [100, 2 * chunking._SORTED])
+@pytest.mark.parametrize("share", [0, 0.1, 1])
+def test_chosen_matrices_come_first_and_in_order(rng, batch, share):
+    chosen = rng.random(batch) < share
+    order = np.asarray(chunking._in_front(jnp.asarray(chosen)))
+    count = chosen.sum()
+    np.testing.assert_array_equal(order[:count], np.flatnonzero(chosen))
+    assert np.all(order[count:] == batch)
+
+
 @pytest.mark.parametrize("pivot", [0, np.nan])
 def test_a_pivot_that_is_no_positive_number_rules_out_full_rank(rng, pivot):
     a = jnp.asarray(rng.standard_normal((64, 16, 16)))
