@@ -123,5 +123,5 @@ def _log_pdet(
     inputs: Inputs, *, strategy: Strategy, with_rank: bool
 ) -> tuple[Array, Array | None]:
     """The logarithms, and the ranks if wanted, compiled once for every shape."""
-    matrix = factorize(inputs, strategy)
-    return matrix.log_pdet(), matrix.rank() if with_rank else None
+    value, rank = factorize(inputs, strategy).log_pdet()
+    return value, rank if with_rank else None

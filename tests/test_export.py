@@ -17,7 +17,6 @@ from tests.matrices import gaussian
 pytestmark = pytest.mark.unoptimized
 
 
-
 def stored_damping(a):
     """Damped inverses from stored singular vectors, and their product with a Jacobian."""
     x, pullback = jax.vjp(lambda a: jaxpinv.factorize(a, method="svd").pinv(damp=0.5), a)

@@ -14,10 +14,10 @@ from jaxpinv._linalg import adjoint, identity, matmul
 def inverse_at_once(lu: Array, pivots: Array) -> Array:
     """The inverse of the square matrix that has these LU factors, all columns at once."""
     n = lu.shape[-1]
-    return _columns(lu, _order(pivots), n, jnp.zeros((), pivots.dtype))
+    return _columns(lu, order_of(pivots), n, jnp.zeros((), pivots.dtype))
 
 
-def _order(pivots: Array) -> Array:
+def order_of(pivots: Array) -> Array:
     """The order into which pivoting brings the rows, `(..., n)`.
 
     Like `lu_pivots_to_permutation`, in fewer kernels.
@@ -55,7 +55,7 @@ def _selected(lu: Array, order: Array, width: int, start: Array) -> Array:
 
 def inverse_by_columns(lu: Array, pivots: Array, *, width: int) -> Array:
     """The inverse of the square matrix with these LU factors, in a few column chunks."""
-    n, order = lu.shape[-1], _order(pivots)
+    n, order = lu.shape[-1], order_of(pivots)
     starts = jnp.arange(0, n, width, order.dtype)
     found = [_columns(lu, order, width, start) for start in starts]
     return jnp.concatenate(found, axis=-1)[..., :n]
@@ -66,7 +66,7 @@ def inverse_by_rows(lu: Array, pivots: Array, *, width: int) -> Array:
 
     The substitution consists of matrix products.
     """
-    n, order = lu.shape[-1], _order(pivots)
+    n, order = lu.shape[-1], order_of(pivots)
     count = -(-n // width)
     more = count * width - n
     # Rows of the identity fill up the last block: they change no other row.

@@ -56,7 +56,9 @@ def batch(shape):
     rng, (m, n) = np.random.default_rng(20), shape
     sizes = [(COUNT, m, n), (COUNT, m, 1), (COUNT, n, 2)]
     args = *(gaussian(rng, size) for size in sizes), np.linspace(0.3, 2, COUNT)
-    return args, jax.device_get(jax.jit(partial(values_and_gradients, by_definition))(*args))
+    return args, jax.device_get(
+        jax.jit(partial(values_and_gradients, by_definition))(*args)
+    )
 
 
 def everywhere(make, mesh):
