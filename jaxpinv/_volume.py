@@ -74,8 +74,9 @@ def _log_volume_impl(a, rtol, atol, s, v, kept, *, method, tuning, is_stored, ta
     )
     is_one_each = jnp.broadcast_shapes(rtol.shape, atol.shape, a.shape[:-2]) == a.shape[:-2]
     may_loop = target.is_cpu and target.is_local
-    if plan.full_rank == "lu" and may_loop and is_one_each and not is_stored:
-        return _of_square(a, Cutoff(rtol, atol), plan, determinant().chunk, tuning)
+    is_tried = plan.full_rank in ("lu", "cholesky_qr") and may_loop
+    if is_tried and is_one_each and not is_stored:
+        return _without_factors(a, Cutoff(rtol, atol), plan, determinant().chunk, tuning)
     logs = jnp.sum(jnp.log(jnp.where(kept, s, 1)), axis=-1)
     rank = jnp.sum(kept & ~jnp.isnan(s), axis=-1, dtype=jnp.int32)
     # For singular vectors, which are unitary, the determinant is 1. The plan tells whether
@@ -98,19 +99,21 @@ log_volume_p = _rules.primitive(
 )
 
 
-def _of_square(
+def _without_factors(
     a: Array, cutoff: Cutoff, plan: Plan, of_one_call: int | None, tuning: Tuning
 ) -> tuple[Array, Array]:
-    """Log-volumes and ranks of square matrices: by LU, or by values if not certified."""
-    *batch, n, _ = a.shape
+    """Log-volumes and ranks, from singular values where full rank is not certified."""
+    *batch, m, n = a.shape
     shape = () if math.prod(batch) == 1 else (math.prod(batch),)
     a, *tolerances = (
-        jnp.reshape(a, (*shape, n, n)),
+        jnp.reshape(a, (*shape, m, n)),
         *(jnp.reshape(jnp.broadcast_to(x, batch), shape) for x in cutoff),
     )
 
+    by = partial(volume.by_lu, sharply=plan.sharply) if m == n else volume.by_gram
+
     def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
-        value, certified = volume.by_lu(a, Cutoff(rtol, atol), sharply=plan.sharply)
+        value, certified = by(a, Cutoff(rtol, atol))
         return value, jnp.where(certified, n, -1).astype(jnp.int32)
 
     def by_values(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
@@ -118,7 +121,7 @@ def _of_square(
         return volume.by_values(a, Cutoff(rtol, atol), values=values)
 
     if shape:
-        size = max(1, _CHUNKS * tuning.chunk // n**2)
+        size = max(1, _CHUNKS * tuning.chunk // (m * n))
         size = size if of_one_call is None else min(size, of_one_call)
         found = chunking.in_chunks(attempt, size, a, *tolerances)
         found = chunking.replace(

@@ -20,7 +20,14 @@ from jax import Array
 
 from jaxpinv._factorization.triangular import order_of
 from jaxpinv._factors import Cutoff
-from jaxpinv._linalg import adjoint, finite_or_zero, frobenius_norm, matmul, transpose
+from jaxpinv._linalg import (
+    adjoint,
+    finite_or_zero,
+    frobenius_norm,
+    identity,
+    matmul,
+    transpose,
+)
 
 #: Log-volumes of matrices, given tolerances, and where full rank is certified.
 Attempt = Callable[[Array, Cutoff], tuple[Array, Array]]
@@ -48,8 +55,8 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
     # LAPACK stores columns where we store rows, so nothing is copied: A^T = P^T L U.
     lu, pivots, _ = jax.lax.linalg.lu(transpose(a))
     order = order_of(pivots)
-    logs = jnp.log(jnp.abs(jnp.diagonal(lu, axis1=-2, axis2=-1)))
-    norm, in_range = _norm(a)
+    value = _log_diagonal(lu)
+    norm, in_range = _norm_of(jnp.sum(jnp.square(jnp.abs(a)), axis=(-2, -1)), a)
     z, least = _directions(a)
     solve = partial(jax.lax.linalg.triangular_solve, lu, left_side=False)
     upper = partial(solve, lower=False)
@@ -57,15 +64,14 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
     # The columns of `z` in another order are as random.
     y = upper(lower(z, transpose_a=True), transpose_a=True)
     residual = frobenius_norm(_permuted(matmul(y, a), order) - z)
-    margin = max(_LEAST_MARGIN, _MARGIN * a.shape[-1] ** 0.5)
-    rounding = margin * float(jnp.finfo(a.dtype).eps) * norm
+    rounding = _rounding(a, norm)
     size = frobenius_norm(y)
     # LU with partial pivoting guarantees nothing: Wilkinson's matrices grow by 2^n.
     possible = in_range & (residual <= rounding * size)
     limit = cutoff.above(norm) + rounding
     found = possible & (size * limit + residual < least)
     if not sharply:
-        return jnp.sum(logs, axis=-1), found
+        return value, found
 
     def sharpen(found: Array) -> Array:
         limit = cutoff.above(_largest(a, norm, z)) + rounding
@@ -77,7 +83,52 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
         return found | (possible & (reached < least))
 
     found = jax.lax.cond(jnp.all(found), lambda found: found, sharpen, found)
-    return jnp.sum(logs, axis=-1), found
+    return value, found
+
+
+def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
+    """Log-volumes of tall matrices by a Cholesky factor of the Gram matrix.
+
+    Unless the matrix is well-conditioned, the Gram matrix loses digits. Then the Gram
+    matrix of `A L^-H` corrects them, as in `cholesky_qr.factor`.
+
+    Returns:
+        The logarithms, `(...)`, and whether it is certified that nothing is truncated.
+    """
+    n = a.shape[-1]
+    gram = matmul(adjoint(a), a)
+    norm, in_range = _norm_of(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)), a)
+    factor = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
+    z, least = _directions(a)
+    over = partial(
+        jax.lax.linalg.triangular_solve,
+        factor,
+        lower=True,
+        transpose_a=True,
+        conjugate_a=True,
+    )
+    size = frobenius_norm(over(z))
+    # The norm of `L^-1`, estimated by its mean size in the directions, and over that of
+    # orthonormal columns. Rounding of the Gram matrix changes the value by this squared
+    # times n eps / 2 at most.
+    excess = size * norm / (n * z.shape[-2] ** 0.5)
+    eps, smallest = float(jnp.finfo(a.dtype).eps), least / size
+    exceeds = jnp.square(smallest) > jnp.square(cutoff.above(norm)) + 4 * eps * norm**2
+    found = in_range & (jnp.square(excess) <= 2) & exceeds
+
+    def correct(value: Array, found: Array) -> tuple[Array, Array]:
+        q = over(a)
+        gram = matmul(adjoint(q), q)
+        off = frobenius_norm(gram - identity(gram))
+        second = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
+        # The smallest singular value of `q` is at least the square root of 1 / 2.
+        limit = cutoff.above(norm) + _rounding(a, norm)
+        better = in_range & (off <= 0.5) & (0.7 * smallest > limit)
+        return jnp.where(found, value, value + _log_diagonal(second)), found | better
+
+    return jax.lax.cond(
+        jnp.all(found), lambda *same: same, correct, _log_diagonal(factor), found
+    )
 
 
 def by_values(
@@ -93,12 +144,22 @@ def by_values(
     return jnp.where(defined, logs, jnp.nan), jnp.where(defined, rank, 0)
 
 
-def _norm(a: Array) -> tuple[Array, Array]:
-    """The Frobenius norm, `(...)`, and whether no square left the range."""
-    squares = jnp.sum(jnp.square(jnp.abs(a)), axis=(-2, -1))
+def _norm_of(squares: Array, a: Array) -> tuple[Array, Array]:
+    """The Frobenius norm from its square, `(...)`, and whether no square left the range."""
     limits = jnp.finfo(a.dtype)
     least = a.shape[-2] * a.shape[-1] * float(limits.tiny) / float(limits.eps)
     return jnp.sqrt(squares), (squares > least) & (squares < jnp.inf)
+
+
+def _rounding(a: Array, norm: Array) -> Array:
+    """Bound on the backward error of LU or of two Cholesky factors, `(...)`."""
+    margin = max(_LEAST_MARGIN, _MARGIN * a.shape[-1] ** 0.5)
+    return margin * float(jnp.finfo(a.dtype).eps) * norm
+
+
+def _log_diagonal(x: Array) -> Array:
+    """The sum of the logarithms of the absolute values on the diagonal, `(...)`."""
+    return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(x, axis1=-2, axis2=-1))), axis=-1)
 
 
 def _directions(a: Array) -> tuple[Array, float]:

@@ -1,4 +1,4 @@
-"""Log-volumes by LU, and the certificate of full rank from random directions."""
+"""Log-volumes without singular values, and certificates from random directions."""
 
 from functools import partial
 
@@ -22,6 +22,14 @@ def by_lu(a, rtol, *, sharply=False):
     rtol = jnp.broadcast_to(rtol, a.shape[:-2])
     cutoff = Cutoff(rtol.astype(jnp.finfo(a.dtype).dtype), 0 * jnp.real(a[..., 0, 0]))
     return volume.by_lu(a, cutoff, sharply=sharply)
+
+
+@jax.jit
+def by_gram(a, rtol):
+    """The same for tall matrices."""
+    rtol = jnp.broadcast_to(rtol, a.shape[:-2])
+    cutoff = Cutoff(rtol.astype(jnp.finfo(a.dtype).dtype), 0 * jnp.real(a[..., 0, 0]))
+    return volume.by_gram(a, cutoff)
 
 
 @pytest.mark.slow_unless("float32-9|complex128-5")
@@ -55,6 +63,30 @@ def test_no_truncated_value_is_certified(rng, n, dtype):
         # The default cutoff, and none at all.
         for default in (n * np.finfo(dtype).eps, 0):
             assert not np.any(by_lu(a[::5], default, sharply=sharply)[1])
+
+
+@pytest.mark.slow_unless("float32-300")
+@pytest.mark.parametrize("shape", [(40, 12), (300, 40)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+def test_tall_matrices_keep_the_digits_that_their_gram_matrices_lose(rng, shape, dtype):
+    n, conditions = shape[1], [1, 2, 10, 100, 300]
+    spectra = [np.geomspace(1, 1 / c, n) for c in conditions]
+    a = np.stack([matrix(rng, shape, list(s), dtype) for s in spectra]).astype(dtype)
+    value, certified = by_gram(a, shape[0] * np.finfo(dtype).eps)
+    assert np.all(certified)
+    exact = np.sum(np.log(np.linalg.svd(a.astype(complex), compute_uv=False)), axis=-1)
+    limit = n * np.finfo(dtype).eps + bound(dtype) * np.array(conditions)
+    assert np.all(np.abs(np.asarray(value) - exact) <= limit)
+    a[-1] = matrix(rng, shape, [*spectra[-1][:-1], 1e-9], dtype).astype(dtype)
+    _, certified = by_gram(a, 1e-6)
+    assert certified.tolist() == [True] * 4 + [False]
+    found, rank = jaxpinv.log_pdet(a, 1e-6, method="direct", return_rank=True)
+    assert rank.tolist() == [n] * 4 + [n - 1]
+    exact[-1] = np.sum(np.log(spectra[-1][:-1]))
+    assert np.all(np.abs(np.asarray(found) - exact) <= limit)
+    # A value between the cutoff and the squares that a Gram matrix can tell from zero.
+    a[:] = matrix(rng, shape, [*[1.0] * (n - 1), 9e-3], dtype).astype(dtype)
+    assert not np.any(by_gram(a, 1e-2)[1])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
