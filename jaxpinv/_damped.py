@@ -11,7 +11,8 @@ from jaxpinv._calculus import damped, svd_jvp
 from jaxpinv._calculus.form import Outer
 from jaxpinv._damped_primitives import damped_factor_p, top_inverse_of, values_p
 from jaxpinv._damping import within_range
-from jaxpinv._factorization.damped import augment, unit_of
+from jaxpinv._factorization.damped import unit_of
+from jaxpinv._factorization.damped_qr import augment
 from jaxpinv._factors import Factors, off_corange, off_range
 from jaxpinv._inputs import Inputs
 from jaxpinv._linalg import (

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _rules
-from jaxpinv._factorization import auto, damped
+from jaxpinv._factorization import auto, damped, damped_qr
 from jaxpinv._factorization.damped import Factor
 from jaxpinv._factors import Cutoff, Factors, Triplets
 from jaxpinv._linalg import adjoint, identity, matmul
@@ -68,8 +68,8 @@ def _attempt(plan: Plan, target: Target, *, truncates: bool) -> Factor | None:
     if plan.full_rank is None:
         return None
     if plan.full_rank == "gram_schmidt":
-        return partial(damped.by_rows, gram_schmidt=gram_schmidt_on(target))
-    return partial(damped.by_gram, truncates=truncates)
+        return partial(damped_qr.by_rows, gram_schmidt=gram_schmidt_on(target))
+    return partial(damped_qr.by_gram, truncates=truncates)
 
 
 damped_factor_p = _rules.primitive(

@@ -132,14 +132,13 @@ def filtered(matrix: FactoredMatrix, d: Array, *, is_damped: bool) -> FilteredMa
     `is_damped` says that no damping is zero.
     """
     tall, *_ = matrix.given.tall()
-    u, s, v, *_ = jax.lax.stop_gradient(matrix.factors)
+    fixed = jax.lax.stop_gradient([tall, *matrix.factors[:3]])
+    fixed, u, s, v = varying_alike(fixed, [])
     undefined = jnp.any(jnp.isnan(s), axis=-1)[..., None, None]
     strategy = matrix.strategy
     if not strategy.takes_triplets:
         u, s, v = triplets_p.bind(
-            *varying_alike([jax.lax.stop_gradient(tall), u, s, v], []),
-            hermitian=strategy.hermitian,
-            tuning=strategy.tuning,
+            *(fixed, u, s, v), hermitian=strategy.hermitian, tuning=strategy.tuning
         )
     # With its tangent, because zeros in place of what is not finite have none.
     a = with_tangent_of(finite_or_zero(tall)[0], tall)

@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxpinv import _damping, _tolerances, _volume
 from jaxpinv._calculus import svd_jvp
 from jaxpinv._calculus.form import Outer, Slot
-from jaxpinv._factors import Factors, Triplets, off_corange, off_range
+from jaxpinv._factors import Cutoff, Factors, Triplets, off_corange, off_range
 from jaxpinv._inputs import Inputs, Method
 from jaxpinv._linalg import (
     adjoint,
@@ -194,11 +194,14 @@ class FactoredMatrix(NamedTuple):
         s = svd_jvp.values_of(self.strategy.triplets, tall, s)
         return self.in_batch(s, 1).astype(jnp.finfo(self.dtype).dtype)
 
-    def log_pdet(self) -> Array:
-        """Sum of the logarithms of the kept singular values, of batch shape."""
-        tall, *_ = self.given.tall()
-        value = _volume.log_volume(tall, self.factors, **self._plan)
-        return self.in_batch(value, 0).astype(jnp.finfo(self.dtype).dtype)
+    def log_pdet(self) -> tuple[Array, Array]:
+        """Sums of the logarithms of kept singular values, and ranks, of batch shape."""
+        tall, *tolerances = self.given.tall()
+        value, rank = _volume.log_volume(
+            tall, Cutoff(*tolerances), self.factors, **self._plan
+        )
+        value = value.astype(jnp.finfo(self.dtype).dtype)
+        return self.in_batch(value, 0), self.in_batch(rank.astype(int), 0)
 
     def rank(self) -> Array:
         """Number of kept singular values, in the default integer dtype, of batch shape."""

@@ -128,9 +128,13 @@ def stored(matrix: FactoredMatrix, inputs: Inputs) -> Stored:
     """
     given = matrix.given
     rank = given.a.ndim - 2
+    # Divided over a mesh, and varying in `shard_map`, as the factors are.
+    rtol, atol = (
+        jnp.where(matrix.factors.is_inverse, x, x) for x in (given.rtol, given.atol)
+    )
     a, rtol, atol, *factors = (
         jnp.broadcast_to(x, (*given.batch, *x.shape[rank:]))
-        for x in (given.a, given.rtol, given.atol, *matrix.factors)
+        for x in (given.a, rtol, atol, *matrix.factors)
     )
     is_given = inputs.rtol is not None, inputs.atol is not None
     return Stored(
@@ -178,4 +182,4 @@ def singular_values(use: Use) -> Array:
 @partial(compiled, options=())
 def log_pdet(use: Use) -> Array:
     """The logarithms of pseudo-determinants."""
-    return use.matrix().log_pdet()
+    return use.matrix().log_pdet()[0]

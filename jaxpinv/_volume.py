@@ -5,58 +5,135 @@ The truncated columns of `V` are orthonormal and orthogonal to the others, and
 sum to the sum of `log s` over the kept `s`, minus `log |det V|`.
 """
 
+import math
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _rules
-from jaxpinv._factorization import log_det
-from jaxpinv._factors import Factors
+from jaxpinv._factorization import log_det, volume
+from jaxpinv._factors import Cutoff, Factors
 from jaxpinv._linalg import sum_of_rows, transpose
 from jaxpinv._platform import chunking
 from jaxpinv._platform import plan as plans
-from jaxpinv._platform.plan import Method
+from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.tuning import Tuning
-from jaxpinv._primitives import pinv_form
+from jaxpinv._primitives import pinv_form, values_of_plan
+from jaxpinv._shapes import is_static_shape
+
+# A chunk takes this many times the elements that factorizations take: a certificate makes
+# few arrays.
+_CHUNKS = 8
 
 
 def log_volume(
-    a: Array, factors: Factors, *, method: Method, tuning: Tuning, is_stored: bool
-) -> Array:
-    """The log-volume, `(...)`, real, of matrices `(..., m, n)`, `m >= n`, with factors.
+    a: Array,
+    cutoff: Cutoff,
+    factors: Factors,
+    *,
+    method: Method,
+    tuning: Tuning,
+    is_stored: bool,
+) -> tuple[Array, Array]:
+    """Log-volumes, `(...)`, real, and ranks of matrices `(..., m, n)`, `m >= n`.
 
-    `method` and `tuning` are those of the factorization, and `is_stored` says that another
-    program may have made the factors.
+    Args:
+        a: the matrices.
+        cutoff: the tolerances.
+        factors: the factors of the matrices. A program without derivatives may not need
+            them, and then does not compute them.
+        method: that of the factorization.
+        tuning: that of the factorization.
+        is_stored: whether another program may have made the factors.
     """
-    logs = jnp.log(jnp.where(factors.kept, factors.s, 1))
-    less = log_det_p.bind(a, factors.v, method=method, tuning=tuning, is_stored=is_stored)
-    value = jnp.sum(logs, axis=-1) - less
+    _, s, v, kept, _ = factors
+    value, rank = log_volume_p.bind(
+        *(a, *cutoff, s, v, kept), method=method, tuning=tuning, is_stored=is_stored
+    )
     [value] = log_volume_of_p.bind(value, *factors, tuning=tuning)
-    return value
+    return value, rank
 
 
-# log_det: a (..., m, n), v of its factors (..., n, n) -> log |det v|, (...)
+# log_volume: a (..., m, n), rtol (...), atol (...), and s, v and kept of the factors
+#     -> the log-volume (...), and the rank (...)
 
 
-def _log_det_impl(a, v, *, method, tuning, is_stored, target):
-    # For singular vectors, which are unitary, the result is 0. The plan tells whether `v`
-    # has them, unless the factors may come from another program.
-    is_complex = jnp.iscomplexobj(v)
+def _log_volume_impl(a, rtol, atol, s, v, kept, *, method, tuning, is_stored, target):
+    is_complex = jnp.iscomplexobj(a)
+    # Without factors, a program takes less time to compile, so it repays that earlier.
+    is_large = is_static_shape(a.shape) and math.prod(a.shape) >= tuning.repays_tiny
+    if method == "auto" and is_large and a.shape[-1] > tuning.tiny and not is_stored:
+        method = "direct"
     plan = plans.factorization(
         a.shape, target, is_complex=is_complex, method=method, tuning=tuning
     )
+    determinant = partial(
+        plans.determinant, v.shape, target, is_complex=is_complex, tuning=tuning
+    )
+    is_one_each = jnp.broadcast_shapes(rtol.shape, atol.shape, a.shape[:-2]) == a.shape[:-2]
+    may_loop = target.is_cpu and target.is_local
+    is_tried = plan.full_rank in ("lu", "cholesky_qr") and may_loop
+    if is_tried and is_one_each and not is_stored:
+        return _without_factors(a, Cutoff(rtol, atol), plan, determinant().chunk, tuning)
+    logs = jnp.sum(jnp.log(jnp.where(kept, s, 1)), axis=-1)
+    rank = jnp.sum(kept & ~jnp.isnan(s), axis=-1, dtype=jnp.int32)
+    # For singular vectors, which are unitary, the determinant is 1. The plan tells whether
+    # `v` has them, unless the factors may come from another program.
     if (not is_stored and plan.full_rank is None) or 0 in v.shape:
-        return _log_det_types(a, v)
-    plan = plans.determinant(v.shape, target, is_complex=is_complex, tuning=tuning)
-    by = log_det.by_gram_schmidt if plan.by_gram_schmidt else log_det.by_lu
-    [found] = chunking.in_calls(plan.chunk, lambda v: (by(v),), v)
-    return found
+        return logs, rank
+    how = determinant()
+    by = log_det.by_gram_schmidt if how.by_gram_schmidt else log_det.by_lu
+    [found] = chunking.in_calls(how.chunk, lambda v: (by(v),), v)
+    return logs - found, rank
 
 
-def _log_det_types(a, v, **_):
-    return jnp.where(False, jnp.sum(jnp.real(v), axis=(-2, -1)), 0)
+def _log_volume_types(a, rtol, atol, s, v, kept, **_):
+    real = jnp.sum(jnp.where(kept, s, 1), axis=-1)
+    return real, jnp.sum(kept & ~jnp.isnan(s), axis=-1, dtype=jnp.int32)
 
 
-log_det_p = _rules.primitive("log_det", _log_det_impl, types=_log_det_types)
+log_volume_p = _rules.primitive(
+    "log_volume", _log_volume_impl, multiple_results=True, types=_log_volume_types
+)
+
+
+def _without_factors(
+    a: Array, cutoff: Cutoff, plan: Plan, of_one_call: int | None, tuning: Tuning
+) -> tuple[Array, Array]:
+    """Log-volumes and ranks, from singular values where full rank is not certified."""
+    *batch, m, n = a.shape
+    shape = () if math.prod(batch) == 1 else (math.prod(batch),)
+    a, *tolerances = (
+        jnp.reshape(a, (*shape, m, n)),
+        *(jnp.reshape(jnp.broadcast_to(x, batch), shape) for x in cutoff),
+    )
+
+    by = partial(volume.by_lu, sharply=plan.sharply) if m == n else volume.by_gram
+
+    def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
+        value, certified = by(a, Cutoff(rtol, atol))
+        return value, jnp.where(certified, n, -1).astype(jnp.int32)
+
+    def by_values(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
+        values = partial(values_of_plan, plan=plan)
+        return volume.by_values(a, Cutoff(rtol, atol), values=values)
+
+    if shape:
+        size = max(1, _CHUNKS * tuning.chunk // (m * n))
+        size = size if of_one_call is None else min(size, of_one_call)
+        found = chunking.in_chunks(attempt, size, a, *tolerances)
+        found = chunking.replace(
+            by_values, plan.remainder, found[1] < 0, found, *(a, *tolerances)
+        )
+    else:
+        found = attempt(a, *tolerances)
+        found = jax.lax.cond(
+            found[1] < 0, lambda: by_values(a, *tolerances), lambda: tuple(found)
+        )
+    value, rank = (jnp.reshape(x, batch) for x in found)
+    return value, rank
 
 
 # log_volume_of: the log-volume, and the factors -> the log-volume, with its derivative

@@ -10,14 +10,24 @@ import pytest
 from jax import export
 
 import jaxpinv
+from tests import damping_oracle
+from tests.comparison import bound, relative_error
 from tests.matrices import gaussian
 
 pytestmark = pytest.mark.unoptimized
+
+
+def stored_damping(a):
+    """Damped inverses from stored singular vectors, and their product with a Jacobian."""
+    x, pullback = jax.vjp(lambda a: jaxpinv.factorize(a, method="svd").pinv(damp=0.5), a)
+    return x + jnp.swapaxes(pullback(x)[0], -1, -2)
+
 
 FUNCTIONS = {
     "value": jaxpinv.pinv,
     "gradient": lambda a: jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a)))(a),
     "hermitian": lambda a: jaxpinv.pinv(a @ jnp.swapaxes(a, -1, -2), hermitian=True),
+    "stored damping": stored_damping,
 }
 #: How the names of library calls begin: JAX 0.9 calls `gesvd` on ROCm, later ones `gesvdj`.
 KERNELS = {
@@ -101,3 +111,20 @@ def test_one_program_for_cpu_and_cuda_runs_here(rng, f):
     )
     again = export.deserialize(exported.serialize())
     np.testing.assert_allclose(again.call(a), jax.jit(f)(a), rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["direct", "svd"])
+def test_an_exported_program_takes_a_stored_factorization(rng, method):
+    a, b = gaussian(rng, (12, 9)), gaussian(rng, (12,))
+    factored = jaxpinv.factorize(a, method=method)
+    (count,) = export.symbolic_shape("k")
+
+    def path(factored, b, damps):
+        return jax.vmap(lambda damp: factored.solve(b, damp=damp))(damps)
+
+    shapes = jax.ShapeDtypeStruct((12,), b.dtype), jax.ShapeDtypeStruct((count,), b.dtype)
+    exported = export.export(jax.jit(path))(factored, *shapes)
+    damps = np.array([0.3, 1.0, 2.0])
+    exact = [damping_oracle.filtered(a, d) @ b for d in damps]
+    assert relative_error(exported.call(factored, b, damps), exact) <= bound(np.float64, 10)

@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._factorization import auto, certificate
+from jaxpinv._factorization import auto
 from jaxpinv._factorization.auto import Decompose, Trial
-from jaxpinv._factorization.cholesky_qr import SMALLEST_PIVOT, inverse_square_root
+from jaxpinv._factorization.damped_qr import augment, orthonormalized, stacked
 from jaxpinv._factorization.full_rank import Attempt
-from jaxpinv._factorization.triangular import orthonormalizer
 from jaxpinv._factors import (
     Cutoff,
     Factors,
@@ -28,12 +27,9 @@ from jaxpinv._factors import (
 from jaxpinv._linalg import (
     adjoint,
     finite_or_zero,
-    identity,
     matmul,
     power_of_two,
-    transpose,
 )
-from jaxpinv._shapes import prepend_axes
 
 #: Attempts to factor scaled matrices, given their dampings and tolerances.
 Factor = Callable[[Array, Array, Cutoff], Attempt]
@@ -124,17 +120,6 @@ def top_inverse(factors: Factors, m: int) -> Array:
     return matmul(factors.v, inverse[..., :, None] * adjoint(factors.u[..., :m, :]))
 
 
-def augment(a: Array, d: Array) -> Array:
-    """The matrices `[A; D]`, `(..., m + n, n)`."""
-    return stacked(a, _diagonal(d, a))
-
-
-def _diagonal(d: Array, a: Array) -> Array:
-    """Diagonal matrices `(..., n, n)` of `d`, in the dtype of `a`, `(..., m, n)`."""
-    one = jnp.eye(a.shape[-1], dtype=a.dtype)
-    return d[..., None, :].astype(a.dtype) * prepend_axes(one, d.ndim + 1)
-
-
 def unit_of(d: Array, largest: Array, begin: Array) -> Array:
     """The diagonal of `T`: powers of two that scale large dampings to the matrix's size.
 
@@ -150,72 +135,6 @@ def unit_of(d: Array, largest: Array, begin: Array) -> Array:
     size = power_of_two(jnp.maximum(largest, begin))[..., None]
     is_large = (d > 2 * size) & (largest > 0)[..., None] & jnp.isfinite(d)
     return jnp.where(is_large, size / power_of_two(jnp.where(is_large, d, 1)), 1)
-
-
-def stacked(x: Array, y: Array) -> Array:
-    """The matrices `[x; y]`, with their batches broadcast."""
-    batch = jnp.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-    x, y = (jnp.broadcast_to(z, (*batch, *z.shape[-2:])) for z in (x, y))
-    return jnp.concatenate([x, y], axis=-2)
-
-
-def by_gram(a: Array, d: Array, cutoff: Cutoff, *, truncates: bool) -> Attempt:
-    """QR of `[A; D]` by a Cholesky factor of `A^H A + D^2`, made orthonormal.
-
-    Like `cholesky_qr.factor`, but without products of the rows of `D`. If the cutoff is
-    zero and `truncates` is False, the certificate needs no norm.
-    """
-    gram = matmul(adjoint(a), a) + _diagonal(jnp.square(d), a)
-    norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
-    first = orthonormalizer(gram, width=gram.shape[-1])
-    pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
-    least = SMALLEST_PIVOT * float(jnp.finfo(a.dtype).eps) ** 0.5
-    possible = ~certificate.rules_out_full_rank(a, norm, pivots, cutoff, least)
-
-    def orthonormalize(first: Array) -> tuple[Array, ...]:
-        q, w, x, converged = orthonormalized(a, d, first)
-        if truncates:
-            # Where `W` has converged, its norm is at most that of `longer`. So a value
-            # without derivatives need not compute `W`.
-            longer = 1.05 * first
-            converged = _certified(a, norm, longer, cutoff, converged)
-        return q, w, x, possible & converged
-
-    def give_up(first: Array) -> tuple[Array, ...]:
-        return augment(a, d), first, transpose(a), possible
-
-    return Attempt(*jax.lax.cond(jnp.any(possible), orthonormalize, give_up, first))
-
-
-def orthonormalized(a: Array, d: Array, first: Array) -> tuple[Array, ...]:
-    """Corrects a `W` that makes the columns of `[A; D] W` only nearly orthonormal.
-
-    Returns:
-        The orthonormal columns, `(..., m + n, n)`; the corrected `W`; the first m columns
-        of the pseudo-inverse; whether the first `W` was good enough, of batch shape.
-    """
-    top, bottom = matmul(a, first), d[..., :, None].astype(a.dtype) * first
-    gram = matmul(adjoint(top), top) + matmul(adjoint(bottom), bottom)
-    second, converged = inverse_square_root(gram)
-    w = matmul(first, second)
-    # The power series of the inverse, to the order of that of the root, takes two products.
-    # `W second` would take one more. The compiler already has the square.
-    e = gram - identity(gram)
-    square = matmul(e, e)
-    inverse = identity(gram) - e + matmul(square, identity(gram) - e + square)
-    x = matmul(matmul(first, inverse), adjoint(top))
-    return stacked(matmul(top, second), matmul(bottom, second)), w, x, converged
-
-
-def by_rows(
-    a: Array, d: Array, cutoff: Cutoff, *, gram_schmidt: Callable[[Array, Cutoff], Attempt]
-) -> Attempt:
-    """QR of `[A; D]` by Gram-Schmidt, for matrices of few rows and columns."""
-    q, w, x, certified, s, _ = gram_schmidt(augment(a, d), cutoff)
-    assert s is not None
-    full_rank = jnp.all(s > 0, axis=-1)
-    w = w / jnp.where(s > 0, s, 1)[..., None, :].astype(w.dtype)
-    return Attempt(q, w, x[..., : a.shape[-2]], certified & full_rank)
 
 
 def _refined(a: Array, d: Array, found: Triplets, cutoff: Cutoff) -> tuple[Factors, Array]:
@@ -239,12 +158,6 @@ def _refined(a: Array, d: Array, found: Triplets, cutoff: Cutoff) -> tuple[Facto
     s = jnp.where(is_better[..., None], scale[..., None], s)
     factors = truncate((u, s, v), cutoff, finite, is_better)
     return factors, jnp.where(here, y / unit, x)
-
-
-def _certified(a: Array, norm: Array, w: Array, cutoff: Cutoff, converged: Array) -> Array:
-    """Whether `W` converged and nothing is truncated (nothing is at cutoff 0), `(...)`."""
-    is_above = certificate.certify_full_rank(a, norm, w, cutoff, converged)
-    return converged & ((cutoff.above(norm) == 0) | is_above)
 
 
 def _is_finite(a: Array, d: Array) -> Array:

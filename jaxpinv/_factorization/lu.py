@@ -40,7 +40,7 @@ def factor(
     # LAPACK stores columns where we store rows. Given the transpose, it returns the
     # transposes of the factors and of the inverse, and nothing is copied.
     lu, pivots, order = jax.lax.linalg.lu(transpose(a))
-    order = triangular.order_after_swaps(pivots) if swaps_rows else order
+    order = triangular.order_of(pivots) if swaps_rows else order
     diagonal = jnp.diagonal(lu, axis1=-2, axis2=-1)
     norm = frobenius_norm(a)
     eps = float(jnp.finfo(a.dtype).eps)

@@ -17,7 +17,7 @@ def inverse_at_once(lu: Array, order: Array) -> Array:
     return _columns(lu, order, n, jnp.zeros((), order.dtype))
 
 
-def order_after_swaps(pivots: Array) -> Array:
+def order_of(pivots: Array) -> Array:
     """The order into which pivoting brings the rows, `(..., n)`.
 
     Like `lu_pivots_to_permutation`, in fewer kernels of a CPU. On a GPU that is one kernel.

@@ -1,0 +1,122 @@
+"""QR of damped matrices, `[A; D]` with a diagonal `D`, without singular values."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxpinv._factorization import certificate, halves
+from jaxpinv._factorization.cholesky_qr import SMALLEST_PIVOT, inverse_square_root
+from jaxpinv._factorization.full_rank import Attempt
+from jaxpinv._factorization.triangular import orthonormalizer
+from jaxpinv._factors import Cutoff
+from jaxpinv._linalg import adjoint, identity, matmul, transpose
+from jaxpinv._shapes import prepend_axes
+
+
+def augment(a: Array, d: Array) -> Array:
+    """The matrices `[A; D]`, `(..., m + n, n)`."""
+    return stacked(a, _diagonal(d, a))
+
+
+def _diagonal(d: Array, a: Array) -> Array:
+    """Diagonal matrices `(..., n, n)` of `d`, in the dtype of `a`, `(..., m, n)`."""
+    one = jnp.eye(a.shape[-1], dtype=a.dtype)
+    return d[..., None, :].astype(a.dtype) * prepend_axes(one, d.ndim + 1)
+
+
+def stacked(x: Array, y: Array) -> Array:
+    """The matrices `[x; y]`, with their batches broadcast."""
+    batch = jnp.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    x, y = (jnp.broadcast_to(z, (*batch, *z.shape[-2:])) for z in (x, y))
+    return jnp.concatenate([x, y], axis=-2)
+
+
+def by_gram(a: Array, d: Array, cutoff: Cutoff, *, truncates: bool) -> Attempt:
+    """QR of `[A; D]` by a Cholesky factor of `A^H A + D^2`, made orthonormal.
+
+    Like `cholesky_qr.factor`, but without products of the rows of `D`. If the cutoff is
+    zero and `truncates` is False, the certificate needs no norm.
+    """
+    gram = halves.gram(a) + _diagonal(jnp.square(d), a)
+    norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
+    first = orthonormalizer(gram, width=gram.shape[-1])
+    pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
+    least = SMALLEST_PIVOT * float(jnp.finfo(a.dtype).eps) ** 0.5
+    possible = ~certificate.rules_out_full_rank(a, norm, pivots, cutoff, least)
+
+    def orthonormalize(first: Array) -> tuple[Array, ...]:
+        q, w, x, converged = orthonormalized(a, d, first, is_upper=True)
+        if truncates:
+            # Where `W` has converged, its norm is at most that of `longer`. So a value
+            # without derivatives need not compute `W`.
+            longer = 1.05 * first
+            converged = _certified(a, norm, longer, cutoff, converged)
+        return q, w, x, possible & converged
+
+    def give_up(first: Array) -> tuple[Array, ...]:
+        return augment(a, d), first, transpose(a), possible
+
+    return Attempt(*jax.lax.cond(jnp.any(possible), orthonormalize, give_up, first))
+
+
+def orthonormalized(
+    a: Array, d: Array, first: Array, *, is_upper: bool = False
+) -> tuple[Array, ...]:
+    """Corrects a `W` that makes the columns of `[A; D] W` only nearly orthonormal.
+
+    With `is_upper`, `W` is upper triangular, and the program may branch on the whole batch.
+
+    Returns:
+        The orthonormal columns, `(..., m + n, n)`; the corrected `W`; the first m columns
+        of the pseudo-inverse; whether the first `W` was good enough, of batch shape.
+    """
+    bottom = d[..., :, None].astype(a.dtype) * first
+    if is_upper:
+        top = halves.times_upper(a, first)
+        gram = halves.gram(top) + halves.gram_of_upper(bottom)
+    else:
+        top = matmul(a, first)
+        gram = matmul(adjoint(top), top) + matmul(adjoint(bottom), bottom)
+    second, converged = inverse_square_root(gram)
+    w = matmul(first, second)
+    e = gram - identity(gram)
+
+    def in_full(top: Array) -> Array:
+        # The power series of the inverse, to the order of that of the root, takes two
+        # products. `W second` would take one more. The compiler already has the square.
+        square = matmul(e, e)
+        inverse = identity(gram) - e + matmul(square, identity(gram) - e + square)
+        return matmul(matmul(first, inverse), adjoint(top))
+
+    def in_short(top: Array) -> Array:
+        z = adjoint(top)
+        z = z - matmul(e, z - matmul(e, z))
+        return halves.upper_times(first, z)
+
+    if is_upper:
+        # What the short series leaves out is less than half an eps.
+        limit = (jnp.finfo(gram.dtype).eps / 2) ** (1 / 3)
+        is_short = jnp.all(jnp.linalg.norm(e, axis=(-2, -1)) < limit)
+        x = jax.lax.cond(is_short, in_short, in_full, top)
+    else:
+        x = in_full(top)
+    return stacked(matmul(top, second), matmul(bottom, second)), w, x, converged
+
+
+def by_rows(
+    a: Array, d: Array, cutoff: Cutoff, *, gram_schmidt: Callable[[Array, Cutoff], Attempt]
+) -> Attempt:
+    """QR of `[A; D]` by Gram-Schmidt, for matrices of few rows and columns."""
+    q, w, x, certified, s, _ = gram_schmidt(augment(a, d), cutoff)
+    assert s is not None
+    full_rank = jnp.all(s > 0, axis=-1)
+    w = w / jnp.where(s > 0, s, 1)[..., None, :].astype(w.dtype)
+    return Attempt(q, w, x[..., : a.shape[-2]], certified & full_rank)
+
+
+def _certified(a: Array, norm: Array, w: Array, cutoff: Cutoff, converged: Array) -> Array:
+    """Whether `W` converged and nothing is truncated (nothing is at cutoff 0), `(...)`."""
+    is_above = certificate.certify_full_rank(a, norm, w, cutoff, converged)
+    return converged & ((cutoff.above(norm) == 0) | is_above)

@@ -1,0 +1,54 @@
+"""Products with triangular or Hermitian results or factors, by halves of the columns."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxpinv._linalg import adjoint, matmul
+
+# Fewest columns for which halves are multiplied apart: less work on smaller matrices saves
+# no more than it takes to join the halves.
+_FEWEST = 128
+
+
+def times_upper(x: Array, upper: Array) -> Array:
+    """The product of `x` with an upper triangular matrix, without most of its zeros."""
+    half = upper.shape[-1] // 2
+    if upper.shape[-1] < _FEWEST:
+        return matmul(x, upper)
+    left = matmul(x[..., :half], upper[..., :half, :half])
+    return jnp.concatenate([left, matmul(x, upper[..., half:])], axis=-1)
+
+
+def upper_times(upper: Array, x: Array) -> Array:
+    """The product of an upper triangular matrix with `x`, without most of its zeros."""
+    half = upper.shape[-1] // 2
+    if upper.shape[-1] < _FEWEST:
+        return matmul(upper, x)
+    below = matmul(upper[..., half:, half:], x[..., half:, :])
+    return jnp.concatenate([matmul(upper[..., :half, :], x), below], axis=-2)
+
+
+def gram_of_upper(upper: Array) -> Array:
+    """The Gram matrix `R^H R` of an upper triangular `R`, without most of its zeros."""
+    half = upper.shape[-1] // 2
+    if upper.shape[-1] < _FEWEST:
+        return matmul(adjoint(upper), upper)
+    above = matmul(adjoint(upper[..., :half, :half]), upper[..., :half, :])
+    right = upper[..., half:]
+    below = jnp.concatenate(
+        [adjoint(above[..., half:]), matmul(adjoint(right), right)], axis=-1
+    )
+    return jnp.concatenate([above, below], axis=-2)
+
+
+def gram(x: Array) -> Array:
+    """The Gram matrix `X^H X`, `(..., n, n)`, without most of its upper triangle."""
+    half = x.shape[-1] // 2
+    if x.shape[-1] < _FEWEST:
+        return matmul(adjoint(x), x)
+    left, right = x[..., :half], x[..., half:]
+    below = matmul(adjoint(right), x)
+    above = jnp.concatenate(
+        [matmul(adjoint(left), left), adjoint(below[..., :half])], axis=-1
+    )
+    return jnp.concatenate([above, below], axis=-2)

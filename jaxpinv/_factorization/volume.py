@@ -1,0 +1,201 @@
+"""Log-volumes without the pseudo-inverse, where a certificate proves full rank.
+
+Random directions bound singular values. Let `Z`, of k rows, have independent standard
+Gaussian elements. Then `||Z v||^2` follows the chi-squared distribution for every unit
+vector `v`, and is less than a `q^2` only with a tiny probability. If `Y A = Z + R`, the
+last right singular vector gives `s_n ||Y|| >= q - ||R||`, whatever the errors of `Y` are.
+So a solution for k right-hand sides serves instead of the inverse (as in J. D. Dixon,
+"Estimating extremal eigenvalues and condition numbers of matrices", SIAM J. Numer. Anal. 20
+(1983) 812-814).
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxpinv._factorization.triangular import order_of
+from jaxpinv._factors import Cutoff
+from jaxpinv._linalg import (
+    adjoint,
+    finite_or_zero,
+    frobenius_norm,
+    identity,
+    matmul,
+    transpose,
+)
+
+#: Log-volumes of matrices, given tolerances, and where full rank is certified.
+Attempt = Callable[[Array, Cutoff], tuple[Array, Array]]
+
+# A matrix without full rank passes with this probability, over directions that nobody
+# chose to suit it.
+_RISK = 1e-13
+# More directions take longer, but fewer prove less: a bound is off by a factor of about
+# 57 with 8 directions, 10 with 16 and 4 with 32.
+_FEW, _MANY, _LARGE = 16, 32, 64
+_SEED = (1955, 51, 407)
+# Pairs of products with a matrix and its adjoint, to bound its largest singular value.
+_PAIRS = 4
+# As in the certificate of inverses.
+_LEAST_MARGIN, _MARGIN = 8, 0.25
+
+
+def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
+    """`log |det a|` of square matrices, `(..., n, n)`, by LU with partial pivoting.
+
+    Returns:
+        The logarithms, `(...)`, and whether it is certified that nothing is truncated.
+        With `sharply`, certificates are sharpened by products with the matrix.
+    """
+    # LAPACK stores columns where we store rows, so nothing is copied: A^T = P^T L U.
+    lu, pivots, _ = jax.lax.linalg.lu(transpose(a))
+    order = order_of(pivots)
+    value = _log_diagonal(lu)
+    norm, in_range = _norm_of(jnp.sum(jnp.square(jnp.abs(a)), axis=(-2, -1)), a)
+    z, least = _directions(a)
+    solve = partial(jax.lax.linalg.triangular_solve, lu, left_side=False)
+    upper = partial(solve, lower=False)
+    lower = partial(solve, lower=True, unit_diagonal=True)
+    # The columns of `z` in another order are as random.
+    y = upper(lower(z, transpose_a=True), transpose_a=True)
+    residual = frobenius_norm(_permuted(matmul(y, a), order) - z)
+    rounding = _rounding(a, norm)
+    size = frobenius_norm(y)
+    # LU with partial pivoting guarantees nothing: Wilkinson's matrices grow by 2^n.
+    possible = in_range & (residual <= rounding * size)
+    limit = cutoff.above(norm) + rounding
+    found = possible & (size * limit + residual < least)
+    if not sharply:
+        return value, found
+
+    def sharpen(found: Array) -> Array:
+        limit = cutoff.above(_largest(a, norm, z)) + rounding
+        # `W A^H = Y + R2` gives `s_n^2 ||W|| + s_n ||R2|| >= q - ||R||`.
+        w = jnp.conj(lower(upper(jnp.conj(y))))
+        w = _permuted(w, jnp.argsort(order, axis=-1))
+        second = frobenius_norm(matmul(w, adjoint(a)) - y)
+        reached = limit * (limit * frobenius_norm(w) + second) + residual
+        return found | (possible & (reached < least))
+
+    found = jax.lax.cond(jnp.all(found), lambda found: found, sharpen, found)
+    return value, found
+
+
+def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
+    """Log-volumes of tall matrices by a Cholesky factor of the Gram matrix.
+
+    Unless the matrix is well-conditioned, the Gram matrix loses digits. Then the Gram
+    matrix of `A L^-H` corrects them, as in `cholesky_qr.factor`.
+
+    Returns:
+        The logarithms, `(...)`, and whether it is certified that nothing is truncated.
+    """
+    n = a.shape[-1]
+    gram = matmul(adjoint(a), a)
+    norm, in_range = _norm_of(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)), a)
+    factor = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
+    z, least = _directions(a)
+    over = partial(
+        jax.lax.linalg.triangular_solve,
+        factor,
+        lower=True,
+        transpose_a=True,
+        conjugate_a=True,
+    )
+    size = frobenius_norm(over(z))
+    # The norm of `L^-1`, estimated by its mean size in the directions, and over that of
+    # orthonormal columns. Rounding of the Gram matrix changes the value by this squared
+    # times n eps / 2 at most.
+    excess = size * norm / (n * z.shape[-2] ** 0.5)
+    eps, smallest = float(jnp.finfo(a.dtype).eps), least / size
+    exceeds = jnp.square(smallest) > jnp.square(cutoff.above(norm)) + 4 * eps * norm**2
+    found = in_range & (jnp.square(excess) <= 2) & exceeds
+
+    def correct(value: Array, found: Array) -> tuple[Array, Array]:
+        q = over(a)
+        gram = matmul(adjoint(q), q)
+        off = frobenius_norm(gram - identity(gram))
+        second = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
+        # The smallest singular value of `q` is at least the square root of 1 / 2.
+        limit = cutoff.above(norm) + _rounding(a, norm)
+        better = in_range & (off <= 0.5) & (0.7 * smallest > limit)
+        return jnp.where(found, value, value + _log_diagonal(second)), found | better
+
+    return jax.lax.cond(
+        jnp.all(found), lambda *same: same, correct, _log_diagonal(factor), found
+    )
+
+
+def by_values(
+    a: Array, cutoff: Cutoff, *, values: Callable[[Array], Array]
+) -> tuple[Array, Array]:
+    """Log-volumes and ranks from singular values, NaN and 0 where undefined, `(...)`."""
+    guarded, finite = finite_or_zero(a)
+    s = values(guarded)
+    kept = cutoff.keeps(s)
+    defined = finite[..., 0, 0] & ~cutoff.is_undefined() & ~jnp.any(jnp.isnan(s), axis=-1)
+    logs = jnp.sum(jnp.log(jnp.where(kept, s, 1)), axis=-1)
+    rank = jnp.sum(kept, axis=-1, dtype=jnp.int32)
+    return jnp.where(defined, logs, jnp.nan), jnp.where(defined, rank, 0)
+
+
+def _norm_of(squares: Array, a: Array) -> tuple[Array, Array]:
+    """The Frobenius norm from its square, `(...)`, and whether no square left the range."""
+    limits = jnp.finfo(a.dtype)
+    least = a.shape[-2] * a.shape[-1] * float(limits.tiny) / float(limits.eps)
+    return jnp.sqrt(squares), (squares > least) & (squares < jnp.inf)
+
+
+def _rounding(a: Array, norm: Array) -> Array:
+    """Bound on the backward error of LU or of two Cholesky factors, `(...)`."""
+    margin = max(_LEAST_MARGIN, _MARGIN * a.shape[-1] ** 0.5)
+    return margin * float(jnp.finfo(a.dtype).eps) * norm
+
+
+def _log_diagonal(x: Array) -> Array:
+    """The sum of the logarithms of the absolute values on the diagonal, `(...)`."""
+    return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(x, axis1=-2, axis2=-1))), axis=-1)
+
+
+def _directions(a: Array) -> tuple[Array, float]:
+    """Random directions, `(..., k, n)`, and the least norm `q` of their products."""
+    n = a.shape[-1]
+    count = _FEW if n < _LARGE else _MANY
+    z = np.random.default_rng(_SEED).standard_normal((count, n))
+    z = jnp.broadcast_to(jnp.asarray(z, a.dtype), (*a.shape[:-2], count, n))
+    return z, _least(count)
+
+
+def _least(count: int) -> float:
+    """The least norm `q` of products of so many random directions with a unit vector."""
+    # The probability of less than q^2 is at most (q^2 / 2)^(k/2) / gamma(k/2 + 1).
+    return math.sqrt(2 * (_RISK * math.gamma(count / 2 + 1)) ** (2 / count))
+
+
+def _largest(a: Array, norm: Array, z: Array) -> Array:
+    """An upper bound on the largest singular value, of batch shape.
+
+    The norm of `Z (A^H A)^p` is at least `q` times its power, for half of the rows of `Z`.
+    """
+    product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    unit = jnp.square(1 / norm)[..., None, None].astype(a.dtype)
+
+    # A loop, because XLA would fuse all products to one that takes longer.
+    def step(_: Array, z: Array) -> Array:
+        return unit * product(product(z, adjoint(a)), a)
+
+    count = z.shape[-2] // 2
+    z = z[..., :count, :]
+    z = jax.lax.fori_loop(0, _PAIRS, step, z + 0 * unit)
+    bound = 1.01 * (frobenius_norm(z) / _least(count)) ** (0.5 / _PAIRS)
+    return norm * jnp.minimum(bound, 1)
+
+
+def _permuted(x: Array, order: Array) -> Array:
+    """The columns of `x`, `(..., k, n)`, in an order, `(..., n)`."""
+    return jnp.take_along_axis(x, order[..., None, :], axis=-1)

@@ -1,0 +1,142 @@
+"""Log-volumes without singular values, and certificates from random directions."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from jaxpinv._factorization import volume
+from jaxpinv._factors import Cutoff
+from tests.comparison import bound
+from tests.matrices import gaussian, matrix
+
+pytestmark = pytest.mark.unoptimized
+
+
+@partial(jax.jit, static_argnames="sharply")
+def by_lu(a, rtol, *, sharply=False):
+    """The logarithms, and where full rank is certified."""
+    rtol = jnp.broadcast_to(rtol, a.shape[:-2])
+    cutoff = Cutoff(rtol.astype(jnp.finfo(a.dtype).dtype), 0 * jnp.real(a[..., 0, 0]))
+    return volume.by_lu(a, cutoff, sharply=sharply)
+
+
+@jax.jit
+def by_gram(a, rtol):
+    """The same for tall matrices."""
+    rtol = jnp.broadcast_to(rtol, a.shape[:-2])
+    cutoff = Cutoff(rtol.astype(jnp.finfo(a.dtype).dtype), 0 * jnp.real(a[..., 0, 0]))
+    return volume.by_gram(a, cutoff)
+
+
+@pytest.mark.slow_unless("float32-9|complex128-5")
+@pytest.mark.parametrize("n", [2, 5, 9, 40, 70])
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+def test_well_conditioned_matrices_are_certified_and_right(rng, n, dtype):
+    a = np.stack([matrix(rng, (n, n), list(np.geomspace(1, 0.1, n))) for _ in range(5)])
+    a = (a if dtype == np.float32 else a * np.exp(1j)).astype(dtype)
+    value, certified = by_lu(a, n * np.finfo(dtype).eps)
+    assert np.all(certified)
+    exact = np.linalg.slogdet(a.astype(complex))[1]
+    assert np.max(np.abs(np.asarray(value) - exact)) <= n * bound(dtype, 10)
+
+
+@pytest.mark.slow_unless("float32-40|float64-130")
+@pytest.mark.parametrize("n", [2, 9, 40, 70, 130])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
+def test_no_truncated_value_is_certified(rng, n, dtype):
+    rtol = 1e-2
+    # Others large, all alike, or many of them small.
+    spectra = [np.ones(n - 1), np.geomspace(1, 0.02, n - 1), np.r_[1, np.full(n - 2, 0.02)]]
+    a = np.stack(
+        [
+            matrix(rng, (n, n), [*spectrum, last], dtype)
+            for spectrum in spectra
+            for last in (0, 1e-9, 1e-3, 5e-3, 9.9e-3)
+        ]
+    ).astype(dtype)
+    for sharply in (False, True):
+        assert not np.any(by_lu(a, rtol, sharply=sharply)[1])
+        # The default cutoff, and none at all.
+        for default in (n * np.finfo(dtype).eps, 0):
+            assert not np.any(by_lu(a[::5], default, sharply=sharply)[1])
+
+
+@pytest.mark.slow_unless("float32-300")
+@pytest.mark.parametrize("shape", [(40, 12), (300, 40)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+def test_tall_matrices_keep_the_digits_that_their_gram_matrices_lose(rng, shape, dtype):
+    n, conditions = shape[1], [1, 2, 10, 100, 300]
+    spectra = [np.geomspace(1, 1 / c, n) for c in conditions]
+    a = np.stack([matrix(rng, shape, list(s), dtype) for s in spectra]).astype(dtype)
+    value, certified = by_gram(a, shape[0] * np.finfo(dtype).eps)
+    assert np.all(certified)
+    exact = np.sum(np.log(np.linalg.svd(a.astype(complex), compute_uv=False)), axis=-1)
+    limit = n * np.finfo(dtype).eps + bound(dtype) * np.array(conditions)
+    assert np.all(np.abs(np.asarray(value) - exact) <= limit)
+    a[-1] = matrix(rng, shape, [*spectra[-1][:-1], 1e-9], dtype).astype(dtype)
+    _, certified = by_gram(a, 1e-6)
+    assert certified.tolist() == [True] * 4 + [False]
+    found, rank = jaxpinv.log_pdet(a, 1e-6, method="direct", return_rank=True)
+    assert rank.tolist() == [n] * 4 + [n - 1]
+    exact[-1] = np.sum(np.log(spectra[-1][:-1]))
+    assert np.all(np.abs(np.asarray(found) - exact) <= limit)
+    # A value between the cutoff and the squares that a Gram matrix can tell from zero.
+    a[:] = matrix(rng, shape, [*[1.0] * (n - 1), 9e-3], dtype).astype(dtype)
+    assert not np.any(by_gram(a, 1e-2)[1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_products_sharpen_the_certificate(rng, dtype):
+    spectrum = np.linspace(1, 0.2, 130)
+    spectrum[-1] = 4e-2
+    a = matrix(rng, (130, 130), list(spectrum), dtype).astype(dtype)
+    assert [bool(by_lu(a, 1e-2, sharply=x)[1]) for x in (False, True)] == [False, True]
+
+
+def test_a_growth_of_elimination_is_seen(rng):
+    # Wilkinson's matrix: partial pivoting lets the last column grow by 2^(n-1).
+    n = 60
+    a = (np.eye(n) - 0.99 * np.tri(n, k=-1)).astype(np.float32)
+    a[:, -5:] = gaussian(rng, (n, 5), np.float32)
+    a = np.stack([a, a.T])
+    value, certified = by_lu(a, n * np.finfo(np.float32).eps)
+    # NumPy's determinant loses the same digits.
+    exact = np.sum(np.log(np.linalg.svd(a.astype(float), compute_uv=False)), axis=-1)
+    limit = bound(np.float32, np.max(np.linalg.cond(a)))
+    errors = [
+        np.abs(np.asarray(x, float) - exact)
+        for x in (value, jaxpinv.log_pdet(a, method="direct"))
+    ]
+    assert np.any(errors[0] > limit)
+    assert np.all(certified == (errors[0] <= limit))
+    assert np.max(errors[1]) <= limit
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-17, 1e17, 1e25])
+def test_squares_out_of_range_certify_nothing(rng, size):
+    a = matrix(rng, (9, 9), [*[1.0] * 8, 1e-9]) * size
+    assert not by_lu(a.astype(np.float32), 1e-5)[1]
+    assert not by_lu(np.full((9, 9), np.nan, np.float32), 1e-5)[1]
+
+
+def test_a_batch_has_the_rank_of_each_matrix(rng):
+    a = gaussian(rng, (30, 12, 12))
+    for k in range(0, 30, 3):
+        a[k] = matrix(rng, (12, 12), [*np.geomspace(1, 0.1, 12 - k // 3), *[0] * (k // 3)])
+    a[4] = 0
+    a[5, 3, 2], a[7] = np.nan, 1e200 * a[7]
+    value, rank = jaxpinv.log_pdet(a, method="direct", return_rank=True)
+    for k in range(30):
+        if k == 5:
+            assert np.isnan(value[k])
+            assert rank[k] == 0
+            continue
+        s = np.linalg.svd(a[k], compute_uv=False)
+        kept = s[s > 12 * np.finfo(float).eps * s[0]]
+        assert rank[k] == len(kept)
+        limit = bound(float, 10 * len(kept) * s[0] / kept[-1]) if len(kept) else 0
+        assert abs(value[k] - np.sum(np.log(kept))) <= limit
