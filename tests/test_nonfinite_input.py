@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxpinv
 from jaxpinv._calculus.matrix_derivative import derivative
 from jaxpinv._factors import Factors, product_with_gram, product_with_u
 from jaxpinv._solver import Strategy
@@ -86,6 +87,26 @@ def test_batch_mates_of_a_bad_matrix_are_bit_for_bit_unchanged(
         assert np.all(np.isnan(result[2])), name
         mates, expected = (np.delete(x, 2, 0) for x in (result, reference))
         assert np.array_equal(mates, expected), name
+
+
+@pytest.mark.slow_unless("shape[02]-inf")
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("shape", [(40, 4, 3), (3, 32, 32), (3, 48, 32), (1, 40, 40)])
+def test_without_singular_values_a_bad_matrix_has_rank_0_and_derivatives_nan(
+    rng, shape, bad
+):
+    a = rng.standard_normal(shape)
+    a[0, 1, 2] = bad
+
+    def loss(a):
+        x, rank = jaxpinv.pinv(a, method="direct", return_rank=True)
+        # Linear, because a NaN of the value would make the cotangent NaN.
+        return jnp.sum(x), rank
+
+    gradient, rank = jax.grad(loss, has_aux=True)(jnp.asarray(a))
+    assert np.all(np.isnan(gradient[0]))
+    assert np.all(np.isfinite(gradient[1:]))
+    assert rank.tolist() == [0, *[shape[-1]] * (len(a) - 1)]
 
 
 def test_a_bad_element_above_the_diagonal_of_a_hermitian_matrix_is_not_read(pinv, rng):

@@ -1,0 +1,49 @@
+"""Products by halves, and damped inverses that are made of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from jaxpinv._factorization import halves
+from tests.comparison import bound, relative_error
+from tests.matrices import gaussian, matrix
+
+pytestmark = pytest.mark.unoptimized
+
+
+@pytest.mark.parametrize("n", [5, 128, 131])
+def test_products_are_those_of_numpy(rng, n):
+    x, y = (gaussian(rng, (2, 9, n), np.complex128) for _ in range(2))
+    upper = np.triu(gaussian(rng, (2, n, n), np.complex128))
+    columns = y.swapaxes(-1, -2)
+    limit = bound(np.float64, n)
+    for found, exact in (
+        (halves.gram(jnp.asarray(x)), x.conj().swapaxes(-1, -2) @ x),
+        (halves.gram_of_upper(jnp.asarray(upper)), upper.conj().swapaxes(-1, -2) @ upper),
+        (halves.times_upper(jnp.asarray(x), jnp.asarray(upper)), x @ upper),
+        (halves.upper_times(jnp.asarray(upper), jnp.asarray(columns)), upper @ columns),
+    ):
+        assert relative_error(found, exact) <= limit
+
+
+@pytest.mark.slow_unless("float32")
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_large_damped_inverses_lose_no_digits(rng, dtype):
+    # The power series is short for all but the smaller dampings.
+    a = matrix(rng, (140, 131), list(np.geomspace(1, 1e-4, 131)), dtype).astype(dtype)
+    u, s, vh = np.linalg.svd(a.astype(complex), full_matrices=False)
+    damps = [1e-3, 3e-3, 1e-2, 3e-2, 0.1, 1, 10]
+
+    @jax.jit
+    def inverse(a, damp):
+        return jaxpinv.pinv(a, damp=damp, method="direct")
+
+    for damp in damps:
+        d = float(np.finfo(dtype).dtype.type(damp))
+        exact = (vh.conj().T * (s / (s**2 + d**2))) @ u.conj().T
+        found = np.asarray(inverse(a, np.finfo(dtype).dtype.type(damp)))
+        condition = np.hypot(s[0], d) / np.hypot(s[-1], d)
+        error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+        assert error <= 4 * np.finfo(dtype).eps * condition, damp
