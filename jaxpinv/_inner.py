@@ -25,7 +25,7 @@ from jax import Array
 from jax.interpreters import ad
 
 from jaxpinv import _rules
-from jaxpinv._platform import plan
+from jaxpinv._platform import form_plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.workarounds import prevent_fusion
 from jaxpinv._shapes import is_static_shape, prepend_axes, without_unit_axes
@@ -119,10 +119,10 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
     return prevent_fusion(found) if kind == "isolated" and target.is_cpu else found
 
 
-def _plan(x: Array, y: Array, shape: tuple) -> plan.Product:
+def _plan(x: Array, y: Array, shape: tuple) -> form_plan.Product:
     """How a product without long sums is computed, if `X` or `X^T` has that shape."""
     is_complex = jnp.iscomplexobj(x) or jnp.iscomplexobj(y)
-    return plan.product(shape, y.shape, is_complex=is_complex)
+    return form_plan.product(shape, y.shape, is_complex=is_complex)
 
 
 def _sum_of_products(x: Array, y: Array) -> Array:

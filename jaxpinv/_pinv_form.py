@@ -18,8 +18,7 @@ from jaxpinv._calculus import form
 from jaxpinv._calculus.form import Layout, Outer, Slot
 from jaxpinv._factors import ApplyGram, Factors
 from jaxpinv._linalg import transpose
-from jaxpinv._platform import chunking
-from jaxpinv._platform import plan as plans
+from jaxpinv._platform import chunking, form_plan
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 from jaxpinv._shapes import without_unit_axes
 
@@ -53,7 +52,7 @@ def _pinv_form_impl(*operands, layout, truncates, tuning, target):
 def _plan(operands, layout, truncates, tuning, target):
     u = operands[0]
     batch = jnp.broadcast_shapes(*(x.shape[: u.ndim - 2] for x in operands))
-    return plans.form(
+    return form_plan.form(
         (*batch, *u.shape[-2:]),
         target,
         formula=form.formula(layout, truncates=truncates),

@@ -26,7 +26,7 @@ from jaxpinv._factorization.full_rank import Attempt, FullRank
 from jaxpinv._factors import Cutoff, Factors, Triplets
 from jaxpinv._linalg import with_tangent_of
 from jaxpinv._pinv_form import pinv_form
-from jaxpinv._platform import chunking
+from jaxpinv._platform import chunking, replacing
 from jaxpinv._platform import plan as plans
 from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.target import Target
@@ -84,7 +84,7 @@ def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | Non
     return auto.Trial(
         _full_rank(plan, target),
         in_chunks,
-        chunking.replacing(
+        replacing.replacing(
             plan.remainder, plan.groups, is_local=target.is_local, loops=plan.loops
         ),
         flattens=target.is_local,
@@ -163,7 +163,7 @@ def _kept_impl(a, rtol, atol, *, method, tuning, target):
 
     return kept(
         certify=partial(chunking.while_most, certify, plan.rank_chunk, tuning.rank_share),
-        replace=chunking.replacing(
+        replace=replacing.replacing(
             plan.rank_remainder,
             plan.groups,
             is_local=target.is_local,

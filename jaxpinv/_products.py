@@ -14,8 +14,8 @@ from jaxpinv._factors import (
     product_with_gram,
     product_with_u,
 )
-from jaxpinv._platform import chunking
-from jaxpinv._platform.plan import FormPlan
+from jaxpinv._platform import replacing
+from jaxpinv._platform.form_plan import FormPlan
 
 
 def apply_u(plan: FormPlan) -> ApplyU:
@@ -30,7 +30,7 @@ def apply_u(plan: FormPlan) -> ApplyU:
             return unless_all(factors, product, x)
         u, found = (jnp.reshape(y, (-1, *y.shape[-2:])) for y in (factors.u, x))
         chosen = ~factors.is_inverse.ravel()
-        [found] = chunking.replace(
+        [found] = replacing.replace(
             lambda u, x: (product(u, x),), plan.each, chosen, [found], u, found
         )
         return jnp.reshape(found, x.shape)

@@ -16,7 +16,7 @@ from jaxpinv import _rules
 from jaxpinv._factorization import log_det, volume
 from jaxpinv._factors import Cutoff, Factors
 from jaxpinv._linalg import sum_of_rows, transpose
-from jaxpinv._platform import chunking
+from jaxpinv._platform import chunking, replacing
 from jaxpinv._platform import plan as plans
 from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.tuning import Tuning
@@ -124,7 +124,7 @@ def _without_factors(
         size = max(1, _CHUNKS * tuning.chunk // (m * n))
         size = size if of_one_call is None else min(size, of_one_call)
         found = chunking.in_chunks(attempt, size, a, *tolerances)
-        found = chunking.replace(
+        found = replacing.replace(
             by_values, plan.remainder, found[1] < 0, found, *(a, *tolerances)
         )
     else:

@@ -8,7 +8,7 @@ import pytest
 import jaxpinv
 from jaxpinv._factorization import certificate
 from jaxpinv._factors import Cutoff
-from jaxpinv._platform import chunking, workarounds
+from jaxpinv._platform import chunking, replacing, workarounds
 
 BATCH = 11
 SIZES = [1, 3, 5, BATCH, 2 * BATCH]
@@ -49,7 +49,7 @@ def test_the_chosen_ones_alone_are_replaced(arrays, size, chosen):
     @jax.jit
     def replaced(is_chosen, found, a, i):
         f = squares([])
-        return chunking.replace(lambda a, i: f(a, i)[:2], size, is_chosen, found, a, i)
+        return replacing.replace(lambda a, i: f(a, i)[:2], size, is_chosen, found, a, i)
 
     results = replaced(is_chosen, found, *arrays)
     assert_replaced(results, arrays, is_chosen, found)
@@ -71,7 +71,7 @@ def test_all_are_computed_only_if_more_than_a_few_are_chosen(arrays, few):
         jax.debug.callback(given.append, a.shape[0])
         return squares([])(a, i)[:2]
 
-    replaced = chunking.replacing(few, None, is_local=True, loops=False)
+    replaced = replacing.replacing(few, None, is_local=True, loops=False)
     for chosen in ([], [4], [0, 3, 10], range(1, BATCH), range(BATCH)):
         is_chosen = np.isin(np.arange(BATCH), list(chosen))
         results = jax.jit(lambda c, *x: replaced(f, c, found, *x))(is_chosen, *arrays)
@@ -99,11 +99,11 @@ def test_one_call_is_left_to_one_thread(dtype, flops, count):
     assert workarounds.matrices_of_one_call(1000, flops, shares=False) == 1000
 
 
-@pytest.mark.parametrize("batch", [100, 2 * chunking._SORTED])
+@pytest.mark.parametrize("batch", [100, 2 * replacing._SORTED])
 @pytest.mark.parametrize("share", [0, 0.1, 1])
 def test_chosen_matrices_come_first_and_in_order(rng, batch, share):
     chosen = rng.random(batch) < share
-    order = np.asarray(chunking._in_front(jnp.asarray(chosen)))
+    order = np.asarray(replacing._in_front(jnp.asarray(chosen)))
     count = chosen.sum()
     np.testing.assert_array_equal(order[:count], np.flatnonzero(chosen))
     assert np.all(order[count:] == batch)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxpinv._platform import plan
+from jaxpinv._platform import form_plan, plan
 from jaxpinv._platform.target import ANYWHERE, Target
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 
@@ -116,7 +116,7 @@ def test_only_a_cpu_that_has_the_whole_batch_loops_over_it(target):
     assert found.values_call is None
     assert found.qr_call is None
     assert not found.retries
-    assert plan.form((2000, 64, 64), target, formula="matrices", order=2).chunk is None
+    assert form_plan.form((2000, 64, 64), target, formula="matrices", order=2).chunk is None
 
 
 def test_a_chunk_fits_into_a_cache():
@@ -234,9 +234,9 @@ class TestForms:
     def test_higher_derivatives_and_truncated_ones_go_in_chunks(
         self, formula, order, is_chunked
     ):
-        found = plan.form((20_000, 7, 6), CPU, formula=formula, order=order)
+        found = form_plan.form((20_000, 7, 6), CPU, formula=formula, order=order)
         assert found.chunk == (DEFAULT.chunk if is_chunked else None)
-        small = plan.form((100, 7, 6), CPU, formula=formula, order=order)
+        small = form_plan.form((100, 7, 6), CPU, formula=formula, order=order)
         assert small.chunk is None
 
     @pytest.mark.parametrize(
@@ -253,12 +253,12 @@ class TestForms:
         ids=str,
     )
     def test_products_with_an_identity_are_left_out(self, shape, target, order, identity):
-        found = plan.form(shape, target, formula="matrices", order=order)
+        found = form_plan.form(shape, target, formula="matrices", order=order)
         assert found.identity == identity
 
     def test_no_branch_looks_at_a_batch_that_is_divided(self):
-        assert plan.form((5, 9, 9), GPU, formula="either", order=1).may_branch
-        assert not plan.form((5, 9, 9), DIVIDED, formula="either", order=1).may_branch
+        assert form_plan.form((5, 9, 9), GPU, formula="either", order=1).may_branch
+        assert not form_plan.form((5, 9, 9), DIVIDED, formula="either", order=1).may_branch
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ class TestForms:
     ids=str,
 )
 def test_products_of_many_tiny_matrices_are_plain_arithmetic(x, y, is_complex, kind):
-    assert plan.product(x, y, is_complex=is_complex) == kind
+    assert form_plan.product(x, y, is_complex=is_complex) == kind
 
 
 def test_a_symbolic_size_is_factored_in_one_piece():
@@ -287,7 +287,7 @@ def test_a_symbolic_size_is_factored_in_one_piece():
     (b,) = export.symbolic_shape("b")
     assert planned((b, 7, 6)) == plan.Plan()
     assert planned((b, 26, 26)) == plan.Plan(retries=True)
-    assert plan.form((b, 9, 9), CPU, formula="matrices", order=2).chunk is None
+    assert form_plan.form((b, 9, 9), CPU, formula="matrices", order=2).chunk is None
 
 
 def test_a_plan_is_a_value():
@@ -299,7 +299,9 @@ def test_a_plan_is_a_value():
 def test_an_empty_batch_is_factored_in_one_piece():
     assert planned((0, 30, 30)) == plan.Plan()
     assert planned((5, 30, 0)) == plan.Plan()
-    assert plan.form((0, 100, 100), CPU, formula="matrices", order=1).identity == "never"
+    assert (
+        form_plan.form((0, 100, 100), CPU, formula="matrices", order=1).identity == "never"
+    )
 
 
 @pytest.mark.parametrize("shape", [(128, 8, 9), (30, 10), (9, 500, 20)], ids=str)

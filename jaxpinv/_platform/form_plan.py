@@ -1,0 +1,97 @@
+"""The plan of a derivative, and of small products."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from jaxpinv._platform.target import Target
+from jaxpinv._platform.tuning import DEFAULT, Tuning
+from jaxpinv._shapes import is_static_shape
+
+Formula = Literal["matrices", "vectors", "either"]
+Product = Literal["dot", "unrolled", "isolated"]
+
+
+@dataclass(frozen=True)
+class FormPlan:
+    """How a derivative is computed for a batch.
+
+    Attributes:
+        may_branch: whether the program may branch on a property of the whole batch.
+        chunk: elements of the matrices processed at a time, or None for all.
+        identity: whether products with U are skipped if U is the identity for "all"
+            matrices of the batch, for "each" such matrix, or "never".
+        each: products with U taken at a time if `identity` is "each".
+        gram: whether products with the Gram matrix of V are taken "always", or "if any"
+            matrix needs them. "apart" branches on this once for the whole derivative.
+    """
+
+    may_branch: bool
+    chunk: int | None = None
+    identity: Literal["never", "all", "each"] = "never"
+    each: int = 1
+    gram: Literal["always", "if any", "apart"] = "always"
+
+
+def form(
+    shape: tuple, target: Target, *, formula: Formula, order: int, tuning: Tuning = DEFAULT
+) -> FormPlan:
+    """The plan for a derivative of matrices `(..., m, n)`, `m >= n`.
+
+    Args:
+        shape: joint shape of the matrices and the directions.
+        target: where the program runs.
+        formula: products of matrices, products of matrices with vectors, or "either" if
+            values decide.
+        order: order of the derivative.
+        tuning: constants of speed.
+    """
+    may_branch, may_loop = target.is_whole, target.is_cpu and target.is_local
+    *_, m, n = shape
+    if not is_static_shape(shape) or not math.prod(shape):
+        return FormPlan(may_branch)
+    gram = _gram(shape, order, tuning) if may_branch and target.is_cpu else "always"
+    plan = partial(FormPlan, may_branch, gram=gram)
+    can_be_identity = may_branch and m == n > tuning.tiny
+    # A first derivative makes few arrays and gains nothing from chunks; a higher one gains.
+    # Also, if a matrix is truncated, only its chunk takes the longer formula.
+    if may_loop and (formula == "either" or (formula == "matrices" and order > 1)):
+        is_large = math.prod(shape) >= tuning.beyond_caches
+        identity = "all" if can_be_identity else "never"
+        return plan(tuning.chunk if is_large else None, identity)
+    if not can_be_identity:
+        return plan()
+    # With "all", a few matrices without a certificate would slow down all others.
+    identity = "each" if may_loop and len(shape) > 2 else "all"
+    return plan(None, identity, max(1, tuning.chunk // (m * n)))
+
+
+def _gram(shape: tuple, order: int, tuning: Tuning) -> Literal["always", "if any", "apart"]:
+    """When a derivative takes products with the Gram matrix of V."""
+    *batch, _, n = shape
+    if math.prod(batch) * n**3 <= tuning.products:
+        return "always"
+    # Within plain arithmetic a branch takes longer than all the rest, because it needs
+    # arrays as operands and results that fusion would avoid.
+    is_plain = n <= tuning.tiny and order == 1
+    return "apart" if is_plain else "if any"
+
+
+def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -> Product:
+    """How the product `X^T Y` of batches `(..., m, k)` and `(..., m, j)` is computed.
+
+    By a library ("dot"), or "unrolled" in plain arithmetic. For many tiny matrices this is
+    one loop over the batch, "isolated" from what uses the product.
+    """
+    (*x_batch, m, k), (*y_batch, _, j) = x, y
+    is_thin = isinstance(m, int) and 0 < m <= tuning.thin
+    if not is_static_shape((*x, *y)):
+        return "unrolled" if is_thin else "dot"
+    many = max(*x_batch, *y_batch, 1, 1) >= tuning.many
+    count = math.prod(map(max, x_batch, y_batch)) * m * k * j
+    tiny = tuning.tiny_complex if is_complex else tuning.tiny
+    # Not for vectors: XLA would fuse chains of their products and recompute each link.
+    if many and count > tuning.products and 1 < j and max(m, k, j) <= tiny:
+        return "isolated"
+    return "unrolled" if is_thin else "dot"
