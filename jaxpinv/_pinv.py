@@ -170,7 +170,8 @@ def pinv(
 
     With a damping, `method="direct"` tries a Cholesky factorization of `A^H A + D^2` with
     one correction of its error. Otherwise it computes the singular values of `a`, or of
-    `[A; D]` with `damp_scale`. Derivatives take products with `m + n` rows.
+    `[A; D]` with `damp_scale`. Derivatives take products with `m + n` rows, or with `m`
+    rows if the damping is not traced and nowhere zero.
 
     Example:
         >>> import jax.numpy as jnp

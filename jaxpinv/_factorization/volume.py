@@ -180,7 +180,7 @@ def _least(count: int) -> float:
 def _largest(a: Array, norm: Array, z: Array) -> Array:
     """An upper bound on the largest singular value, of batch shape.
 
-    The norm of `Z (A^H A)^p` is at least `q` times its power, for half of the rows of `Z`.
+    The norm of `Z (A^H A)^p` is at least `q` times its power.
     """
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     unit = jnp.square(1 / norm)[..., None, None].astype(a.dtype)
@@ -189,8 +189,7 @@ def _largest(a: Array, norm: Array, z: Array) -> Array:
     def step(_: Array, z: Array) -> Array:
         return unit * product(product(z, adjoint(a)), a)
 
-    count = z.shape[-2] // 2
-    z = z[..., :count, :]
+    count = z.shape[-2]
     z = jax.lax.fori_loop(0, _PAIRS, step, z + 0 * unit)
     bound = 1.01 * (frobenius_norm(z) / _least(count)) ** (0.5 / _PAIRS)
     return norm * jnp.minimum(bound, 1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from jaxpinv._factorization import halves
+from jaxpinv._factorization import damped_qr, halves
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, matrix
 
@@ -47,3 +47,20 @@ def test_large_damped_inverses_lose_no_digits(rng, dtype):
         condition = np.hypot(s[0], d) / np.hypot(s[-1], d)
         error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
         assert error <= 4 * np.finfo(dtype).eps * condition, damp
+
+
+@pytest.mark.parametrize("size", [1e-4, 2e-3, 3e-2])
+def test_columns_that_are_nearly_orthonormal_are_corrected(rng, size):
+    a, d = matrix(rng, (9, 5), [3, 2, 1, 1, 0.5]), np.full(1, 0.7)
+    normal = a.T @ a + 0.49 * np.eye(5)
+    first = np.linalg.inv(np.linalg.cholesky(normal)).T
+    noise = np.triu(gaussian(rng, (5, 5)))
+    first = first @ (np.eye(5) + size * noise / np.linalg.norm(noise))
+    exact = np.linalg.solve(normal, a.T)
+    given = (jnp.asarray(x, np.float32) for x in (a, d, first))
+    q, w, x, converged = damped_qr.orthonormalized(*given, is_upper=True)
+    assert converged
+    q, w = (np.asarray(y, float) for y in (q, w))
+    both = np.concatenate([a, 0.7 * np.eye(5)])
+    for found, known in ((x, exact), (both @ w, q), (q.T @ q, np.eye(5))):
+        assert relative_error(found, known) <= bound(np.float32)

@@ -87,6 +87,10 @@ def test_tall_matrices_keep_the_digits_that_their_gram_matrices_lose(rng, shape,
     # A value between the cutoff and the squares that a Gram matrix can tell from zero.
     a[:] = matrix(rng, shape, [*[1.0] * (n - 1), 9e-3], dtype).astype(dtype)
     assert not np.any(by_gram(a, 1e-2)[1])
+    # The Gram matrix of a well-conditioned matrix loses nothing, but its values may be
+    # truncated all the same.
+    a[:] = matrix(rng, shape, [*[1.0] * (n - 1), 0.4], dtype).astype(dtype)
+    assert not np.any(by_gram(a, 0.45)[1])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
