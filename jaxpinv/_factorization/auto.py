@@ -93,12 +93,12 @@ def _solve(
     problems = (flat, *tolerances)
 
     # A single matrix is normalized once, outside of branches.
-    normalize = normalize_scale
+    normalized = None
     if not shape and not trial.full_rank.takes_any_size:
         normalized = normalize_scale(flat)
 
-        def normalize(_: Array) -> tuple[Array, Array, Array]:
-            return normalized
+    def normalize(a: Array) -> tuple[Array, Array, Array]:
+        return normalize_scale(a) if normalized is None else normalized
 
     def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
         return _attempt(trial.full_rank, a, Cutoff(rtol, atol), normalize)
