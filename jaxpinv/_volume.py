@@ -23,10 +23,6 @@ from jaxpinv._platform.tuning import Tuning
 from jaxpinv._primitives import pinv_form, values_of_plan
 from jaxpinv._shapes import is_static_shape
 
-# A chunk takes this many times the elements that factorizations take: a certificate makes
-# few arrays.
-_CHUNKS = 8
-
 
 def log_volume(
     a: Array,
@@ -62,28 +58,24 @@ def log_volume(
 
 def _log_volume_impl(a, rtol, atol, s, v, kept, *, method, tuning, is_stored, target):
     is_complex = jnp.iscomplexobj(a)
-    # Without factors, a program takes less time to compile, so it repays that earlier.
-    is_large = is_static_shape(a.shape) and math.prod(a.shape) >= tuning.repays_tiny
-    if method == "auto" and is_large and a.shape[-1] > tuning.tiny and not is_stored:
-        method = "direct"
-    plan = plans.factorization(
-        a.shape, target, is_complex=is_complex, method=method, tuning=tuning
+    planned = partial(
+        plans.factorization, a.shape, target, is_complex=is_complex, tuning=tuning
     )
-    determinant = partial(
-        plans.determinant, v.shape, target, is_complex=is_complex, tuning=tuning
-    )
+    how = plans.determinant(v.shape, target, is_complex=is_complex, tuning=tuning)
     is_one_each = jnp.broadcast_shapes(rtol.shape, atol.shape, a.shape[:-2]) == a.shape[:-2]
-    may_loop = target.is_cpu and target.is_local
-    is_tried = plan.full_rank in ("lu", "cholesky_qr") and may_loop
-    if is_tried and is_one_each and not is_stored:
-        return _without_factors(a, Cutoff(rtol, atol), plan, determinant().chunk, tuning)
+    if target.is_cpu and target.is_local and is_one_each and not is_stored:
+        # Without factors, a program takes less time to compile, so it repays that earlier.
+        is_large = is_static_shape(a.shape) and math.prod(a.shape) >= tuning.repays_tiny
+        repays = method == "auto" and is_large and a.shape[-1] > tuning.tiny
+        plan = planned(method="direct" if repays else method)
+        if plan.full_rank in ("lu", "cholesky_qr"):
+            return _without_factors(a, Cutoff(rtol, atol), plan, how.chunk, tuning)
     logs = jnp.sum(jnp.log(jnp.where(kept, s, 1)), axis=-1)
     rank = jnp.sum(kept & ~jnp.isnan(s), axis=-1, dtype=jnp.int32)
     # For singular vectors, which are unitary, the determinant is 1. The plan tells whether
     # `v` has them, unless the factors may come from another program.
-    if (not is_stored and plan.full_rank is None) or 0 in v.shape:
+    if (not is_stored and planned(method=method).full_rank is None) or 0 in v.shape:
         return logs, rank
-    how = determinant()
     by = log_det.by_gram_schmidt if how.by_gram_schmidt else log_det.by_lu
     [found] = chunking.in_calls(how.chunk, lambda v: (by(v),), v)
     return logs - found, rank
@@ -121,7 +113,7 @@ def _without_factors(
         return volume.by_values(a, Cutoff(rtol, atol), values=values)
 
     if shape:
-        size = max(1, _CHUNKS * tuning.chunk // (m * n))
+        size = max(1, tuning.volumes * tuning.chunk // (m * n))
         size = size if of_one_call is None else min(size, of_one_call)
         found = chunking.in_chunks(attempt, size, a, *tolerances)
         found = replacing.replace(

@@ -28,6 +28,8 @@ class Tuning:
         gram_schmidt: most elements of a matrix that Gram-Schmidt orthonormalizes faster
             than two Gram matrices do, because it sums over rows in plain arithmetic.
         chunk: elements of the matrices processed at a time, so that they fit in a cache.
+        volumes: log-volumes without factors make few arrays, so they are computed for this
+            many times the elements of a chunk at a time.
         vector: where arithmetic is vectorized over the batch, chunks are multiples of this.
         beyond_caches: fewest elements of a batch whose higher derivatives gain from chunks.
         few: largest chunk of matrices without a certificate that are searched for and
@@ -69,6 +71,7 @@ class Tuning:
     thin: int = 4
     gram_schmidt: int = 512
     chunk: int = 1 << 13
+    volumes: int = 8
     vector: int = 64
     beyond_caches: int = 1 << 19
     few: int = 8
