@@ -76,9 +76,9 @@ def log_pdet(
         number of singular values that were kept, in JAX's default integer dtype. A zero
         matrix, or one without rows or columns, gives 0 and rank 0: singular values that are
         zero are always left out, so ask for the rank if they matter. Very large and very
-        small elements neither overflow nor underflow. A matrix with an element
-        that is not finite, or with a NaN tolerance, gives NaN and rank 0, as does one on
-        which LAPACK fails, as in `pinv`.
+        small elements neither overflow nor underflow, if the singular values do not. A
+        matrix with an element that is not finite, or with a NaN tolerance, gives NaN and
+        rank 0, as does one on which LAPACK fails, as in `pinv`.
 
     Raises:
         TypeError: as `pinv` does.
@@ -93,11 +93,11 @@ def log_pdet(
     **Cost.** On CPU, without derivatives: that of LU factors of a square matrix, or of the
     Gram matrix of another one (one more of that size if it is not well-conditioned), and of
     solves that prove full rank. If that fails, also that of singular values without
-    vectors. For many matrices with sides of up to 8, for small ones alone, on other
-    platforms and on divided batches: the factorization of `pinv`, and if that is not a
-    singular value decomposition, also the determinant of an n by n matrix, n being the
-    shorter side. Derivatives share one factorization as in `pinv`. The gradient takes one
-    product of `2 m n^2` flops. Higher derivatives cost as much as those of `pinv`.
+    vectors. With derivatives, for many matrices with sides of up to 8, for small ones
+    alone, on other platforms and on divided batches: the factorization of `pinv`, and if
+    that is not a singular value decomposition, also the determinant of an n by n matrix, n
+    being the shorter side. The gradient takes one more product of `2 m n^2` flops. Higher
+    derivatives cost as much as those of `pinv`.
 
     Example:
         >>> import jax

@@ -32,7 +32,7 @@ def primitive(
     p.multiple_results = multiple_results
     p.def_impl(partial(_impl, p, impl))
     p.def_abstract_eval(partial(_abstract_eval, p, types or partial(impl, target=ANYWHERE)))
-    ad.primitive_jvps[p] = partial(_constant_jvp, p)
+    ad.primitive_jvps[p] = partial(constant_jvp, p)
     batching.primitive_batchers[p] = partial(_batching, p)
     lower = partial(_lowering, p, impl)
     for platform in (None, "cpu", "cuda"):
@@ -64,7 +64,8 @@ def attached(name: str, count: int, source: int, change: Callable) -> Primitive:
     return p
 
 
-def _constant_jvp(p, primals, tangents, **params):
+def constant_jvp(p, primals, tangents, **params):
+    """The rule of a primitive whose derivative is zero."""
     results = p.bind(*primals, **params)
     zeros = [
         ad.Zero(jax.typeof(x).to_tangent_aval())

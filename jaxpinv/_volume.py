@@ -11,11 +11,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.interpreters import ad
 
 from jaxpinv import _rules
 from jaxpinv._factorization import log_det, volume
 from jaxpinv._factors import Cutoff, Factors
-from jaxpinv._linalg import sum_of_rows, transpose
+from jaxpinv._linalg import normalize_scale, sum_of_rows, transpose
 from jaxpinv._platform import chunking, replacing
 from jaxpinv._platform import plan as plans
 from jaxpinv._platform.plan import Method, Plan
@@ -40,13 +41,17 @@ def log_volume(
         cutoff: the tolerances.
         factors: the factors of the matrices. A program without derivatives may not need
             them, and then does not compute them.
-        method: that of the factorization.
-        tuning: that of the factorization.
+        method: as for the factorization.
+        tuning: as for the factorization.
         is_stored: whether another program may have made the factors.
     """
     _, s, v, kept, _ = factors
     value, rank = log_volume_p.bind(
-        *(a, *cutoff, s, v, kept), method=method, tuning=tuning, is_stored=is_stored
+        *(a, *cutoff, s, v, kept),
+        method=method,
+        tuning=tuning,
+        is_stored=is_stored,
+        has_factors=False,
     )
     [value] = log_volume_of_p.bind(value, *factors, tuning=tuning)
     return value, rank
@@ -56,14 +61,17 @@ def log_volume(
 #     -> the log-volume (...), and the rank (...)
 
 
-def _log_volume_impl(a, rtol, atol, s, v, kept, *, method, tuning, is_stored, target):
+def _log_volume_impl(
+    a, rtol, atol, s, v, kept, *, method, tuning, is_stored, has_factors, target
+):
     is_complex = jnp.iscomplexobj(a)
     planned = partial(
         plans.factorization, a.shape, target, is_complex=is_complex, tuning=tuning
     )
     how = plans.determinant(v.shape, target, is_complex=is_complex, tuning=tuning)
     is_one_each = jnp.broadcast_shapes(rtol.shape, atol.shape, a.shape[:-2]) == a.shape[:-2]
-    if target.is_cpu and target.is_local and is_one_each and not is_stored:
+    may_loop = target.is_cpu and target.is_local
+    if may_loop and is_one_each and not (has_factors or is_stored):
         # Without factors, a program takes less time to compile, so it repays that earlier.
         is_large = is_static_shape(a.shape) and math.prod(a.shape) >= tuning.repays_tiny
         repays = method == "auto" and is_large and a.shape[-1] > tuning.tiny
@@ -91,6 +99,15 @@ log_volume_p = _rules.primitive(
 )
 
 
+def _log_volume_jvp(primals, tangents, **params):
+    # A derivative needs the factors anyway. From them, it and the value have one rank.
+    params["has_factors"] = True
+    return _rules.constant_jvp(log_volume_p, primals, tangents, **params)
+
+
+ad.primitive_jvps[log_volume_p] = _log_volume_jvp
+
+
 def _without_factors(
     a: Array, cutoff: Cutoff, plan: Plan, of_one_call: int | None, tuning: Tuning
 ) -> tuple[Array, Array]:
@@ -105,24 +122,31 @@ def _without_factors(
     by = partial(volume.by_lu, sharply=plan.sharply) if m == n else volume.by_gram
 
     def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
-        value, certified = by(a, Cutoff(rtol, atol))
-        return value, jnp.where(certified, n, -1).astype(jnp.int32)
+        scaled, scale, finite = normalize_scale(a)
+        value, certified = by(scaled, Cutoff(rtol, atol / scale))
+        rank = jnp.full(certified.shape, n, jnp.int32)
+        return value + n * jnp.log(scale), rank, certified & finite
 
     def by_values(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
+        scaled, scale, finite = normalize_scale(a)
         values = partial(values_of_plan, plan=plan)
-        return volume.by_values(a, Cutoff(rtol, atol), values=values)
+        value, rank = volume.by_values(scaled, Cutoff(rtol, atol / scale), values=values)
+        value = jnp.where(
+            finite, value + rank.astype(scale.dtype) * jnp.log(scale), jnp.nan
+        )
+        return value, jnp.where(finite, rank, 0)
 
     if shape:
         size = max(1, tuning.volumes * tuning.chunk // (m * n))
         size = size if of_one_call is None else min(size, of_one_call)
-        found = chunking.in_chunks(attempt, size, a, *tolerances)
+        *found, certified = chunking.in_chunks(attempt, size, a, *tolerances)
         found = replacing.replace(
-            by_values, plan.remainder, found[1] < 0, found, *(a, *tolerances)
+            by_values, plan.remainder, ~certified, found, *(a, *tolerances)
         )
     else:
-        found = attempt(a, *tolerances)
+        *found, certified = attempt(a, *tolerances)
         found = jax.lax.cond(
-            found[1] < 0, lambda: by_values(a, *tolerances), lambda: tuple(found)
+            certified, lambda: tuple(found), lambda: by_values(a, *tolerances)
         )
     value, rank = (jnp.reshape(x, batch) for x in found)
     return value, rank

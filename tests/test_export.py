@@ -69,7 +69,10 @@ def test_a_symbolic_batch_dimension_serves_every_batch(rng, f):
     exported = export.export(jax.jit(f))(jax.ShapeDtypeStruct((b, 5, 4), np.float64))
     for batch in (1, 2, 7):
         a = gaussian(rng, (batch, 5, 4))
-        assert np.array_equal(exported.call(a), jax.jit(f)(a))
+        found, known = exported.call(a), jax.jit(f)(a)
+        # Products of derivatives with singular vectors may be fused in other ways.
+        rounding = 1e-14 if f is stored_damping else 0
+        np.testing.assert_allclose(found, known, rtol=0, atol=rounding)
 
 
 @pytest.mark.slow

@@ -24,12 +24,7 @@ from jaxpinv._factors import (
     largest_met,
     truncate,
 )
-from jaxpinv._linalg import (
-    adjoint,
-    finite_or_zero,
-    matmul,
-    power_of_two,
-)
+from jaxpinv._linalg import adjoint, finite_or_zero, matmul, power_of_two
 
 #: Attempts to factor scaled matrices, given their dampings and tolerances.
 Factor = Callable[[Array, Array, Cutoff], Attempt]

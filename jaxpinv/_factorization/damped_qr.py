@@ -98,8 +98,13 @@ def orthonormalized(
     if is_upper:
         # What the short series leaves out is less than half an eps.
         limit = (jnp.finfo(gram.dtype).eps / 2) ** (1 / 3)
-        is_short = jnp.all(jnp.linalg.norm(e, axis=(-2, -1)) < limit)
-        x = jax.lax.cond(is_short, in_short, in_full, top)
+        is_short = jnp.linalg.norm(e, axis=(-2, -1), keepdims=True) < limit
+
+        def mixed(top: Array) -> Array:
+            # Each matrix has its own series, so that none depends on its batch.
+            return jnp.where(is_short, in_short(top), in_full(top))
+
+        x = jax.lax.cond(jnp.all(is_short), in_short, mixed, top)
     else:
         x = in_full(top)
     return stacked(matmul(top, second), matmul(bottom, second)), w, x, converged
@@ -117,6 +122,6 @@ def by_rows(
 
 
 def _certified(a: Array, norm: Array, w: Array, cutoff: Cutoff, converged: Array) -> Array:
-    """Whether `W` converged and nothing is truncated (nothing is at cutoff 0), `(...)`."""
+    """Whether `W` converged and nothing is truncated (at cutoff 0, nothing ever is), `(...)`."""
     is_above = certificate.certify_full_rank(a, norm, w, cutoff, converged)
     return converged & ((cutoff.above(norm) == 0) | is_above)

@@ -5,13 +5,13 @@ from jax import Array
 
 from jaxpinv._linalg import adjoint, matmul
 
-# Fewest columns for which halves are multiplied apart: less work on smaller matrices saves
-# no more than it takes to join the halves.
+# Fewest columns for which halves pay (`tests.benchmarks.compare`): for fewer, joining them
+# takes as long as the zeros save.
 _FEWEST = 128
 
 
 def times_upper(x: Array, upper: Array) -> Array:
-    """The product of `x` with an upper triangular matrix, without most of its zeros."""
+    """The product of `x`, `(..., m, n)`, with `(..., n, n)`, without most of its zeros."""
     half = upper.shape[-1] // 2
     if upper.shape[-1] < _FEWEST:
         return matmul(x, upper)
@@ -20,7 +20,7 @@ def times_upper(x: Array, upper: Array) -> Array:
 
 
 def upper_times(upper: Array, x: Array) -> Array:
-    """The product of an upper triangular matrix with `x`, without most of its zeros."""
+    """The product of `(..., n, n)` with `x`, `(..., n, k)`, without most of its zeros."""
     half = upper.shape[-1] // 2
     if upper.shape[-1] < _FEWEST:
         return matmul(upper, x)
@@ -29,7 +29,7 @@ def upper_times(upper: Array, x: Array) -> Array:
 
 
 def gram_of_upper(upper: Array) -> Array:
-    """The Gram matrix `R^H R` of an upper triangular `R`, without most of its zeros."""
+    """The Gram matrix of `upper`, `(..., n, n)`, without most of its zeros."""
     half = upper.shape[-1] // 2
     if upper.shape[-1] < _FEWEST:
         return matmul(adjoint(upper), upper)

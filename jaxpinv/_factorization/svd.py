@@ -164,7 +164,7 @@ def _eigh(a: Array) -> tuple[Array, Array, Array]:
 
 
 def _svd_of_triangular(a: Array, svd: Decomposition = _svd) -> tuple[Array, Array, Array]:
-    """Thin singular value decomposition, by that of the triangular factor."""
+    """Thin singular value decomposition of `(..., m, n)`, by its triangular factor."""
     q, r = jax.lax.linalg.qr(a, full_matrices=False)
     s, u, vh = svd(r)
     return s, matmul(q, u), vh
@@ -176,8 +176,9 @@ def _svd_by_eigenvectors(a: Array) -> tuple[Array, Array, Array]:
     The Hermitian matrix `[0 A; A^H 0]` has eigenvalues `s` and `-s`, with eigenvectors
     `[u; v]` and `[u; -v]` (C. Jordan, J. Math. Pures Appl. 19 (1874) 35-54). So `s` is as
     accurate as the matrix itself, which eigenvalues of `A^H A` are not. Rounding mixes the
-    two eigenvectors of a small `s`: each half keeps its direction, but not its length, and
-    of a zero not even that. A QR factorization of the halves mends this, largest first.
+    two eigenvectors of a small `s`: each half keeps its direction, but not its length. If
+    `s` is zero, it does not even keep its direction. A QR factorization of the halves, in
+    descending order of `s`, makes them orthonormal.
     """
     n = a.shape[-1]
     zero = jnp.zeros_like(a)
@@ -191,7 +192,7 @@ def _svd_by_eigenvectors(a: Array) -> tuple[Array, Array, Array]:
 
 
 def _orthonormal(x: Array) -> Array:
-    """Nearly orthogonal columns, `(..., n, n)`, made orthonormal in their directions."""
+    """Orthonormal columns `(..., n, n)` near those of `x`, which are nearly orthogonal."""
     q, r = jax.lax.linalg.qr(x, full_matrices=False)
     diagonal = jnp.diagonal(r, axis1=-2, axis2=-1)
     sign = jnp.where(diagonal == 0, 1, jax.lax.sign(diagonal))
@@ -199,7 +200,7 @@ def _orthonormal(x: Array) -> Array:
 
 
 def _svd_by_eigenvectors_of_triangular(a: Array) -> tuple[Array, Array, Array]:
-    """Thin singular value decomposition, from eigenvectors."""
+    """Thin singular value decomposition of `(..., m, n)`, from eigenvectors."""
     if a.shape[-2] == a.shape[-1]:
         return _svd_by_eigenvectors(a)
     return _svd_of_triangular(a, _svd_by_eigenvectors)
@@ -214,7 +215,7 @@ _ROUTES = {
 
 
 def _values(a: Array, *, route: str) -> tuple[Array]:
-    """Singular values alone."""
+    """Singular values of `(..., m, n)` alone, `(..., min(m, n))`."""
     if route == "qr, eigh":
         is_wide = a.shape[-2] < a.shape[-1]
         return (_ROUTES[route](transpose(a) if is_wide else a)[0],)

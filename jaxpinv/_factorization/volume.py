@@ -20,23 +20,16 @@ from jax import Array
 
 from jaxpinv._factorization.triangular import order_of
 from jaxpinv._factors import Cutoff
-from jaxpinv._linalg import (
-    adjoint,
-    finite_or_zero,
-    frobenius_norm,
-    identity,
-    matmul,
-    transpose,
-)
+from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul, transpose
 
-#: Log-volumes of matrices, given tolerances, and where full rank is certified.
+#: From matrices and tolerances: log-volumes, and where full rank is certified.
 Attempt = Callable[[Array, Cutoff], tuple[Array, Array]]
 
 # A matrix without full rank passes with this probability, over directions that nobody
 # chose to suit it.
 _RISK = 1e-13
-# More directions take longer, but fewer prove less: a bound is off by a factor of about
-# 57 with 8 directions, 10 with 16 and 4 with 32.
+# Fewer directions take less time but give weaker bounds: off by a factor of about 57 with
+# 8 directions, 10 with 16 and 4 with 32.
 _FEW, _MANY, _LARGE = 16, 32, 64
 _SEED = (1955, 51, 407)
 # Pairs of products with a matrix and its adjoint, to bound its largest singular value.
@@ -48,6 +41,8 @@ _LEAST_MARGIN, _MARGIN = 8, 0.25
 def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
     """`log |det a|` of square matrices, `(..., n, n)`, by LU with partial pivoting.
 
+    Elements have size 1, so that no square leaves the range.
+
     Returns:
         The logarithms, `(...)`, and whether it is certified that nothing is truncated.
         With `sharply`, certificates are sharpened by products with the matrix.
@@ -56,18 +51,18 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
     lu, pivots, _ = jax.lax.linalg.lu(transpose(a))
     order = order_of(pivots)
     value = _log_diagonal(lu)
-    norm, in_range = _norm_of(jnp.sum(jnp.square(jnp.abs(a)), axis=(-2, -1)), a)
+    norm = frobenius_norm(a)
     z, least = _directions(a)
     solve = partial(jax.lax.linalg.triangular_solve, lu, left_side=False)
     upper = partial(solve, lower=False)
     lower = partial(solve, lower=True, unit_diagonal=True)
-    # The columns of `z` in another order are as random.
+    # With its columns in another order, `z` is as random, so it need not be permuted.
     y = upper(lower(z, transpose_a=True), transpose_a=True)
     residual = frobenius_norm(_permuted(matmul(y, a), order) - z)
     rounding = _rounding(a, norm)
     size = frobenius_norm(y)
     # LU with partial pivoting guarantees nothing: Wilkinson's matrices grow by 2^n.
-    possible = in_range & (residual <= rounding * size)
+    possible = residual <= rounding * size
     limit = cutoff.above(norm) + rounding
     found = possible & (size * limit + residual < least)
     if not sharply:
@@ -87,7 +82,9 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
 
 
 def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
-    """Log-volumes of tall matrices by a Cholesky factor of the Gram matrix.
+    """Log-volumes of tall matrices, `(..., m, n)`, by a Cholesky factor of the Gram matrix.
+
+    Elements have size 1, so that no square leaves the range.
 
     Unless the matrix is well-conditioned, the Gram matrix loses digits. Then the Gram
     matrix of `A L^-H` corrects them, as in `cholesky_qr.factor`.
@@ -97,7 +94,7 @@ def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
     """
     n = a.shape[-1]
     gram = matmul(adjoint(a), a)
-    norm, in_range = _norm_of(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)), a)
+    norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
     factor = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
     z, least = _directions(a)
     over = partial(
@@ -108,13 +105,13 @@ def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
         conjugate_a=True,
     )
     size = frobenius_norm(over(z))
-    # The norm of `L^-1`, estimated by its mean size in the directions, and over that of
-    # orthonormal columns. Rounding of the Gram matrix changes the value by this squared
-    # times n eps / 2 at most.
+    # The norm of `L^-1`, estimated from the directions, over that for orthonormal columns
+    # of the same norm. Rounding of the Gram matrix changes the value by this squared times
+    # n eps / 2 at most.
     excess = size * norm / (n * z.shape[-2] ** 0.5)
     eps, smallest = float(jnp.finfo(a.dtype).eps), least / size
     exceeds = jnp.square(smallest) > jnp.square(cutoff.above(norm)) + 4 * eps * norm**2
-    found = in_range & (jnp.square(excess) <= 2) & exceeds
+    found = (jnp.square(excess) <= 2) & exceeds
 
     def correct(value: Array, found: Array) -> tuple[Array, Array]:
         q = over(a)
@@ -123,7 +120,7 @@ def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
         second = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
         # The smallest singular value of `q` is at least the square root of 1 / 2.
         limit = cutoff.above(norm) + _rounding(a, norm)
-        better = in_range & (off <= 0.5) & (0.7 * smallest > limit)
+        better = (off <= 0.5) & (0.7 * smallest > limit)
         return jnp.where(found, value, value + _log_diagonal(second)), found | better
 
     return jax.lax.cond(
@@ -135,20 +132,12 @@ def by_values(
     a: Array, cutoff: Cutoff, *, values: Callable[[Array], Array]
 ) -> tuple[Array, Array]:
     """Log-volumes and ranks from singular values, NaN and 0 where undefined, `(...)`."""
-    guarded, finite = finite_or_zero(a)
-    s = values(guarded)
+    s = values(a)
     kept = cutoff.keeps(s)
-    defined = finite[..., 0, 0] & ~cutoff.is_undefined() & ~jnp.any(jnp.isnan(s), axis=-1)
+    defined = ~cutoff.is_undefined() & ~jnp.any(jnp.isnan(s), axis=-1)
     logs = jnp.sum(jnp.log(jnp.where(kept, s, 1)), axis=-1)
     rank = jnp.sum(kept, axis=-1, dtype=jnp.int32)
     return jnp.where(defined, logs, jnp.nan), jnp.where(defined, rank, 0)
-
-
-def _norm_of(squares: Array, a: Array) -> tuple[Array, Array]:
-    """The Frobenius norm from its square, `(...)`, and whether no square left the range."""
-    limits = jnp.finfo(a.dtype)
-    least = a.shape[-2] * a.shape[-1] * float(limits.tiny) / float(limits.eps)
-    return jnp.sqrt(squares), (squares > least) & (squares < jnp.inf)
 
 
 def _rounding(a: Array, norm: Array) -> Array:
@@ -178,14 +167,14 @@ def _least(count: int) -> float:
 
 
 def _largest(a: Array, norm: Array, z: Array) -> Array:
-    """An upper bound on the largest singular value, of batch shape.
+    """An upper bound on the largest singular value, `(...)`, from directions `z`.
 
     The norm of `Z (A^H A)^p` is at least `q` times its power.
     """
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     unit = jnp.square(1 / norm)[..., None, None].astype(a.dtype)
 
-    # A loop, because XLA would fuse all products to one that takes longer.
+    # A loop, because XLA would fuse all products into one that takes longer.
     def step(_: Array, z: Array) -> Array:
         return unit * product(product(z, adjoint(a)), a)
 

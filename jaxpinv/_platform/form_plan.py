@@ -54,7 +54,7 @@ def form(
     gram = _gram(shape, order, tuning) if may_branch and target.is_cpu else "always"
     plan = partial(FormPlan, may_branch, gram=gram)
     can_be_identity = may_branch and m == n > tuning.tiny
-    # A first derivative makes few arrays and gains nothing from chunks; a higher one gains.
+    # A first derivative makes few arrays and gains nothing from chunks; a higher one does.
     # Also, if a matrix is truncated, only its chunk takes the longer formula.
     if may_loop and (formula == "either" or (formula == "matrices" and order > 1)):
         is_large = math.prod(shape) >= tuning.beyond_caches

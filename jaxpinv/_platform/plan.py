@@ -193,7 +193,7 @@ def determinant(
         is_complex: whether the matrices are complex.
         tuning: constants of speed.
     """
-    if not is_static_shape(shape) or not target.is_local:
+    if not is_static_shape(shape) or not math.prod(shape) or not target.is_local:
         return DeterminantPlan()
     *batch, n, _ = shape
     count = math.prod(batch)
@@ -236,8 +236,8 @@ def _full_rank(count: int, m: int, n: int, tuning: Tuning) -> FullRank:
 def _route(count: int, m: int, n: int, tuning: Tuning) -> Route:
     """How CUDA decomposes matrices, `m >= n`.
 
-    It decomposes many matrices at a time only if they are small. Of larger ones it computes
-    only eigenvectors of many at a time.
+    It decomposes many matrices at a time only if they are small. For larger ones, only
+    eigenvectors are computed for many at a time.
     """
     if n > tuning.jacobi and (count > 1 or m > n or n >= tuning.eigenvectors):
         return "qr, eigh"

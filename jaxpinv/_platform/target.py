@@ -19,7 +19,7 @@ class Target(NamedTuple):
             Then every intermediate array needs such a type, too, even on one device.
         is_exported: whether the program is exported. Then it may call only what later
             versions guarantee to have.
-        is_cuda: whether the program runs on a GPU of NVIDIA.
+        is_cuda: whether the program runs on an NVIDIA GPU.
     """
 
     is_cpu: bool

@@ -37,7 +37,7 @@ class Tuning:
         searched: largest batch for which `few` applies: beyond, the search takes longer.
         share: where loops over a batch gain nothing, only the matrices without a
             certificate are decomposed if they are at most 1 / `share` of the batch.
-        rows_of_few: or if they have at most this many rows.
+        rows_of_few: or if they have at most this many rows in all.
         jacobi: longest side of matrices that CUDA decomposes many of at a time.
         eigenvectors: on CUDA, shortest side of a single matrix for which eigenvectors are
             faster than singular vectors.

@@ -120,11 +120,43 @@ def test_a_growth_of_elimination_is_seen(rng, n):
     assert np.max(errors[1]) <= limit
 
 
-@pytest.mark.parametrize("size", [1e-25, 1e-17, 1e17, 1e25])
-def test_squares_out_of_range_certify_nothing(rng, size):
-    a = matrix(rng, (9, 9), [*[1.0] * 8, 1e-9]) * size
-    assert not by_lu(a.astype(np.float32), 1e-5)[1]
+def test_what_is_not_finite_is_not_certified():
     assert not by_lu(np.full((9, 9), np.nan, np.float32), 1e-5)[1]
+
+
+@pytest.mark.slow_unless("1e[+]16-.160|1e-30-.12")
+@pytest.mark.parametrize("shape", [(160, 160), (200, 20), (12, 12)], ids=str)
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e14, 1e16, 1.5 * 2.0**63, 1e36])
+def test_ranks_and_values_are_right_at_every_size(rng, size, shape):
+    n = shape[1]
+    a = [matrix(rng, shape, [*np.ones(n - 1), last]) * size for last in (1e-2, 0.5)]
+    a = np.stack(a).astype(np.float32)
+    s = np.linalg.svd(a.astype(float), compute_uv=False)
+    for rtol, atol in ((0.1, None), (0, 0.1 * size)):
+        value, rank = jaxpinv.log_pdet(
+            a, rtol, atol=atol, method="direct", return_rank=True
+        )
+        assert rank.tolist() == [n - 1, n]
+        exact = [np.sum(np.log(x[x > 0.1 * size])) for x in s]
+        # The logarithm of the size is rounded, too.
+        limit = n * bound(np.float32) * (1 + abs(np.log(size)))
+        assert np.all(np.abs(np.asarray(value) - exact) <= limit)
+
+
+def test_a_value_has_the_rank_of_its_derivative(rng):
+    # Three singular values at the cutoff: rounding decides which are kept.
+    spectrum = [*np.geomspace(1, 0.7, 9), 0.5, 0.5, 0.5]
+    a = np.stack([matrix(rng, (12, 12), spectrum) for _ in range(100)])
+
+    @jax.jit
+    @partial(jax.grad, has_aux=True)
+    def gradient(a):
+        value, rank = jaxpinv.log_pdet(a, 0.5, method="direct", return_rank=True)
+        return jnp.sum(value), rank
+
+    g, rank = gradient(a)
+    # The trace of `pinv(A) A` is the rank of the part that was kept.
+    assert np.array_equal(np.round(np.sum(g * a, axis=(1, 2))), rank)
 
 
 def test_a_batch_has_the_rank_of_each_matrix(rng):
