@@ -122,6 +122,6 @@ def by_rows(
 
 
 def _certified(a: Array, norm: Array, w: Array, cutoff: Cutoff, converged: Array) -> Array:
-    """Whether `W` converged and nothing is truncated (at cutoff 0, nothing ever is), `(...)`."""
+    """Whether `W` converged and nothing is truncated (never at cutoff 0), `(...)`."""
     is_above = certificate.certify_full_rank(a, norm, w, cutoff, converged)
     return converged & ((cutoff.above(norm) == 0) | is_above)

@@ -1,5 +1,7 @@
 """Products by halves, and damped inverses that are made of them."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,3 +66,17 @@ def test_columns_that_are_nearly_orthonormal_are_corrected(rng, size):
     both = np.concatenate([a, 0.7 * np.eye(5)])
     for found, known in ((x, exact), (both @ w, q), (q.T @ q, np.eye(5))):
         assert relative_error(found, known) <= bound(np.float32)
+
+
+def test_the_series_of_a_matrix_does_not_depend_on_its_batch(rng):
+    a = np.stack([matrix(rng, (9, 5), [3, 2, 1, 1, 0.5])] * 2)
+    d = np.full((2, 1), 0.7)
+    first = np.linalg.inv(np.linalg.cholesky(a[0].T @ a[0] + 0.49 * np.eye(5))).T
+    # Only the second matrix needs the long series.
+    first = np.stack([first * (1 + 1e-4), first * 1.02])
+    correct = jax.jit(partial(damped_qr.orthonormalized, is_upper=True))
+    given = [jnp.asarray(x, np.float32) for x in (a, d, first)]
+    alike = [jnp.stack([x[0]] * 2) for x in given]
+    x, both = correct(*given)[2], correct(*alike)[2]
+    assert np.array_equal(x[0], both[0])
+    assert not np.array_equal(x[1], both[1])
