@@ -123,18 +123,18 @@ def _without_factors(
 
     def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
         scaled, scale, finite = normalize_scale(a)
-        value, certified = by(scaled, Cutoff(rtol, atol / scale))
+        pivots, certified = by(scaled, Cutoff(rtol, atol / scale))
         rank = jnp.full(certified.shape, n, jnp.int32)
-        return value + n * jnp.log(scale), rank, certified & finite
+        return volume.log_of_product(pivots, scale), rank, certified & finite
 
     def by_values(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
         scaled, scale, finite = normalize_scale(a)
-        values = partial(values_of_plan, plan=plan)
-        value, rank = volume.by_values(scaled, Cutoff(rtol, atol / scale), values=values)
-        value = jnp.where(
-            finite, value + rank.astype(scale.dtype) * jnp.log(scale), jnp.nan
-        )
-        return value, jnp.where(finite, rank, 0)
+        s, cutoff = values_of_plan(scaled, plan), Cutoff(rtol, atol / scale)
+        kept = cutoff.keeps(s)
+        finite = finite & ~cutoff.is_undefined() & ~jnp.any(jnp.isnan(s), axis=-1)
+        value = volume.log_of_product(jnp.where(kept, s, 1 / scale[..., None]), scale)
+        rank = jnp.sum(kept, axis=-1, dtype=jnp.int32)
+        return jnp.where(finite, value, jnp.nan), jnp.where(finite, rank, 0)
 
     if shape:
         size = max(1, tuning.volumes * tuning.chunk // (m * n))

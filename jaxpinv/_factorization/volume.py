@@ -22,7 +22,7 @@ from jaxpinv._factorization.triangular import order_of
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul, transpose
 
-#: From matrices and tolerances: log-volumes, and where full rank is certified.
+#: From matrices and tolerances: factors of the volume, and where full rank is certified.
 Attempt = Callable[[Array, Cutoff], tuple[Array, Array]]
 
 # A matrix without full rank passes with this probability, over directions that nobody
@@ -38,19 +38,32 @@ _PAIRS = 4
 _LEAST_MARGIN, _MARGIN = 8, 0.25
 
 
+def log_of_product(x: Array, scale: Array) -> Array:
+    """The sum of `log |scale x|` over the last axis of `x`, `(..., n)`, of batch shape.
+
+    Scales are powers of two, `(...)`. Logarithms of products lose no digits where the sum
+    is small, as a sum of logarithms of both would, but products may leave the range.
+    """
+    x, scale = jnp.abs(x), scale[..., None]
+    product = x * scale
+    in_range = (product >= jnp.finfo(x.dtype).tiny) & (product < jnp.inf)
+    logs = jnp.log(jnp.where(in_range, product, x))
+    return jnp.sum(jnp.where(in_range, logs, logs + jnp.log(scale)), axis=-1)
+
+
 def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
-    """`log |det a|` of square matrices, `(..., n, n)`, by LU with partial pivoting.
+    """Pivots of square matrices, `(..., n, n)`, by LU with partial pivoting.
 
     Elements have size 1, so that no square leaves the range.
 
     Returns:
-        The logarithms, `(...)`, and whether it is certified that nothing is truncated.
-        With `sharply`, certificates are sharpened by products with the matrix.
+        The pivots, `(..., n)`, and whether it is certified that nothing is truncated,
+        `(...)`. With `sharply`, certificates are sharpened by products with the matrix.
     """
     # LAPACK stores columns where we store rows, so nothing is copied: A^T = P^T L U.
-    lu, pivots, _ = jax.lax.linalg.lu(transpose(a))
-    order = order_of(pivots)
-    value = _log_diagonal(lu)
+    lu, swaps, _ = jax.lax.linalg.lu(transpose(a))
+    order = order_of(swaps)
+    pivots = jnp.diagonal(lu, axis1=-2, axis2=-1)
     norm = frobenius_norm(a)
     z, least = _directions(a)
     solve = partial(jax.lax.linalg.triangular_solve, lu, left_side=False)
@@ -66,7 +79,7 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
     limit = cutoff.above(norm) + rounding
     found = possible & (size * limit + residual < least)
     if not sharply:
-        return value, found
+        return pivots, found
 
     def sharpen(found: Array) -> Array:
         limit = cutoff.above(_largest(a, norm, z)) + rounding
@@ -78,11 +91,11 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
         return found | (possible & (reached < least))
 
     found = jax.lax.cond(jnp.all(found), lambda found: found, sharpen, found)
-    return value, found
+    return pivots, found
 
 
 def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
-    """Log-volumes of tall matrices, `(..., m, n)`, by a Cholesky factor of the Gram matrix.
+    """Pivots of tall matrices, `(..., m, n)`, by a Cholesky factor of the Gram matrix.
 
     Elements have size 1, so that no square leaves the range.
 
@@ -90,7 +103,8 @@ def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
     matrix of `A L^-H` corrects them, as in `cholesky_qr.factor`.
 
     Returns:
-        The logarithms, `(...)`, and whether it is certified that nothing is truncated.
+        The pivots, `(..., n)`, and whether it is certified that nothing is truncated,
+        `(...)`.
     """
     n = a.shape[-1]
     gram = matmul(adjoint(a), a)
@@ -106,14 +120,14 @@ def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
     )
     size = frobenius_norm(over(z))
     # The norm of `L^-1`, estimated from the directions, over that for orthonormal columns
-    # of the same norm. Rounding of the Gram matrix changes the value by this squared times
-    # n eps / 2 at most.
+    # of the same norm. Rounding of the Gram matrix changes the log-volume by this squared
+    # times n eps / 2 at most.
     excess = size * norm / (n * z.shape[-2] ** 0.5)
     eps, smallest = float(jnp.finfo(a.dtype).eps), least / size
     exceeds = jnp.square(smallest) > jnp.square(cutoff.above(norm)) + 4 * eps * norm**2
     found = (jnp.square(excess) <= 2) & exceeds
 
-    def correct(value: Array, found: Array) -> tuple[Array, Array]:
+    def correct(pivots: Array, found: Array) -> tuple[Array, Array]:
         q = over(a)
         gram = matmul(adjoint(q), q)
         off = frobenius_norm(gram - identity(gram))
@@ -121,34 +135,17 @@ def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
         # The smallest singular value of `q` is at least the square root of 1 / 2.
         limit = cutoff.above(norm) + _rounding(a, norm)
         better = (off <= 0.5) & (0.7 * smallest > limit)
-        return jnp.where(found, value, value + _log_diagonal(second)), found | better
+        better_pivots = pivots * jnp.diagonal(second, axis1=-2, axis2=-1)
+        return jnp.where(found[..., None], pivots, better_pivots), found | better
 
-    return jax.lax.cond(
-        jnp.all(found), lambda *same: same, correct, _log_diagonal(factor), found
-    )
-
-
-def by_values(
-    a: Array, cutoff: Cutoff, *, values: Callable[[Array], Array]
-) -> tuple[Array, Array]:
-    """Log-volumes and ranks from singular values, NaN and 0 where undefined, `(...)`."""
-    s = values(a)
-    kept = cutoff.keeps(s)
-    defined = ~cutoff.is_undefined() & ~jnp.any(jnp.isnan(s), axis=-1)
-    logs = jnp.sum(jnp.log(jnp.where(kept, s, 1)), axis=-1)
-    rank = jnp.sum(kept, axis=-1, dtype=jnp.int32)
-    return jnp.where(defined, logs, jnp.nan), jnp.where(defined, rank, 0)
+    pivots = jnp.diagonal(factor, axis1=-2, axis2=-1)
+    return jax.lax.cond(jnp.all(found), lambda *same: same, correct, pivots, found)
 
 
 def _rounding(a: Array, norm: Array) -> Array:
     """Bound on the backward error of LU or of two Cholesky factors, `(...)`."""
     margin = max(_LEAST_MARGIN, _MARGIN * a.shape[-1] ** 0.5)
     return margin * float(jnp.finfo(a.dtype).eps) * norm
-
-
-def _log_diagonal(x: Array) -> Array:
-    """The sum of the logarithms of the absolute values on the diagonal, `(...)`."""
-    return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(x, axis1=-2, axis2=-1))), axis=-1)
 
 
 def _directions(a: Array) -> tuple[Array, float]:
