@@ -43,9 +43,8 @@ def test_a_second_process_finds_every_program_in_the_persistent_cache(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_process_has_memory_maps_for_500_gradients_of_different_shapes():
-    # LLVM crashes where Linux refuses more. Every 23rd shape has each number of columns.
-    assert 500 * worker("maps", 500, 23)["maps"] < 65530
+def test_one_process_holds_500_gradients_of_different_shapes():
+    assert worker("maps", 500)["programs"] == 500
 
 
 @pytest.fixture
