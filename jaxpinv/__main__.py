@@ -139,9 +139,10 @@ _ROUTES = {
 
 def _sizes(chosen: plan.Plan, count: int) -> Iterator[str]:
     """How many matrices are processed at a time."""
+    how = "at a time" if chosen.loops else "alone, or all if there are more"
     parts = {
         "matrices tried at a time": chosen.chunk if chosen.full_rank else None,
-        "matrices without a proof decomposed at a time": (
+        f"matrices without a proof decomposed {how}": (
             chosen.remainder if chosen.full_rank else None
         ),
         "matrices per call of LAPACK's SVD": chosen.svd_call,
