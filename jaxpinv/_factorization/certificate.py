@@ -58,7 +58,7 @@ def rules_out_full_rank(
     """
     n = a.shape[-1]
     at_least = norm / n**0.5
-    limit = cutoff.above(at_least) + _rounding(a, norm) / n**0.5 + least * at_least
+    limit = cutoff.above(at_least) + rounding_of(a, norm) / n**0.5 + least * at_least
     return ~(smallest_pivot(pivots) > limit)
 
 
@@ -83,7 +83,7 @@ def certify_full_rank(
         sharply: whether to try sharper norms, which take products of n by n matrices.
         gram: the Gram matrix of `a`, `(..., n, n)`, if it is known.
     """
-    rounding = _rounding(a, norm)
+    rounding = rounding_of(a, norm)
     found = possible & (frobenius_norm(w) * (cutoff.above(norm) + rounding) < 1)
     if not sharply:
         return found
@@ -165,7 +165,7 @@ def leaves_small_residual(a: Array, norm: Array, w: Array, residual: Array) -> A
     small residual of `w a`, like one of `a w`, makes `1 / ||w||` a lower bound on the
     smallest singular value.
     """
-    return residual <= _rounding(a, norm) * frobenius_norm(w)
+    return residual <= rounding_of(a, norm) * frobenius_norm(w)
 
 
 def numerical_rank(a: Array, norm: Array, r: Array, cutoff: Cutoff) -> tuple[Array, Array]:
@@ -213,11 +213,13 @@ def makes_orthonormal(a: Array, norm: Array, w: Array, u: Array, kept: Array) ->
     """
     z = adjoint(_probes(a))
     residual = matmul(a, matmul(w, z)) - matmul(u, jnp.where(kept[..., :, None], z, 0))
-    return frobenius_norm(residual) <= _PROBES**0.5 * _rounding(a, norm) * frobenius_norm(w)
+    return frobenius_norm(residual) <= _PROBES**0.5 * rounding_of(a, norm) * frobenius_norm(
+        w
+    )
 
 
-def _rounding(a: Array, norm: Array) -> Array:
-    """Bound on `||A W - Q||_F / ||W||_F`, of batch shape."""
+def rounding_of(a: Array, norm: Array) -> Array:
+    """Bound on `||A W - Q||_F / ||W||_F`, of batch shape, where `norm` is that of `A`."""
     margin = max(_LEAST_MARGIN, _MARGIN * a.shape[-1] ** 0.5)
     return margin * jnp.finfo(a.dtype).eps * norm
 

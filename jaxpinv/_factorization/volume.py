@@ -10,7 +10,6 @@ So a solution for k right-hand sides serves instead of the inverse (as in J. D. 
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -18,12 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxpinv._factorization.certificate import rounding_of
 from jaxpinv._factorization.triangular import order_of
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul, transpose
-
-#: From matrices and tolerances: factors of the volume, and where full rank is certified.
-Attempt = Callable[[Array, Cutoff], tuple[Array, Array]]
 
 # A matrix without full rank passes with this probability, over directions that nobody
 # chose to suit it.
@@ -34,8 +31,6 @@ _FEW, _MANY, _LARGE = 16, 32, 64
 _SEED = (1955, 51, 407)
 # Pairs of products with a matrix and its adjoint, to bound its largest singular value.
 _PAIRS = 4
-# As in the certificate of inverses.
-_LEAST_MARGIN, _MARGIN = 8, 0.25
 
 
 def log_of_product(x: Array, scale: Array) -> Array:
@@ -72,7 +67,7 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
     # With its columns in another order, `z` is as random, so it need not be permuted.
     y = upper(lower(z, transpose_a=True), transpose_a=True)
     residual = frobenius_norm(_permuted(matmul(y, a), order) - z)
-    rounding = _rounding(a, norm)
+    rounding = rounding_of(a, norm)
     size = frobenius_norm(y)
     # LU with partial pivoting guarantees nothing: Wilkinson's matrices grow by 2^n.
     possible = residual <= rounding * size
@@ -133,19 +128,13 @@ def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
         off = frobenius_norm(gram - identity(gram))
         second = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
         # The smallest singular value of `q` is at least the square root of 1 / 2.
-        limit = cutoff.above(norm) + _rounding(a, norm)
+        limit = cutoff.above(norm) + rounding_of(a, norm)
         better = (off <= 0.5) & (0.7 * smallest > limit)
         better_pivots = pivots * jnp.diagonal(second, axis1=-2, axis2=-1)
         return jnp.where(found[..., None], pivots, better_pivots), found | better
 
     pivots = jnp.diagonal(factor, axis1=-2, axis2=-1)
     return jax.lax.cond(jnp.all(found), lambda *same: same, correct, pivots, found)
-
-
-def _rounding(a: Array, norm: Array) -> Array:
-    """Bound on the backward error of LU or of two Cholesky factors, `(...)`."""
-    margin = max(_LEAST_MARGIN, _MARGIN * a.shape[-1] ** 0.5)
-    return margin * float(jnp.finfo(a.dtype).eps) * norm
 
 
 def _directions(a: Array) -> tuple[Array, float]:

@@ -178,3 +178,13 @@ def test_a_batch_has_the_rank_of_each_matrix(rng):
         assert rank[k] == len(kept)
         limit = bound(float, 10 * len(kept) * s[0] / kept[-1]) if len(kept) else 0
         assert abs(value[k] - np.sum(np.log(kept))) <= limit
+
+
+def test_a_product_out_of_range_has_its_logarithm():
+    x = np.array([[1e30, -1e-30, 3.0], [1.0, 1.0, 1.0], [1e30, 1e-30, 0.5]], np.float32)
+    scale = np.array([2.0**60, 2.0**-60, 1], np.float32)
+    found = np.asarray(volume.log_of_product(jnp.asarray(x), jnp.asarray(scale)))
+    exact = np.sum(np.log(np.abs(x.astype(float))), axis=1) + 3 * np.log(
+        scale.astype(float)
+    )
+    assert np.max(np.abs(found - exact)) <= 300 * np.finfo(np.float32).eps
