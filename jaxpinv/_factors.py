@@ -113,7 +113,8 @@ def truncate(
     kept = jnp.where(certified[..., None], s > 0, cutoff.keeps(s, largest)) | undefined
     # One quotient holds both and is computed once, whereas XLA would recompute a mask, and
     # all that it depends on, in each loop that reads it.
-    signed = s / jnp.where(kept, jnp.where(undefined, jnp.nan, 1), -1)
+    one = s.dtype.type(1)
+    signed = s / jnp.where(kept, jnp.where(undefined, jnp.nan, one), -one)
     s, kept = jnp.abs(signed), ~(signed <= 0)
     return Factors(u, s, v, kept, nowhere if is_inverse is None else is_inverse)
 

@@ -73,9 +73,10 @@ def moderate_scale(a: Array) -> tuple[Array, Array]:
     small = 2.0 ** (limits.minexp // 2 + limits.nmant)
     # Constants are selected, because a quotient would be one more kernel.
     is_small, is_large = largest < small, largest > 1 / small
-    factor = jnp.where(is_small, small**-2, jnp.where(is_large, small**2, 1))
-    unit = jnp.where(is_small, small**2, jnp.where(is_large, small**-2, 1))
-    return guarded * factor.astype(a.dtype), unit.astype(largest.dtype)[..., 0, 0]
+    tiny, one, huge = (limits.dtype.type(x) for x in (small**2, 1, small**-2))
+    factor = jnp.where(is_small, huge, jnp.where(is_large, tiny, one))
+    unit = jnp.where(is_small, tiny, jnp.where(is_large, huge, one))
+    return guarded * factor.astype(a.dtype), unit[..., 0, 0]
 
 
 def _largest_element(a: Array) -> Array:
@@ -86,9 +87,11 @@ def _largest_element(a: Array) -> Array:
     parts = [jnp.real(a), jnp.imag(a)] if jnp.iscomplexobj(a) else [a]
     # A maximum may ignore a NaN. So what is not finite is replaced by a product that
     # overflows: a constant Inf would trip `jax_debug_infs`.
-    most = float(jnp.finfo(a.dtype).max)
+    limits = jnp.finfo(a.dtype)
+    # Numbers of Python would make an array of the default precision.
+    one, most = limits.dtype.type(1), limits.max
     sizes = (
-        jnp.where(ok, jnp.abs(x), 2) * jnp.where(ok, 1, most)
+        jnp.where(ok, jnp.abs(x), 2) * jnp.where(ok, one, most)
         for x, ok in ((x, jnp.isfinite(x)) for x in parts)
     )
     size = functools.reduce(jnp.maximum, sizes)

@@ -1,6 +1,7 @@
 """What stays in memory: no arrays, and not more with every call."""
 
 import gc
+import re
 import weakref
 from functools import partial
 
@@ -106,3 +107,33 @@ def test_the_backward_pass_of_lstsq_keeps_the_factors_and_the_columns():
     _, pullback = jax.vjp(lambda a, b: jaxpinv.lstsq(a, b).solution, A, b)
     numbers = sum(x.size for x in jax.tree.leaves(pullback) if hasattr(x, "size"))
     assert numbers == m * n + n * n + 2 * n + 1 + m
+
+
+def real_gradient(f):
+    """The gradient of the sum of what `f` returns for a real matrix."""
+    return jax.grad(lambda a: jnp.sum(f(a)))
+
+
+OF_FLOAT32 = {
+    "pinv": jaxpinv.pinv,
+    "by SVD": partial(jaxpinv.pinv, method="svd"),
+    "tolerance": partial(jaxpinv.pinv, rtol=0.1),
+    "gradient": real_gradient(jaxpinv.pinv),
+    "lstsq": lambda a: jaxpinv.lstsq(a, a[..., :1]),
+    "values": real_gradient(lambda a: jaxpinv.lstsq(a, a[..., :1]).singular_values),
+    "rank": jaxpinv.matrix_rank,
+    "volume": jaxpinv.log_pdet,
+    "damped": partial(jaxpinv.pinv, damp=0.1),
+    "damped gradient": real_gradient(partial(jaxpinv.pinv, damp=0.1)),
+    "null space": jaxpinv.null_space,
+    "stored": lambda a: jaxpinv.factorize(a).solve(a[..., :1], damp=0.1),
+}
+
+
+@pytest.mark.parametrize("shape", [(2000, 6, 7), (500, 500), (5, 4)], ids=str)
+@pytest.mark.slow_unless("pinv.*6|by SVD.*5, 4")
+@pytest.mark.parametrize("name", OF_FLOAT32)
+def test_programs_of_float32_make_no_array_of_float64(name, shape):
+    a = jax.ShapeDtypeStruct(shape, np.float32)
+    program = jax.jit(OF_FLOAT32[name]).trace(a).lower(lowering_platforms=("cpu",))
+    assert not re.findall(r"tensor<\d[^>]*f64>", program.as_text())

@@ -69,7 +69,8 @@ values_of_p = _rules.attached("values_of", 1, 1, _values_of_change)
 def _undefined_with(s: Array, e: Array) -> Array:
     """The tangent, times NaN where a value is NaN: reverse mode keeps such a factor."""
     undefined = jnp.any(jnp.isnan(s), axis=-1)[..., None, None]
-    return e * jnp.where(undefined, jnp.nan, 1).astype(e.dtype)
+    factor = jnp.where(undefined, jnp.nan, s.dtype.type(1))
+    return e * factor.astype(e.dtype)
 
 
 def _change_of_values(u: Array, image: Array) -> Array:
