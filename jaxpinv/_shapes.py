@@ -17,6 +17,16 @@ def prepend_axes(x: Array, rank: int) -> Array:
     return jax.lax.expand_dims(x, range(rank - x.ndim))
 
 
+def evenly(count: int, most: int, unit: int = 1) -> int:
+    """The size of the fewest equal chunks of at most `most`, rounded up to whole units.
+
+    Chunks of the largest size would do up to twice the work, because the last one overlaps
+    the one before.
+    """
+    size = -(-count // -(-count // most))
+    return min(most, -(-size // unit) * unit)
+
+
 def without_unit_axes(f: Callable[..., Any], rank: int, *operands: Array) -> Any:
     """`f` of arrays with `rank` batch axes, computed without those of length 1 in all.
 

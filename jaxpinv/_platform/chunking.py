@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxpinv._shapes import evenly
+
 #: A function of arrays that have a batch axis.
 Map = Callable[..., tuple[Array, ...]]
 
@@ -83,6 +85,7 @@ def along_batch(f: Callable[..., Array], chunk: int, rank: int, *operands: Array
     axis = max(range(rank), key=lambda i: batch[i])
     others = math.prod(batch) // batch[axis]
     size = max(1, chunk // math.prod(operands[0].shape[rank:]) // others)
+    size = evenly(batch[axis], size)
     [found] = in_chunks(lambda *x: (f(*x),), size, *operands, axis=axis)
     return found
 

@@ -11,7 +11,7 @@ from typing import Literal
 from jaxpinv._platform import workarounds
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT, Tuning
-from jaxpinv._shapes import is_static_shape
+from jaxpinv._shapes import evenly, is_static_shape
 
 Method = Literal["auto", "direct", "svd"]
 FullRank = Literal["lu", "cholesky_qr", "gram_schmidt"]
@@ -137,6 +137,7 @@ def factorization(
     values_call = call(max(10 * n**3, 2 * m * n**2)) if is_long else svd_call
     # Whole vectors: part of a vector takes as long as several.
     vectors = max(chunk // tuning.vector * tuning.vector, min(chunk, tuning.vector))
+    vectors = evenly(count, vectors, tuning.vector)
     inverse, width = (
         _inverse(n, tuning) if full_rank == "lu" else ("at once", tuning.columns)
     )
@@ -156,7 +157,9 @@ def factorization(
         inverse=inverse,
         sharply=n >= tuning.sharp,
         width=width,
-        chunk=vectors if full_rank == "gram_schmidt" else min(chunk, call(n**3)),
+        chunk=vectors
+        if full_rank == "gram_schmidt"
+        else evenly(count, min(chunk, call(n**3))),
         remainder=remainder,
         values="qr, svd" if is_long else "svd",
         svd_call=svd_call,
@@ -201,7 +204,8 @@ def determinant(
     if not target.is_cpu:
         return DeterminantPlan(by_gram_schmidt)
     if by_gram_schmidt:
-        return DeterminantPlan(by_gram_schmidt, max(1, tuning.chunk // (n * n)))
+        most = max(1, tuning.chunk // (n * n))
+        return DeterminantPlan(by_gram_schmidt, evenly(count, most, tuning.vector))
     flops = n**3 * (3 if is_complex else 1)
     return DeterminantPlan(chunk=workarounds.matrices_of_one_call(count, flops))
 

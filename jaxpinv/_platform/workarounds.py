@@ -26,6 +26,8 @@ import jax.numpy as jnp
 import jaxlib
 from jax import Array
 
+from jaxpinv._shapes import evenly
+
 _VERSION: str = jaxlib.__version__  # pyright: ignore[reportPrivateImportUsage]
 
 # jaxlib before 0.12 (`lapack_kernels.cc`, until commit 859992407d) divides the matrices of
@@ -49,8 +51,8 @@ _SHORT, _MANY = 8, 256
 
 
 def matrices_of_one_call(count: int, flops: int, *, shares: bool = SHARES_BATCHES) -> int:
-    """How many of `count` matrices, of `flops` each, LAPACK may be given at a time."""
-    return min(count, -(-_FLOPS_OF_ONE_THREAD // flops)) if shares else count
+    """How many of `count` matrices, of `flops` each, LAPACK is given at a time."""
+    return evenly(count, -(-_FLOPS_OF_ONE_THREAD // flops)) if shares else count
 
 
 def may_not_converge(m: int, n: int) -> bool:

@@ -99,6 +99,13 @@ def test_one_call_is_left_to_one_thread(dtype, flops, count):
     assert workarounds.matrices_of_one_call(1000, flops, shares=False) == 1000
 
 
+def test_calls_take_equally_many_matrices():
+    flops = 10 * 7 * 6 * 6
+    assert workarounds.matrices_of_one_call(80, flops, shares=True) == 80
+    assert workarounds.matrices_of_one_call(81, flops, shares=True) == 41
+    assert workarounds.matrices_of_one_call(161, flops, shares=True) == 54
+
+
 @pytest.mark.parametrize("batch", [100, 2 * replacing._SORTED])
 @pytest.mark.parametrize("share", [0, 0.1, 1])
 def test_chosen_matrices_come_first_and_in_order(rng, batch, share):

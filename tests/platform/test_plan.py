@@ -134,6 +134,14 @@ def test_chunks_of_what_goes_along_the_batch_are_whole_vectors():
     assert planned((20_000, 64, 8)).chunk == DEFAULT.chunk // 512
 
 
+def test_chunks_of_a_batch_are_equal():
+    # Two of 8 would treat 7 of 9 matrices twice.
+    assert planned((9, 32, 32), method="direct").chunk == 5
+    assert planned((200, 7, 6), method="direct").chunk == 128
+    assert planned((200, 7, 6), method="direct").rank_chunk == 128
+    assert plan.determinant((200, 7, 7), CPU, is_complex=False).chunk == 128
+
+
 def test_what_is_left_of_tiny_matrices_is_taken_a_few_at_a_time():
     assert planned((100_000, 3, 3)).remainder == 2 * DEFAULT.vector
     assert planned((100_000, 3, 3), DIVIDED).remainder == 2 * DEFAULT.vector
