@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxpinv import _rules
@@ -80,22 +81,19 @@ def moderate_scale(a: Array) -> tuple[Array, Array]:
 
 
 def _largest_element(a: Array) -> Array:
-    """The largest absolute value, `(..., 1, 1)`, real, or Inf if an element is not finite.
+    """The largest absolute value, `(..., 1, 1)`, real, or not finite if an element is not.
 
-    For complex matrices, that of a real or imaginary part. One reduction finds both.
+    For complex matrices, that of a real or imaginary part. One reduction finds both: as
+    integers, the bits of absolute values are in the same order, with Inf and NaN above all
+    numbers. A maximum of floating-point numbers may ignore a NaN.
     """
     parts = [jnp.real(a), jnp.imag(a)] if jnp.iscomplexobj(a) else [a]
-    # A maximum may ignore a NaN. So what is not finite is replaced by a product that
-    # overflows: a constant Inf would trip `jax_debug_infs`.
-    limits = jnp.finfo(a.dtype)
-    # Numbers of Python would make an array of the default precision.
-    one, most = limits.dtype.type(1), limits.max
-    sizes = (
-        jnp.where(ok, jnp.abs(x), 2) * jnp.where(ok, one, most)
-        for x, ok in ((x, jnp.isfinite(x)) for x in parts)
-    )
-    size = functools.reduce(jnp.maximum, sizes)
-    return jnp.max(size, axis=(-2, -1), keepdims=True, initial=0)
+    real = jnp.finfo(a.dtype).dtype
+    integer = np.dtype(f"int{8 * real.itemsize}")
+    bits = (jax.lax.bitcast_convert_type(jnp.abs(x), integer) for x in parts)
+    size = functools.reduce(jnp.maximum, bits)
+    largest = jnp.max(size, axis=(-2, -1), keepdims=True, initial=0)
+    return jax.lax.bitcast_convert_type(largest, real)
 
 
 def power_of_two(x: Array) -> Array:
