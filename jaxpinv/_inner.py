@@ -110,7 +110,10 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
         # If the partitioner divides the rows among devices, no chunk is on two of them.
         parts = math.gcd(m, target.devices)
         count, length = _chunks(m // parts, _chunk_limit(k, j))
-        products = _product(*(_in_chunks(z, parts, count, length) for z in (x, y)))
+        x, y = (_in_chunks(z, parts, count, length) for z in (x, y))
+        is_complex = jnp.iscomplexobj(x) or jnp.iscomplexobj(y)
+        by_sums = form_plan.sums_products(k, j, is_complex=is_complex)
+        products = (_sum_of_products_of_rows if by_sums else _product)(x, y)
         return jnp.sum(_total(products), axis=-3)
     kind = _plan(x, y, x.shape)
     if kind == "dot":
@@ -129,6 +132,11 @@ def _sum_of_products(x: Array, y: Array) -> Array:
     """The product of matrices as a sum of products of columns with rows."""
     terms = (x[..., :, k, None] * y[..., k, None, :] for k in range(x.shape[-1]))
     return functools.reduce(operator.add, terms)
+
+
+def _sum_of_products_of_rows(x: Array, y: Array) -> Array:
+    """The product `X^T Y` as a sum over the rows of products of their elements."""
+    return jnp.sum(x[..., :, :, None] * y[..., :, None, :], axis=-3)
 
 
 def _product(x, y):

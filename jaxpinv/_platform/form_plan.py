@@ -95,3 +95,11 @@ def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -
     if many and count > tuning.products and 1 < j and max(m, k, j) <= tiny:
         return "isolated"
     return "unrolled" if is_thin else "dot"
+
+
+def sums_products(k: int, j: int, *, is_complex: bool, tuning: Tuning = DEFAULT) -> bool:
+    """Whether sums over a few rows of products, `(k, j)` for each row, use no library.
+
+    A call for each sum takes longer than a sum of few products, most of all if complex.
+    """
+    return k * j <= (tuning.sums_complex if is_complex else tuning.sums)

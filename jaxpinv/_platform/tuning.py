@@ -24,6 +24,9 @@ class Tuning:
         repays_rows: see `repays`.
         products: most scalar multiplications in a batch for which a library call is faster
             than plain arithmetic, including its compilation over a thousand calls.
+        sums: most elements of a product, the sum over a chunk of rows, for which plain
+            arithmetic is faster than a library call for each chunk.
+        sums_complex: `sums` for complex matrices.
         thin: most terms of a sum of outer products for which plain arithmetic is faster.
         gram_schmidt: most elements of a matrix that Gram-Schmidt orthonormalizes faster
             than two Gram matrices do, because it sums over rows in plain arithmetic.
@@ -68,6 +71,8 @@ class Tuning:
     repays_few: int = 1 << 16
     repays_rows: int = 8
     products: int = 1 << 14
+    sums: int = 1
+    sums_complex: int = 16
     thin: int = 4
     gram_schmidt: int = 512
     chunk: int = 1 << 13
