@@ -253,6 +253,11 @@ def test_the_diagram_shows_the_imports_of_the_package():
     assert all(depth[importer] < depth[imported] for importer, imported in found)
 
 
+def test_the_diagram_leaves_out_the_imports_that_others_imply():
+    pairs = {("a", "b"), ("b", "c"), ("c", "d"), ("a", "c"), ("a", "d"), ("a", "e")}
+    assert figures.reduced(pairs) == {("a", "b"), ("b", "c"), ("c", "d"), ("a", "e")}
+
+
 def test_the_page_and_the_published_diagram_have_the_modules_of_today():
     names = {name for row in figures.layers() for name in row}
     listed = {
