@@ -216,8 +216,11 @@ def as_vector_or_columns(
     )
     x = _as_numeric(f"{function}: expected {name} to be a numeric array", value)
     if x.ndim == 0 or x.shape[-min(x.ndim, 2)] != length:
-        are_vectors = x.ndim > 1 and x.shape[-1] == length
-        hint = f"; for a batch of vectors write {name}[..., None]" if are_vectors else ""
+        hint = ""
+        if x.ndim == 2 and x.shape[-1] == length and not batch:
+            hint = f"; if each row is a vector, pass {name}.T"
+        elif x.ndim > 1 and x.shape[-1] == length:
+            hint = f"; for a batch of vectors write {name}[..., None]"
         raise ValueError(f"{expected}, got shape {x.shape}{hint}")
     if x.ndim <= 2:
         return x
@@ -235,9 +238,12 @@ def _as_numeric(expected: str, x: ArrayLike) -> Array:
     """`x` as an array, if its dtype is accepted."""
     if hasattr(x, "todense"):
         raise TypeError(
-            f"{expected}, got {type(x).__name__}: sparse matrices are not taken, "
-            "pass x.todense()"
+            f"{expected}, got {type(x).__name__}: sparse matrices are not "
+            "supported, pass x.todense()"
         )
+    # JAX's errors for strings and objects name neither.
+    if isinstance(x, np.ndarray) and x.dtype.kind in "OSUMm":
+        raise TypeError(f"{expected}, got dtype {x.dtype}; accepted are {_ACCEPTED}")
     # A JAX array is not converted, because that takes longer than all checks here.
     if not isinstance(x, Array):
         try:

@@ -332,7 +332,7 @@ class TestTransformations:
         ({"damp": True}, TypeError, "pinv: expected damp to be a real number"),
         ({"damp": 1j}, TypeError, "pinv: expected damp to be a real number"),
         ({"damp": np.ones(2)}, ValueError, "pinv: expected a damping that broadcasts"),
-        ({"damp_scale": np.ones(3)}, ValueError, "pinv: expected damp with damp_scale"),
+        ({"damp_scale": np.ones(3)}, ValueError, "pinv: expected damp too if"),
         (
             {"damp": 1.0, "damp_scale": 1.0},
             ValueError,
