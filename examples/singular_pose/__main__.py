@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _command.parser(__doc__, QUICK)
+    parser = _command.parser(__package__, __doc__, QUICK)
     parser.add_argument("--rate", type=int, default=RATE, help="control cycles per second")
     return parser
 
