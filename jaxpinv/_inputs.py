@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxpinv import _damping, _tolerances
@@ -119,7 +120,7 @@ def as_matrices(function: str, a: ArrayLike, *, hermitian: bool) -> Array:
     """`a` as an array of matrices, `(..., m, n)`, of any numeric dtype.
 
     Raises:
-        TypeError: if `a` is not numeric.
+        TypeError: if `a` is not numeric, or `hermitian` is traced.
         ValueError: if `a` has fewer than two axes, or `hermitian` is set and the matrices
             are not square.
     """
@@ -128,6 +129,11 @@ def as_matrices(function: str, a: ArrayLike, *, hermitian: bool) -> Array:
         raise ValueError(
             f"{function}: expected a matrix or a batch of matrices, shape (..., m, n), "
             f"got shape {a.shape}"
+        )
+    if isinstance(hermitian, Tracer):
+        raise TypeError(
+            f"{function}: expected hermitian to be True or False, got a traced value; "
+            'pass static_argnames="hermitian" to jax.jit'
         )
     if hermitian and a.shape[-2] != a.shape[-1]:
         raise ValueError(

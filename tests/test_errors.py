@@ -231,6 +231,12 @@ def test_hermitian_matrices_must_be_square(function):
 
 
 @pytest.mark.parametrize("function", WITH_TOLERANCES)
+def test_a_traced_hermitian_is_to_be_static(function):
+    with pytest.raises(TypeError, match=rf"^{function}: expected hermitian to be True or"):
+        jax.jit(FUNCTIONS[function])(A, hermitian=True)
+
+
+@pytest.mark.parametrize("function", WITH_TOLERANCES)
 @pytest.mark.parametrize("kwargs", [{"rtol": -1.0}, {"hermitian": True}])
 def test_errors_come_before_anything_is_computed(function, kwargs, caplog):
     # A shape that no other test compiles.
