@@ -130,7 +130,7 @@ def test_a_negative_tolerance_is_refused(function, name, value):
     [True, np.False_, np.array([True]), jnp.array(True), [True, False]],
     ids=["python", "scalar", "numpy", "jax", "list"],
 )
-def test_a_bool_is_no_tolerance(function, name, value):
+def test_a_bool_is_not_a_tolerance(function, name, value):
     hint = "; pass hermitian by name, hermitian=True" if name == "rtol" else ""
     with pytest.raises(TypeError) as error:
         FUNCTIONS[function](A, **{name: value})
