@@ -7,22 +7,30 @@ from pathlib import Path
 from typing import Any
 
 
-def parser(docstring: str | None, quick: Mapping[str, Any]) -> argparse.ArgumentParser:
+def parser(
+    package: str | None, docstring: str | None, quick: Mapping[str, Any]
+) -> argparse.ArgumentParser:
     """A parser with `--quick` and `--output`; the help is the docstring of the example.
 
     Args:
+        package: the name of the example, as `python -m` runs it.
         docstring: what `--help` says above the options.
         quick: what `--quick` sets, by the name of the option.
     """
-    found = argparse.ArgumentParser(
-        description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    found = _described(package, docstring)
     settings = ", ".join(f"{name} {value}" for name, value in quick.items())
     found.add_argument("--quick", action="store_true", help=f"a small run: {settings}")
     found.add_argument(
         "--output", type=Path, default=Path("figures"), help="folder for the figures"
     )
     return found
+
+
+def without_options(package: str | None, docstring: str | None) -> None:
+    """Parses the command line of an example that always makes a small run."""
+    found = _described(package, docstring)
+    found.add_argument("--quick", action="store_true", help="no change: all runs are small")
+    found.parse_args()
 
 
 def parsed(
@@ -60,3 +68,12 @@ def verdict(checks: Mapping[str, Any], began: float, figures: Path) -> int:
         f"figures: {figures}"
     )
     return 0 if held == len(checks) else 1
+
+
+def _described(package: str | None, docstring: str | None) -> argparse.ArgumentParser:
+    """A parser without options, whose help is the docstring of the example."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {package}",
+        description=docstring,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

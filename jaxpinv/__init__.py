@@ -1,5 +1,7 @@
 """The Moore-Penrose pseudo-inverse as a differentiable JAX primitive."""
 
+from importlib import metadata as _metadata
+
 from jaxpinv import sharded as sharded
 from jaxpinv._factorize import factorize
 from jaxpinv._log_pdet import log_pdet
@@ -9,7 +11,11 @@ from jaxpinv._pinv import pinv, pinverse
 from jaxpinv._rank import matrix_rank
 from jaxpinv._stored import Factorization
 
-__version__ = "0.1.0"
+try:
+    __version__ = _metadata.version("jaxpinv")
+except _metadata.PackageNotFoundError:
+    # The sources were copied, not installed.
+    __version__ = "0+unknown"
 
 __all__ = [
     "Factorization",

@@ -92,7 +92,7 @@ def _plan(options: argparse.Namespace) -> Iterator[str]:
         is_complex=options.dtype.startswith("complex"),
         method=options.method,
     )
-    many = f"{count} matrices" if batch else "one matrix"
+    many = "one matrix" if count == 1 else f"{count} matrices"
     yield (
         f"{many}, {m} by {n}, {options.dtype}, method {options.method!r}, on "
         f"{'a CPU' if where.is_cpu else 'an accelerator'}"
@@ -114,7 +114,9 @@ def _plan(options: argparse.Namespace) -> Iterator[str]:
             f"{of} rank is not proven"
         )
     yield f"why: {_reason(count, tall, short, options.method)}"
-    yield from _sizes(chosen, count)
+    if count > 1:
+        yield from _sizes(chosen, count)
+    yield from _details(chosen)
 
 
 def _reason(count: int, m: int, n: int, method: str) -> str:
@@ -125,7 +127,7 @@ def _reason(count: int, m: int, n: int, method: str) -> str:
     needed = DEFAULT.repays
     if n <= DEFAULT.tiny:
         needed = DEFAULT.repays_tiny if count >= DEFAULT.many else DEFAULT.repays_few
-    compared = f"the work saved, {saved:.3g}, "
+    compared = f"the work saved, {saved:.3g} units, "
     if saved < needed:
         return f"{compared}is less than {needed}: compiling it would not pay off"
     return f"{compared}is at least {needed}: compiling it pays off within 1000 calls"
@@ -150,6 +152,10 @@ def _sizes(chosen: plan.Plan, count: int) -> Iterator[str]:
     for text, size in parts.items():
         if size is not None:
             yield f"{text}: {min(size, count)}"
+
+
+def _details(chosen: plan.Plan) -> Iterator[str]:
+    """How matrices are decomposed."""
     if chosen.values == "qr, svd":
         yield "singular values alone: those of the triangular factor"
     if chosen.triplets != "svd":
@@ -164,8 +170,17 @@ def _parser() -> argparse.ArgumentParser:
         description="Prints versions, threads and known faults: include it in bug reports.",
     )
     commands = parser.add_subparsers(dest="command")
-    found = commands.add_parser("plan", help="print the plan for a shape, and why")
-    found.add_argument("shape", nargs="+", type=_size, metavar="SIZE", help="batch, m, n")
+    about = "print the plan for a shape, and why"
+    found = commands.add_parser(
+        "plan", help=about, description=f"P{about[1:]}: python -m jaxpinv plan 20000 6 7"
+    )
+    found.add_argument(
+        "shape",
+        nargs="+",
+        type=_size,
+        metavar="SIZE",
+        help="sizes of the batch axes, if any, then m and n",
+    )
     found.add_argument("--dtype", choices=_DTYPES, default="float32")
     found.add_argument("--method", choices=("auto", "direct", "svd"), default="auto")
     found.add_argument(

@@ -31,7 +31,9 @@ def check(
     damp, scale = damping
     if damp is None:
         if scale is not None:
-            raise ValueError(f"{function}: expected damp with damp_scale, got None")
+            raise ValueError(
+                f"{function}: expected damp too if damp_scale is given, got damp=None"
+            )
         return None, None
     damped = as_number(function, "damp", damp)
     scaled = None if scale is None else as_number(function, "damp_scale", scale)

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxpinv import _damping, _tolerances
@@ -119,7 +120,7 @@ def as_matrices(function: str, a: ArrayLike, *, hermitian: bool) -> Array:
     """`a` as an array of matrices, `(..., m, n)`, of any numeric dtype.
 
     Raises:
-        TypeError: if `a` is not numeric.
+        TypeError: if `a` is not numeric, or `hermitian` is traced.
         ValueError: if `a` has fewer than two axes, or `hermitian` is set and the matrices
             are not square.
     """
@@ -128,6 +129,11 @@ def as_matrices(function: str, a: ArrayLike, *, hermitian: bool) -> Array:
         raise ValueError(
             f"{function}: expected a matrix or a batch of matrices, shape (..., m, n), "
             f"got shape {a.shape}"
+        )
+    if isinstance(hermitian, Tracer):
+        raise TypeError(
+            f"{function}: expected hermitian to be True or False, got a traced value; "
+            'pass static_argnames="hermitian" to jax.jit'
         )
     if hermitian and a.shape[-2] != a.shape[-1]:
         raise ValueError(
@@ -216,8 +222,11 @@ def as_vector_or_columns(
     )
     x = _as_numeric(f"{function}: expected {name} to be a numeric array", value)
     if x.ndim == 0 or x.shape[-min(x.ndim, 2)] != length:
-        are_vectors = x.ndim > 1 and x.shape[-1] == length
-        hint = f"; for a batch of vectors write {name}[..., None]" if are_vectors else ""
+        hint = ""
+        if x.ndim == 2 and x.shape[-1] == length and not batch:
+            hint = f"; if each row is a vector, pass {name}.T"
+        elif x.ndim > 1 and x.shape[-1] == length:
+            hint = f"; for a batch of vectors write {name}[..., None]"
         raise ValueError(f"{expected}, got shape {x.shape}{hint}")
     if x.ndim <= 2:
         return x
@@ -235,9 +244,12 @@ def _as_numeric(expected: str, x: ArrayLike) -> Array:
     """`x` as an array, if its dtype is accepted."""
     if hasattr(x, "todense"):
         raise TypeError(
-            f"{expected}, got {type(x).__name__}: sparse matrices are not taken, "
-            "pass x.todense()"
+            f"{expected}, got {type(x).__name__}: sparse matrices are not "
+            "supported, pass x.todense()"
         )
+    # JAX's errors for strings and objects name neither.
+    if isinstance(x, np.ndarray) and x.dtype.kind in "OSUMm":
+        raise TypeError(f"{expected}, got dtype {x.dtype}; accepted are {_ACCEPTED}")
     # A JAX array is not converted, because that takes longer than all checks here.
     if not isinstance(x, Array):
         try:

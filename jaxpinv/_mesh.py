@@ -85,7 +85,7 @@ def find(
         mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         raise ValueError(
-            f"{function}: expected a mesh, or a matrix that lies on one, got neither: give "
+            f"{function}: expected a mesh, or a matrix that lies on one, got neither: pass "
             "mesh=, or call it within jax.set_mesh(mesh)"
         )
     if axis is None:
@@ -120,5 +120,5 @@ def _of_rows(function: str, spec: P, mesh: Mesh | AbstractMesh) -> Axis:
         return mesh.axis_names[0]
     raise ValueError(
         f"{function}: expected the name of the axis that divides the rows, one of "
-        f"{mesh.axis_names}, got a matrix whose type does not tell: give axis="
+        f"{mesh.axis_names}, got a matrix whose type does not name it: pass axis="
     )

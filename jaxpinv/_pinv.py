@@ -111,7 +111,8 @@ def pinv(
 
     Raises:
         TypeError: if `a` has another dtype or is sparse, or if a tolerance is not a real
-            number. A bool is not a tolerance: `hermitian` is the third argument.
+            number. A bool is not a tolerance: `hermitian` is the third argument, and it
+            cannot be traced.
         ValueError: if `a` has fewer than two axes, both `rtol` and `rcond` are given, a
             tolerance is negative and not traced, shapes do not broadcast, `hermitian`
             matrices are not square, or `method` is not one of the three.

@@ -57,7 +57,7 @@ def test_a_plan_says_what_is_done_and_why(capsys):
     assert "the adjoint is factored: 7 by 6" in text
     assert "factorization: Gram-Schmidt; singular values only if" in text
     # 20000 (36 + 42 / 8).
-    assert "why: the work saved, 8.25e+05, is at least 8192: compiling it pays off" in text
+    assert "why: the work saved, 8.25e+05 units, is at least 8192: compiling it" in text
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,15 @@ def test_a_plan_names_the_factorization_and_the_reason(
     text = "\n".join(printed(capsys, "plan", *arguments, "--platform", "cpu"))
     assert factorization in text
     assert why in text
+
+
+def test_the_plan_for_one_matrix_counts_no_matrices(capsys):
+    for shape in (["5", "3"], ["1000", "1000"], ["1", "5", "3"]):
+        text = "\n".join(printed(capsys, "plan", *shape, "--platform", "gpu"))
+        assert "matrices " not in text
+    assert "matrices tried at a time: " in "\n".join(
+        printed(capsys, "plan", "99", "3", "3", "--method", "direct")
+    )
 
 
 @pytest.mark.parametrize(("n", "has_lu"), [(100, False), (200, True)])

@@ -74,6 +74,17 @@ def test_what_is_not_numeric_is_refused(name, a):
         FUNCTIONS[name](a)
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("dtype", ["object", "<U1", "|S1", "datetime64[D]"])
+def test_the_dtype_of_an_array_that_is_not_numeric_is_named(name, dtype):
+    a = np.zeros((2, 2), dtype)
+    with pytest.raises(TypeError) as error:
+        FUNCTIONS[name](a)
+    assert str(error.value).startswith(
+        f"{name}: expected a numeric array, got dtype {dtype}; accepted are integers"
+    )
+
+
 @pytest.mark.parametrize(
     "name",
     ["pinv", "null_projection", "null_space", "matrix_rank", "log_pdet", "factorize"],
@@ -119,7 +130,7 @@ def test_a_negative_tolerance_is_refused(function, name, value):
     [True, np.False_, np.array([True]), jnp.array(True), [True, False]],
     ids=["python", "scalar", "numpy", "jax", "list"],
 )
-def test_a_bool_is_no_tolerance(function, name, value):
+def test_a_bool_is_not_a_tolerance(function, name, value):
     hint = "; pass hermitian by name, hermitian=True" if name == "rtol" else ""
     with pytest.raises(TypeError) as error:
         FUNCTIONS[function](A, **{name: value})
@@ -220,6 +231,12 @@ def test_hermitian_matrices_must_be_square(function):
 
 
 @pytest.mark.parametrize("function", WITH_TOLERANCES)
+def test_a_traced_hermitian_is_to_be_static(function):
+    with pytest.raises(TypeError, match=rf"^{function}: expected hermitian to be True or"):
+        jax.jit(FUNCTIONS[function])(A, hermitian=True)
+
+
+@pytest.mark.parametrize("function", WITH_TOLERANCES)
 @pytest.mark.parametrize("kwargs", [{"rtol": -1.0}, {"hermitian": True}])
 def test_errors_come_before_anything_is_computed(function, kwargs, caplog):
     # A shape that no other test compiles.
@@ -247,6 +264,15 @@ def test_columns_of_another_length_are_refused(function, shape):
         f"{function}: expected {name} to be a vector of length {length} or an array of "
         f"matrices, shape (..., {length}, k), got shape {shape}{hint}"
     )
+
+
+@pytest.mark.parametrize("function", COLUMNS)
+def test_vectors_in_rows_for_one_matrix_are_to_be_transposed(function):
+    f, name, a, length = COLUMNS[function]
+    vectors: Any = [np.ones(length), np.zeros(length)]
+    message = rf"got shape \(2, {length}\); if each row is a vector, pass {name}\.T$"
+    with pytest.raises(ValueError, match=message):
+        f(np.ones(a[1:]), vectors)
 
 
 @pytest.mark.parametrize("function", COLUMNS)

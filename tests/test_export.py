@@ -53,7 +53,7 @@ def test_round_trip_gives_the_same_numbers(rng, f):
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (64, 40)], ids=str)
-def test_what_goes_by_pivoted_qr_elsewhere_is_exported_too(rng, shape):
+def test_matrices_that_use_pivoted_qr_can_be_exported(rng, shape):
     # JAX does not promise to keep the library call of QR with pivoting in later versions.
     f = jax.jit(partial(jaxpinv.pinv, method="direct"))
     a = gaussian(rng, (shape[0], 20)) @ gaussian(rng, (20, shape[1]))

@@ -67,7 +67,7 @@ def test_value_and_three_derivatives_are_exact(rng, shape, dtype, case, method):
 
 @pytest.mark.slow_unless("6, 4")
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (4, 4)], ids=str)
-def test_exact_deficiency_under_the_default_cutoff(rng, shape):
+def test_deficient_matrices_have_exact_derivatives_by_default(rng, shape):
     a = matrix(rng, shape, [3, 2, 0, 0])
     m, n = shape
     left, right = gaussian(rng, (m, m)), gaussian(rng, (n, n))

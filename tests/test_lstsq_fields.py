@@ -100,7 +100,7 @@ class TestSingularValues:
     @pytest.mark.slow
     @pytest.mark.parametrize("shape", [(10, 64, 16), (10, 16, 64)], ids=str)
     @pytest.mark.skipif(not SHARES_BATCHES, reason="this jaxlib has no such threads")
-    def test_calls_of_lapack_for_a_batch_are_left_to_one_thread(self, rng, shape):
+    def test_batched_lapack_calls_stay_on_one_thread(self, rng, shape):
         # Two decompositions of whole batches at the same time can deadlock.
         a, b = gaussian(rng, shape), gaussian(rng, (*shape[:-1], 1))
 

@@ -72,7 +72,7 @@ class TestMatrixRank:
     @pytest.mark.slow
     @pytest.mark.parametrize("hermitian", [False, True])
     @pytest.mark.parametrize("rank", range(5))
-    def test_agrees_with_numpy_and_with_the_others(self, rng, rank, hermitian):
+    def test_ranks_agree_with_numpy_pinv_and_lstsq(self, rng, rank, hermitian):
         spectrum = [3, 2, 1, 0.5][:rank] + [0] * (4 - rank)
         a = matrix(rng, (3, 4, 4), spectrum)
         a = a @ a.swapaxes(-1, -2) if hermitian else a

@@ -413,7 +413,7 @@ class TestTransformations:
 
 
 @pytest.mark.parametrize("method", ["pinv", "solve", "null_projection"])
-def test_what_is_no_damping_is_refused(method):
+def test_invalid_dampings_are_refused(method):
     factored = jaxpinv.factorize(np.ones((5, 3, 3)))
     given = () if method == "pinv" else (np.ones(3),)
     apply = partial(getattr(factored, method), *given)

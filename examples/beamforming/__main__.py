@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _command.parser(__doc__, QUICK)
+    parser = _command.parser(__package__, __doc__, QUICK)
     parser.add_argument("--stations", type=int, default=4096, help="how many")
     parser.add_argument("--steps", type=int, default=60, help="of the optimizer")
     return parser

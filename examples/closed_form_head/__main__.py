@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _command.parser(__doc__, QUICK)
+    parser = _command.parser(__package__, __doc__, QUICK)
     parser.add_argument("--seeds", type=int, default=3, help="how many nets of each kind")
     parser.add_argument("--steps", type=int, default=150, help="of the optimizer")
     parser.add_argument("--tasks", type=int, default=100, help="to test with")

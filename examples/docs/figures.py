@@ -104,28 +104,45 @@ def imports() -> set[tuple[str, str]]:
     }
 
 
+def reduced(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The pairs that do not follow from a chain of others."""
+    follow = {(a, d) for a, b in pairs for c, d in pairs if b == c}
+    while more := {(a, d) for a, b in follow for c, d in pairs if b == c} - follow:
+        follow |= more
+    return pairs - follow
+
+
 def architecture(path: Path) -> None:
-    """The modules in their layers, with a line for every import."""
-    rows = layers()
-    figure = Figure(figsize=(8, 8.5), dpi=120, layout="constrained")
+    """The modules, with a line for each import that no chain of others implies."""
+    pairs = reduced(imports())
+    ordered = [name for row in layers() for name in row]
+    depth: dict[str, int] = {}
+    for name in ordered:
+        depth[name] = 1 + max((depth[a] for a, b in pairs if b == name), default=-1)
+    rows = [[x for x in ordered if depth[x] == i] for i in range(max(depth.values()) + 1)]
+    places: dict[str, tuple[float, float]] = {}
+    for i, row in enumerate(rows):
+        above = {x: [places[a][0] for a, b in pairs if b == x] for x in row}
+        if i:
+            row = sorted(row, key=lambda x: float(np.mean(above[x])))
+        gap = 1.0 if len(row) > 4 else 1.5
+        places |= {
+            x: (gap * (j - (len(row) - 1) / 2), -float(i)) for j, x in enumerate(row)
+        }
+    figure = Figure(figsize=(8, 6.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.set_axis_off()
-    axes.set(xlim=(-2.6, 2.6), ylim=(-len(rows) + 0.5, 0.6))
-    places = {
-        name: (0.95 * (column - (len(row) - 1) / 2), -float(depth))
-        for depth, row in enumerate(rows)
-        for column, name in enumerate(row)
-    }
-    for importer, imported in sorted(imports()):
-        (x0, y0), (x1, y1) = places[importer], places[imported]
-        bend = 0.18 * (1 if (x0 + x1) >= 0 else -1) if y0 - y1 > 1 else 0.0
-        arrow = {"arrowstyle": "-|>", "color": BLUE, "alpha": 0.45, "linewidth": 0.9}
-        arrow |= {"connectionstyle": f"arc3,rad={bend}", "shrinkA": 9, "shrinkB": 9}
-        axes.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
+    half = max(x for x, _ in places.values()) + 0.5
+    axes.set(xlim=(-half, half), ylim=(0.5 - len(rows), 0.5))
+    for importer, imported in sorted(pairs):
+        # A line over several layers bends around the boxes between them.
+        span, side = depth[imported] - depth[importer], places[importer][0]
+        bend = 0.0 if span == 1 else -0.35 if side > 0 else 0.35
+        _arrow(axes, places[importer], places[imported], BLUE, bend)
     for name, (x, y) in places.items():
         _box(axes, x, y, name, INK)
     # A test reads from the file whether it shows the modules of today.
-    save(figure, path, modules=" ".join(places))
+    save(figure, path, modules=" ".join(ordered))
 
 
 def _imported(path: Path) -> Iterator[str]:
@@ -144,9 +161,10 @@ def _box(axes: Axes, x: float, y: float, text: str, color: str) -> None:
     axes.text(x, y, text, ha="center", va="center", size=8.5, color=INK, bbox=box)
 
 
-def _arrow(axes: Axes, start: tuple, end: tuple, color: str) -> None:
+def _arrow(axes: Axes, start: tuple, end: tuple, color: str, bend: float = 0.0) -> None:
     """An arrow."""
     arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.4}
+    arrow |= {"connectionstyle": f"arc3,rad={bend}"}
     axes.annotate("", end, start, arrowprops=arrow)
 
 

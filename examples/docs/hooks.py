@@ -51,7 +51,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Converts the mathematics to MathML."""
+    """Converts the mathematics to MathML, and lets figures and tables be wider."""
     # Between the marks is the source text, with the special characters of HTML escaped.
     content = re.sub(
         r'<div class="arithmatex">\\\[(.*?)\\\]</div>',
@@ -67,6 +67,8 @@ def on_page_content(content: str, **_: Any) -> str:
     )
     if "arithmatex" in content:
         raise ValueError("mathematics that was not converted")
+    # A click on a figure shows it in its full size.
+    content = re.sub(r'<img [^>]*?src="([^"]+)"[^>]*>', r'<a href="\1">\g<0></a>', content)
     # A wide table scrolls; the page does not.
     return content.replace("<table>", '<div class="wide"><table>').replace(
         "</table>", "</table></div>"

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxpinv
+from examples import _command
 
 
 def hand(q):
@@ -36,4 +37,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    _command.without_options(__package__, __doc__)
     raise SystemExit(main())

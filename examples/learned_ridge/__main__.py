@@ -171,7 +171,7 @@ def _row(values: NDArray) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _command.parser(__doc__, QUICK)
+    parser = _command.parser(__package__, __doc__, QUICK)
     parser.add_argument("--folds", type=int, default=13, help="of unseen patients")
     parser.add_argument(
         "--ratios", type=int, default=9, help="ratios of two dampings on the grid"

@@ -131,7 +131,7 @@ def _fastest(line: Line) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _command.parser(__doc__, QUICK)
+    parser = _command.parser(__package__, __doc__, QUICK)
     parser.add_argument("--targets", type=int, default=4096, help="how many poses")
     return parser
 

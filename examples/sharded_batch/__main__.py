@@ -143,7 +143,7 @@ def _divided(plans: NDArray, mesh: Mesh) -> Array:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _command.parser(__doc__, QUICK)
+    parser = _command.parser(__package__, __doc__, QUICK)
     parser.add_argument("--matrices", type=int, default=1_000_000, help="how many")
     parser.add_argument("--steps", type=int, default=12, help="of gradient descent")
     parser.add_argument("--devices", type=int, help="into how many to divide a CPU")

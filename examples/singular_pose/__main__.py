@@ -80,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = {name: summary(line, options.rate) for name, line in lines.items()}
     for name, s in found.items():
         print(
-            f"{name + ':':<26} joint speed {100 * s.speed:4.0f} % and acceleration "
-            f"{100 * s.acceleration:6.0f} % of the limit, hand behind by at most "
+            f"{name + ':':<26} joint speed {100 * s.speed:5.0f}% and acceleration "
+            f"{100 * s.acceleration:7.0f}% of the limit, hand behind by at most "
             f"{1e3 * s.behind:5.2f} mm and finally by {1e3 * s.behind_at_the_end:.2f} mm, "
             f"manipulability at least {s.manipulability:.4f}"
         )
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _command.parser(__doc__, QUICK)
+    parser = _command.parser(__package__, __doc__, QUICK)
     parser.add_argument("--rate", type=int, default=RATE, help="control cycles per second")
     return parser
 

@@ -194,7 +194,7 @@ def _row(values: NDArray, form: str = ".4f") -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _command.parser(__doc__, QUICK)
+    parser = _command.parser(__package__, __doc__, QUICK)
     parser.add_argument("--steps", type=int, default=250, help="a multiple of ten")
     parser.add_argument("--starts", type=int, default=8, help="shutters to start from")
     return parser

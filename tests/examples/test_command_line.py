@@ -1,4 +1,4 @@
-"""What all examples have in common, and the two that take no options."""
+"""What all examples have in common, and the two short ones."""
 
 import importlib
 import pkgutil
@@ -30,7 +30,7 @@ QUICK = {"count": 3, "names": ["one"]}
 
 def options(tmp_path, *arguments):
     """Options of a command line with a count and names."""
-    parser = _command.parser("What it does.", QUICK)
+    parser = _command.parser("examples.one", "What it does.", QUICK)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("names", nargs="*", default=["one", "two"])
     output = ["--output", str(tmp_path / "new")]
@@ -63,7 +63,7 @@ def test_help_is_the_docstring_and_names_the_small_run(name, capsys):
         module.main(["--help"])
     printed = capsys.readouterr().out
     assert (module.__doc__ or "").splitlines()[0] in printed
-    assert f"python -m examples.{name}" in printed
+    assert printed.startswith(f"usage: python -m examples.{name} [-h] [--quick]")
     for option in module.QUICK:
         assert option in printed.split("--quick")[-1]
 
@@ -103,4 +103,9 @@ def test_a_wrong_least_squares_solution_fails(name, monkeypatch):
 @pytest.mark.parametrize("name", FIRST_CONTACTS)
 def test_a_first_contact_runs_by_its_name(name):
     command = [sys.executable, "-W", "error", "-m", f"examples.{name}"]
-    subprocess.run(command, check=True, cwd=ROOT)
+    subprocess.run([*command, "--quick"], check=True, cwd=ROOT)
+    shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.stdout.startswith(f"usage: python -m examples.{name} [-h] [--quick]")
+    assert (FIRST_CONTACTS[name].__doc__ or "").splitlines()[0] in shown.stdout
+    wrong = subprocess.run([*command, "--slow"], cwd=ROOT, capture_output=True)
+    assert wrong.returncode == 2

@@ -79,7 +79,7 @@ class TestOverDevices:
                 assert error <= bound(np.float64, CONDITION**2)
 
     @pytest.mark.parametrize("shape", [(40, 3, 3), (6, 9, 9), (6, 20, 9)], ids=str)
-    def test_an_explicit_mesh_of_one_device_is_no_exception(self, rng, shape):
+    def test_an_explicit_mesh_of_one_device_works_too(self, rng, shape):
         a = random(rng, shape, np.float64)
         mesh = jax.make_mesh((1,), ("batch",), axis_types=(AxisType.Explicit,))
         with jax.set_mesh(mesh):

@@ -209,7 +209,7 @@ def test_gradients_and_their_derivatives_are_those_by_singular_values(rng, shape
 
 
 @pytest.mark.unoptimized
-def test_what_one_of_several_tolerances_truncates_is_decided_for_each(rng):
+def test_each_of_several_tolerances_truncates_separately(rng):
     a = gaussian(rng, (40, 6, 2)) @ gaussian(rng, (40, 2, 5))
     a = a + 1e-15 * gaussian(rng, a.shape)
     # The rank is 2 for one of them and 5, of rounding, for the other.

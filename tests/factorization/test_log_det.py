@@ -44,7 +44,7 @@ def test_it_is_that_of_numpy(rng, way, dtype):
     ],
     ids=str,
 )
-def test_many_tiny_ones_go_by_gram_schmidt(shape, target, by_gram_schmidt):
+def test_many_tiny_determinants_use_gram_schmidt(shape, target, by_gram_schmidt):
     planned = plan.determinant(shape, target, is_complex=False)
     assert planned.by_gram_schmidt == by_gram_schmidt
     assert target.is_cpu or planned.chunk is None

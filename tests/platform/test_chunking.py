@@ -42,7 +42,7 @@ def test_chunks_give_what_the_whole_batch_does(arrays, size):
 @pytest.mark.slow_unless("-3|-4")
 @pytest.mark.parametrize("chosen", [[], [4], [0, 3, 4, 10], range(BATCH)], ids=len)
 @pytest.mark.parametrize("size", [*SIZES, None])
-def test_the_chosen_ones_alone_are_replaced(arrays, size, chosen):
+def test_only_the_chosen_matrices_are_replaced(arrays, size, chosen):
     is_chosen = np.isin(np.arange(BATCH), list(chosen))
     found = tuple(-jnp.ones_like(x) for x in arrays)
 
@@ -92,7 +92,7 @@ def test_all_are_computed_only_if_more_than_a_few_are_chosen(arrays, few):
     ],
     ids=["64x16 svd", "32x32 lu", "complex 32x32 lu", "100x100 lu"],
 )
-def test_one_call_is_left_to_one_thread(dtype, flops, count):
+def test_a_single_lapack_call_stays_on_one_thread(dtype, flops, count):
     # What jaxlib divides among threads: more matrices than 200000 over their flops.
     flops *= 3 if np.dtype(dtype).kind == "c" else 1
     assert workarounds.matrices_of_one_call(1000, flops, shares=True) == count
@@ -117,7 +117,7 @@ def test_chosen_matrices_come_first_and_in_order(rng, batch, share):
 
 
 @pytest.mark.parametrize("pivot", [0, np.nan])
-def test_a_pivot_that_is_no_positive_number_rules_out_full_rank(rng, pivot):
+def test_a_pivot_that_is_not_positive_rules_out_full_rank(rng, pivot):
     a = jnp.asarray(rng.standard_normal((64, 16, 16)))
     pivots = np.ones((64, 16))
     pivots[5, 3] = pivot

@@ -15,7 +15,7 @@ BANNED = {
     r"as they are computed with": "in the form for the computation",
     r"per cent": "percent",
     r"makes? of zeros": "rounding errors",
-    r"\d %": "no space before %",
+    r"\d+ %": "no space before %",
     r"for ever": "forever, or deadlock",
     r"lest": "so that ... not",
     r"second way": "fallback",
@@ -57,7 +57,7 @@ def banned(text):
     return [
         f"{found[0]!r}: say {better!r}"
         for pattern, better in BANNED.items()
-        for found in re.finditer(rf"\b(?:{pattern})\b", plain, re.IGNORECASE)
+        for found in re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", plain, re.IGNORECASE)
     ]
 
 
@@ -65,6 +65,8 @@ def test_banned_words_are_found_whole_and_in_any_case():
     assert banned("A Colour") == ["'Colour': say 'American spelling'"]
     assert banned("waits_for_ever") == ["'for ever': say 'forever, or deadlock'"]
     assert banned("the forever loop, everyone, the latest") == []
+    assert banned("12 % larger") == ["'12 %': say 'no space before %'"]
+    assert banned("12% larger, 12 %d") == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -11,7 +11,7 @@ import pytest
 
 import jaxpinv
 from tests import comparison
-from tests.benchmarks import features, libraries
+from tests.benchmarks import downstream, features, libraries
 from tests.project.pages import page, tables
 
 pytestmark = pytest.mark.unoptimized
@@ -31,7 +31,7 @@ def is_installed(call):
     return library == "jnp" or importlib.util.find_spec(library) is not None
 
 
-FEATURES = next(tables(page("comparison.md")))
+FEATURES, DERIVATIVES, _ = tables(page("comparison.md"))
 
 
 def test_every_feature_has_its_row():
@@ -56,6 +56,17 @@ def test_a_cell_says_what_a_call_returns(library, row):
         assert found in ((said,) if ours else (said, features.RIGHT, "wrong"))
     else:
         assert found == (None if said == "hangs" else said)
+
+
+@pytest.mark.slow
+def test_derivatives_of_programs_are_those_of_the_page():
+    found = downstream.rows()
+    assert [row[0] for row in DERIVATIVES[1:]] == [row[0] for row in found]
+    said = np.array([row[1:] for row in DERIVATIVES[1:]], float)
+    values = np.array([row[1:] for row in found], float)
+    assert np.array_equal(values[:2], said[:2], equal_nan=True)
+    # The digits of errors are rounding, which no two machines share.
+    assert np.all(np.abs(np.log10(values[2:, :3] / said[2:, :3])) < 1)
 
 
 # The smallest singular value, between any two of the default cutoffs 1e-15, 6 eps and 60

@@ -39,6 +39,20 @@ def test_importing_changes_no_setting_and_starts_no_backend():
     )
 
 
+def test_the_version_is_that_of_the_installed_metadata():
+    run(
+        "from importlib import metadata, reload\n"
+        "import jaxpinv\n"
+        "assert jaxpinv.__version__ == metadata.version('jaxpinv')\n"
+        "metadata.version = lambda name: f'{name} 7.8.9'\n"
+        "assert reload(jaxpinv).__version__ == 'jaxpinv 7.8.9'\n"
+        "def version(name):\n"
+        "    raise metadata.PackageNotFoundError(name)\n"
+        "metadata.version = version\n"
+        "assert reload(jaxpinv).__version__ == '0+unknown'\n"
+    )
+
+
 def test_nothing_private_of_jax_is_imported():
     names = [name for path in PACKAGE.rglob("*.py") for name in imported(path)]
     assert "jax.extend.core.Primitive" in names

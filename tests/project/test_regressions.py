@@ -50,7 +50,7 @@ def test_a_change_within_wide_quartiles_is_noise(capsys):
     assert compare.compared(narrow, results(**{JNP: 4.0})) == 1
 
 
-def test_one_method_that_became_faster_is_not_our_loss():
+def test_a_reference_that_became_faster_is_not_a_regression():
     found = regressions.changes(
         results(**{JNP: 1.0, TORCH: 6.0, "numpy.linalg.pinv": 5.0})["timings"],
         results(**{JNP: 4.0, TORCH: 6.0, "numpy.linalg.pinv": 5.0})["timings"],
@@ -67,7 +67,7 @@ def test_methods_of_few_calls_serve_where_no_others_are(capsys):
         assert compare.compared(now, before) == status
 
 
-def test_another_machine_and_no_common_case_are_said(capsys):
+def test_another_machine_and_missing_common_cases_are_reported(capsys):
     other = copy.deepcopy(BEFORE)
     other["machine"] = MACHINE | {"cpu": "B"}
     other["timings"][0]["label"] = "something else"

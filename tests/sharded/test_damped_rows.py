@@ -80,7 +80,7 @@ def test_second_derivatives_in_the_damping_are(rng):
     assert relative_error(found, known) <= bound(np.float64, 100)
 
 
-def test_zero_is_no_damping(rng):
+def test_zero_damping_gives_the_plain_result(rng):
     a = put(matrix(rng, (M, N), [3, 1, 0]))
     damped = jax.jit(partial(sharded.pinv, **ON_ROWS))
     assert relative_error(damped(a, damp=0.0), damped(a)) <= bound(np.float64)

@@ -60,7 +60,7 @@ def test_an_element_that_is_not_finite_gives_nan_and_rank_0(rng):
     assert rank == 0
 
 
-def test_errors_name_it():
+def test_errors_name_the_function():
     with pytest.raises(ValueError, match=r"^sharded\.log_pdet: expected one matrix"):
         sharded.log_pdet(np.ones((2, 3, 3)))
     with pytest.raises(ValueError, match=r"^sharded\.log_pdet: expected rtol to be a num"):

@@ -33,7 +33,7 @@ def exact_gradient(a, x):
 @pytest.mark.slow_unless("left-Auto")
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda x: x.name)
 @pytest.mark.parametrize("left", [0, 3], ids=["none", "left"])
-def test_devices_agree_on_nothing_but_whether_any_matrix_is_left(rng, left, kind):
+def test_devices_communicate_only_whether_any_matrix_is_left(rng, left, kind):
     a = of_mixed_rank(rng, 1600, 4, 4, np.float64)
     # Of a value next to the cutoff only singular values tell on which side it is.
     u, v = np.linalg.qr(rng.standard_normal((2, 4, 4)))[0]
@@ -68,7 +68,7 @@ def test_devices_agree_on_nothing_but_whether_any_matrix_is_left(rng, left, kind
 @pytest.mark.slow_unless("left-Auto")
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda x: x.name)
 @pytest.mark.parametrize("left", [0, 3], ids=["none", "left"])
-def test_ranks_need_no_more(rng, left, kind):
+def test_ranks_communicate_at_most_one_number(rng, left, kind):
     a = of_mixed_rank(rng, 8000, 6, 3, np.float64)
     u, v = (np.linalg.qr(rng.standard_normal((k, 3)))[0] for k in (6, 3))
     a[100 : 100 + 500 * left : 500] = (u * [3, 2, 5e-15]) @ v
