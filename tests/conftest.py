@@ -9,6 +9,8 @@ from pathlib import Path
 # Idle threads of OpenBLAS spin, and take the cores from other workers. It reads this as it
 # is loaded, by NumPy and SciPy, here and in the processes that tests start.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Small programs compile faster in one piece than divided among threads.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_parallel_codegen_split_count=1")
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,9 @@ if os.environ.get("JAXPINV_TESTS_ON", "cpu") == "cpu":
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
 
+# Tracing makes many objects, and the collector would visit all programs again and again.
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
 
 # Linux allows a process 65530 pieces of mapped memory, and each kernel is one.
 _MAPS, _MOST_MAPS = Path("/proc/self/maps"), 15_000
