@@ -9,6 +9,7 @@ import pytest
 
 import jaxpinv
 from tests.comparison import bound, relative_error
+from tests.differentiation import reverse_over_reverse
 from tests.matrices import gaussian, hermitian_matrix, matrix
 
 pytestmark = pytest.mark.unoptimized
@@ -88,17 +89,6 @@ def test_methods_return_what_the_functions_return(rng, shape, dtype, spectrum, m
     # A check that is independent of the package.
     kept = np.linalg.pinv(a, rcond=RTOL)
     assert relative_error(factored.solve(b), kept @ b) <= bound(dtype, 100)
-
-
-def reverse_over_reverse(f, a, e):
-    """The gradient, and the Hessian along `e`, by reverse mode alone, in one pass."""
-
-    def along(a):
-        gradient = jax.grad(f)(a)
-        return jnp.vdot(gradient, e), gradient
-
-    hessian, gradient = jax.grad(along, has_aux=True)(a)
-    return gradient, hessian
 
 
 @jax.jit
