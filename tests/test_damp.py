@@ -132,7 +132,7 @@ DIGITS = [
 ]
 
 
-@pytest.mark.slow_unless("svd-float32-20x6-6-one|direct-float64-9x9-4-scaled")
+@pytest.mark.slow_unless("svd-float32-20x6-6-one")
 @pytest.mark.parametrize(
     ("method", "dtype", "case", "kind"),
     DIGITS,

@@ -100,7 +100,7 @@ DIGITS = [
 ]
 
 
-@pytest.mark.slow_unless("float32-direct-9x9-9|float64-svd-20x9-9")
+@pytest.mark.slow_unless("float32-direct-9x9-9")
 @pytest.mark.parametrize(("dtype", "method", "m", "n", "rank"), DIGITS)
 def test_no_digits_are_lost(rng, dtype, method, m, n, rank):
     a = of_rank(rng, (m, n), rank, dtype)
@@ -353,7 +353,7 @@ class TestTransformations:
         assert np.array_equal(np.all(np.isnan(slope), axis=(1, 2)), [0, 1, 0, 1])
         assert not np.any(np.isnan(slope[[0, 2]]))
 
-    @pytest.mark.slow_unless("1e-30")
+    @pytest.mark.slow
     @pytest.mark.parametrize("size", [1e-30, 1e30])
     def test_no_square_leaves_the_range(self, rng, size):
         a = of_rank(rng, (12, 9), 9)
@@ -369,7 +369,7 @@ class TestTransformations:
         zero = jaxpinv.factorize(0 * scaled).solve(b.astype(np.float32), damp=d[0])
         assert np.array_equal(zero, np.zeros((9, 2)))
 
-    @pytest.mark.slow_unless("1e-37")
+    @pytest.mark.slow
     @pytest.mark.parametrize("damp", [1e-20, 1e-37])
     def test_a_damping_far_below_the_rounding_has_the_limit(self, damp):
         a = np.zeros((12, 9), np.float32)
