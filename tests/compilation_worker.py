@@ -51,11 +51,13 @@ def cached(folder: str) -> dict[str, int]:
 
 
 def maps(count: int, pinv: Callable) -> dict[str, float]:
-    """Compiles `count` gradients of different shapes, and keeps them all."""
-    columns = 20
+    """Compiles `count` gradients of different shapes, and keeps them all.
+
+    Four of five are of one column, which compile in half of the time.
+    """
     programs, before = [], _maps()
     for k in range(count):
-        shape = (1 + k // columns, 1 + k % columns)
+        shape = (1 + k, 1) if k % 5 else (1 + k % 20, 1 + k // 20)
         gradient = jax.jit(jax.grad(lambda a: jnp.sum(pinv(a))))
         a = np.random.default_rng(k).standard_normal(shape).astype(np.float32)
         assert np.all(np.isfinite(gradient(a)))

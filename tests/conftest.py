@@ -9,6 +9,8 @@ from pathlib import Path
 # Idle threads of OpenBLAS spin, and take the cores from other workers. It reads this as it
 # is loaded, by NumPy and SciPy, here and in the processes that tests start.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Small programs compile faster in one piece than divided among threads.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_parallel_codegen_split_count=1")
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +27,24 @@ if os.environ.get("JAXPINV_TESTS_ON", "cpu") == "cpu":
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
 
+# Tracing makes many objects, and the collector would visit all programs again and again.
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
 
 # Linux allows a process 65530 pieces of mapped memory, and each kernel is one.
 _MAPS, _MOST_MAPS = Path("/proc/self/maps"), 15_000
 
 
 def pytest_configure(config):
-    """Keeps the order of modules among the workers of pytest-xdist."""
+    """Keeps the order of modules among workers, and programs for the next run.
+
+    The key of a program is its code, its options and the version of jaxlib: what a change
+    affects is compiled anew.
+    """
     config.option.loadscopereorder = False
+    if hasattr(config, "cache") and jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("programs")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 @pytest.hookimpl(tryfirst=True)

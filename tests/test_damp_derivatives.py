@@ -11,6 +11,7 @@ import pytest
 import jaxpinv
 from tests import damping_oracle
 from tests.comparison import pair, relative_error
+from tests.differentiation import two_derivatives
 from tests.matrices import gaussian, matrix
 
 pytestmark = pytest.mark.unoptimized
@@ -28,15 +29,11 @@ def all_derivatives(function, a, d, e, dd, ct, *, is_scaled, method):
         damping = {"damp": 1.0, "damp_scale": d} if is_scaled else {"damp": d[0]}
         return function(a, **damping, method=method)
 
-    def first(a, d):
-        return jax.jvp(f, (a, d), (e, dd))[1]
-
     def gradient(a, d):
         return jax.vjp(f, a, d)[1](ct)
 
-    second = jax.jvp(first, (a, d), (e, dd))[1]
-    found, hvp = jax.jvp(gradient, (a, d), (e, dd))
-    return f(a, d), first(a, d), second, found, hvp
+    at, along = (a, d), (e, dd)
+    return *two_derivatives(f, at, along), *jax.jvp(gradient, at, along)
 
 
 def solution(a, **options):
@@ -52,17 +49,14 @@ def projection(a, **options):
 FUNCTIONS = {"pinv": jaxpinv.pinv, "lstsq": solution, "null_projection": projection}
 
 
-# Every function with every damping and method, and pairs of these, a shape and a dtype.
+# Every pair of a function, a damping, a method, a shape and a dtype.
 CASES = [
     "pinv-one-svd-square-complex",
     "pinv-one-direct-wide-real",
     "pinv-scaled-svd-tall-complex",
-    "pinv-scaled-direct-square-complex",
     "lstsq-one-svd-wide-real",
     "lstsq-one-direct-tall-complex",
-    "lstsq-scaled-svd-square-complex",
-    "lstsq-scaled-direct-wide-complex",
-    "null_projection-one-svd-tall-complex",
+    "lstsq-scaled-direct-square-complex",
     "null_projection-one-direct-square-real",
     "null_projection-scaled-svd-wide-complex",
     "null_projection-scaled-direct-tall-real",
@@ -116,14 +110,11 @@ def with_known_damping(scale, method):
 
     @jax.jit
     def derivatives(a, e, ct):
-        def first(a):
-            return jax.jvp(f, (a,), (e,))[1]
-
         def gradient(a):
             return jax.vjp(f, a)[1](ct)[0]
 
-        second = jax.jvp(first, (a,), (e,))[1]
-        return first(a), second, *jax.jvp(gradient, (a,), (e,))
+        _, *both = two_derivatives(f, (a,), (e,))
+        return *both, *jax.jvp(gradient, (a,), (e,))
 
     return derivatives
 

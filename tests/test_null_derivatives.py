@@ -9,6 +9,7 @@ import pytest
 
 import jaxpinv
 from tests.comparison import bound
+from tests.differentiation import two_derivatives
 from tests.lstsq_cases import CASES, SHAPES_AND_DTYPES, TOLERANCE, cutoff
 from tests.matrices import gaussian, matrix
 from tests.mpmath_oracle import exact_derivative
@@ -35,13 +36,10 @@ def projector_and_derivatives(a, e, weights, cutoff):
         basis = jaxpinv.null_space(a, atol=cutoff).basis
         return basis @ jnp.conj(basis.T)
 
-    def first(a):
-        return jax.jvp(projector, (a,), (e,))[1]
-
     def gradient(a):
         return jax.grad(lambda a: jnp.real(jnp.sum(weights * projector(a))))(a)
 
-    of_matrix = projector(a), *jax.jvp(first, (a,), (e,))
+    of_matrix = two_derivatives(projector, (a,), (e,))
     of_number = jax.jvp(gradient, (a,), (e,))
     return of_matrix, [jnp.real(jnp.sum(x * e)) for x in of_number]
 
@@ -80,14 +78,11 @@ def test_the_derivative_of_the_basis_is_that_of_the_docstring(rng):
 
 
 @jax.jit
-def two_derivatives(a, x, e, dx, **kwargs):
+def projection_and_derivatives(a, x, e, dx, **kwargs):
     """The projection and its first two derivatives along one direction."""
     f = partial(jaxpinv.null_projection, **kwargs)
 
-    def first(a, x):
-        return jax.jvp(f, (a, x), (e, dx))[1]
-
-    return f(a, x), first(a, x), jax.jvp(first, (a, x), (e, dx))[1]
+    return two_derivatives(f, (a, x), (e, dx))
 
 
 @pytest.mark.slow_unless("wide-complex-more")
@@ -106,7 +101,7 @@ def test_projections_and_derivatives_are_exact(rng, shape, spectrum, kwargs, dty
         derivatives[2] @ a + 2 * derivatives[1] @ e,
     ]
     exact = [x - q[0] @ x, dx - q[0] @ dx - q[1] @ x, -q[2] @ x - 2 * q[1] @ dx]
-    for y, z in zip(two_derivatives(a, x, e, dx, **kwargs), exact, strict=True):
+    for y, z in zip(projection_and_derivatives(a, x, e, dx, **kwargs), exact, strict=True):
         assert np.max(np.abs(y - z)) <= TOLERANCE * max(1, np.max(np.abs(z)))
 
 

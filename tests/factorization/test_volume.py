@@ -46,7 +46,7 @@ def test_well_conditioned_matrices_are_certified_and_right(rng, n, dtype):
     assert np.max(np.abs(np.asarray(value) - exact)) <= n * bound(dtype, 10)
 
 
-@pytest.mark.slow_unless("float32-40|float64-130")
+@pytest.mark.slow_unless("float32-40")
 @pytest.mark.parametrize("n", [2, 9, 40, 70, 130])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
 def test_no_truncated_value_is_certified(rng, n, dtype):
