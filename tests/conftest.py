@@ -36,15 +36,8 @@ _MAPS, _MOST_MAPS = Path("/proc/self/maps"), 15_000
 
 
 def pytest_configure(config):
-    """Keeps the order of modules among workers, and programs for the next run.
-
-    The key of a program is its code, its options and the version of jaxlib: what a change
-    affects is compiled anew.
-    """
+    """Keeps the order of modules among the workers of pytest-xdist."""
     config.option.loadscopereorder = False
-    if hasattr(config, "cache") and jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("programs")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 @pytest.hookimpl(tryfirst=True)
