@@ -14,7 +14,7 @@ import jaxpinv
 from jaxpinv._calculus import form
 from jaxpinv._calculus.form import Outer
 from jaxpinv._calculus.matrix_derivative import derivative
-from jaxpinv._factors import Factors, product_with_gram, product_with_u
+from jaxpinv._factors import Factors, product_with_u, times_gram
 from tests.comparison import bound, pair, relative_error
 from tests.matrices import gaussian, hermitian_matrix, matrix
 from tests.mpmath_oracle import exact_derivative
@@ -248,7 +248,7 @@ def test_derivatives_do_not_depend_on_the_factorization(rng, order):
         jnp.zeros((), bool),
     )
     along = {1 << i: jnp.asarray(e) for i, e in enumerate(directions)}
-    result = derivative(factors, along, product_with_u, product_with_gram)
+    result = derivative(factors, along, product_with_u, times_gram)
     assert relative_error(result, exact_derivative(a, directions, 0.1)) <= TOLERANCE
 
 
@@ -304,7 +304,7 @@ def of_oblique(factors, directions, b, c):
         truncates=False,
         may_branch=False,
         apply_u=product_with_u,
-        apply_gram=product_with_gram,
+        apply_gram=times_gram,
     )
     *others, last = directions
     gradient = evaluate([None, *others, Outer(b, c)])
