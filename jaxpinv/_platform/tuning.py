@@ -25,6 +25,9 @@ class Tuning:
         products: most scalar multiplications in a batch for which a library call is faster
             than plain arithmetic, including its compilation over a thousand calls.
         thin: most terms of a sum of outer products for which plain arithmetic is faster.
+        joint: most columns in a batch for which derivatives along several directions, of
+            which some are shared, repeat products with the shared ones. That compiles
+            faster, and with more columns takes longer.
         gram_schmidt: most elements of a matrix that Gram-Schmidt orthonormalizes faster
             than two Gram matrices do, because it sums over rows in plain arithmetic.
         chunk: elements of the matrices processed at a time, so that they fit in a cache.
@@ -69,6 +72,7 @@ class Tuning:
     repays_rows: int = 8
     products: int = 1 << 14
     thin: int = 4
+    joint: int = 32
     gram_schmidt: int = 512
     chunk: int = 1 << 13
     volumes: int = 8
