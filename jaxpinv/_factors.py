@@ -54,8 +54,8 @@ class Factors(NamedTuple):
 Triplets = tuple[Array, Array, Array]
 #: Computes a product of `U` with `x` from the factors, `(u, x) -> product` and `x`.
 ApplyU = Callable[[Factors, Callable[[Array, Array], Array], Array], Array]
-#: Computes what `product_with_gram` does, from the factors and `x`.
-ApplyGram = Callable[[Factors, Array], Array]
+#: Makes what `times_gram` does, from the factors.
+ApplyGram = Callable[[Factors], Callable[[Array], Array]]
 
 
 class Cutoff(NamedTuple):
@@ -132,8 +132,8 @@ def product_with_u(
     return product(factors.u, x)
 
 
-def product_with_gram(factors: Factors, x: Array) -> Array:
-    """The product of `x`, `(..., n, n)`, with `V^H V`, computed for any `V`.
+def times_gram(factors: Factors) -> Callable[[Array], Array]:
+    """The map from `x`, `(..., n, n)`, to its product with `V^H V`, for any `V`.
 
     Truncated columns of `x` are zero, and remain so.
     """
@@ -144,7 +144,8 @@ def product_with_gram(factors: Factors, x: Array) -> Array:
         return jnp.where(needed[..., None, :], matmul(adjoint(v), v), identity(v))
 
     _, s, v, kept, _ = factors
-    return matmul(x, without_unit_axes(gram, s.ndim - 1, s, kept, v))
+    right = without_unit_axes(gram, s.ndim - 1, s, kept, v)
+    return lambda x: matmul(x, right)
 
 
 def any_oblique(factors: Factors) -> Array:

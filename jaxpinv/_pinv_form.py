@@ -82,6 +82,7 @@ def _evaluated(operands, layout, changed, truncates, tuning, target):
             may_branch=plan.may_branch,
             apply_u=_products.apply_u(plan),
             apply_gram=apply_gram,
+            broadcasts=plan.broadcasts,
         )
 
     evaluate = _products.with_gram(plan, evaluate_with)

@@ -11,8 +11,8 @@ from jaxpinv._factors import (
     ApplyU,
     Factors,
     any_oblique,
-    product_with_gram,
     product_with_u,
+    times_gram,
 )
 from jaxpinv._platform import replacing
 from jaxpinv._platform.form_plan import FormPlan
@@ -44,19 +44,16 @@ def with_gram(plan: FormPlan, f: Callable[..., Array]) -> Callable[..., Array]:
     It skips products with `V^H V` if the plan allows.
     """
 
-    def if_any(factors: Factors, x: Array) -> Array:
-        return jax.lax.cond(
-            any_oblique(factors),
-            lambda s, v, kept, x: product_with_gram(
-                factors._replace(s=s, v=v, kept=kept), x
-            ),
-            lambda s, v, kept, x: x,
-            *(factors.s, factors.v, factors.kept, x),
-        )
+    def if_any(factors: Factors) -> Callable[[Array], Array]:
+        def product(s: Array, v: Array, kept: Array, x: Array) -> Array:
+            return times_gram(factors._replace(s=s, v=v, kept=kept))(x)
+
+        needed, row = any_oblique(factors), (factors.s, factors.v, factors.kept)
+        return lambda x: jax.lax.cond(needed, product, lambda *row: row[-1], *row, x)
 
     def apart(*operands: Array) -> Array:
         needed = any_oblique(Factors(*operands[: len(Factors._fields)]))
-        return jax.lax.cond(needed, always, partial(f, lambda factors, x: x), *operands)
+        return jax.lax.cond(needed, always, partial(f, lambda _: lambda x: x), *operands)
 
-    always = partial(f, product_with_gram)
+    always = partial(f, times_gram)
     return {"always": always, "if any": partial(f, if_any), "apart": apart}[plan.gram]

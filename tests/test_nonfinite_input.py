@@ -12,7 +12,7 @@ import pytest
 
 import jaxpinv
 from jaxpinv._calculus.matrix_derivative import derivative
-from jaxpinv._factors import Factors, product_with_gram, product_with_u
+from jaxpinv._factors import Factors, product_with_u, times_gram
 from jaxpinv._solver import Strategy
 from tests.matrices import gaussian
 
@@ -158,7 +158,7 @@ def test_no_mask_hides_a_division_by_zero():
             Factors(*factors),
             {1 << i: jnp.ones((2, 2)) for i in range(2)},
             product_with_u,
-            product_with_gram,
+            times_gram,
         )
     assert np.array_equal(x, np.diag([0.5, 0]))
     assert np.all(np.isfinite(dx))

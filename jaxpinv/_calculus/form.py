@@ -95,6 +95,7 @@ def evaluate(
     may_branch: bool,
     apply_u: ApplyU,
     apply_gram: ApplyGram,
+    broadcasts: bool = False,
 ) -> Array:
     """The result of a form whose first slot is open.
 
@@ -109,13 +110,17 @@ def evaluate(
         may_branch: whether the program may branch on what is truncated. If not, it uses the
             formula that is right in both cases.
         apply_u: computes a product with `U`, or skips it if `U` is the identity.
-        apply_gram: computes a product with `V^H V`, or skips it if nothing depends on it.
+        apply_gram: makes a map that takes products with `V^H V`, or skips them if nothing
+            depends on them.
+        broadcasts: see `derivative`.
     """
     layout, operands = pack(slots)
     by = formula(layout, truncates=truncates)
 
     def matrices(factors: Factors, row: tuple[Array, ...]) -> Array:
-        of_matrix = partial(derivative, apply_u=apply_u, apply_gram=apply_gram)
+        of_matrix = partial(
+            derivative, apply_u=apply_u, apply_gram=apply_gram, broadcasts=broadcasts
+        )
         return _by_matrices(factors, unpack(layout, row), changes, of_matrix)
 
     def vectors(factors: Factors, row: tuple[Array, ...]) -> Array:

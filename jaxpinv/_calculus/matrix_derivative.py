@@ -9,7 +9,6 @@ The constant coefficient has no entry: code that needs it adds it explicitly.
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -27,6 +26,7 @@ def derivative(
     directions: Polynomial,
     apply_u: ApplyU,
     apply_gram: ApplyGram,
+    broadcasts: bool = False,
 ) -> Array:
     """The derivative of `pinv` along all directions of a polynomial, `(..., n, m)`.
 
@@ -58,7 +58,10 @@ def derivative(
         factors: those of a matrix `(..., m, n)`, `m >= n`.
         directions: arrays `(..., m, n)` of one rank, whose batch axes broadcast.
         apply_u: computes a product with `U`, or skips it if `U` is the identity.
-        apply_gram: computes a product with `V^H V`, or skips it if nothing depends on it.
+        apply_gram: makes a map that takes products with `V^H V`, or skips them if nothing
+            depends on them.
+        broadcasts: whether the coefficients of all directions get all batch axes. Products
+            of coefficients without some axis need transposes, each a kernel of its own.
     """
     u, _, v, *_ = factors
     if not directions:
@@ -70,12 +73,15 @@ def derivative(
         mask: apply_u(factors, lambda u, x: matmul(adjoint(u), x), x)
         for mask, x in image.items()
     }
+    if broadcasts:
+        batch = jnp.broadcast_shapes(*(x.shape[:-2] for x in image.values()))
+        image, w = _broadcast(image, batch), _broadcast(w, batch)
     whole = functools.reduce(operator.or_, directions)
 
     inverse = inverse_values(factors)
     outside = image if u.shape[-2] > u.shape[-1] else {}
     across = _across_the_cutoff(factors, inverse)
-    moved = _move(whole, w, outside, inverse, *across, partial(apply_gram, factors))
+    moved = _move(whole, w, outside, inverse, *across, apply_gram(factors))
     y = _scaled_corange(moved, inverse)
 
     # pinv(A(t)) = V y (U + L)^H, with the part of L in U as coordinates.
@@ -197,6 +203,11 @@ def _polynomials(count: int) -> tuple[Polynomial, ...]:
 def _adjoint(x: Polynomial) -> Polynomial:
     """The adjoint of every coefficient."""
     return {mask: adjoint(coefficient) for mask, coefficient in x.items()}
+
+
+def _broadcast(x: Polynomial, batch: tuple) -> Polynomial:
+    """Every coefficient, with these batch axes."""
+    return {mask: jnp.broadcast_to(y, (*batch, *y.shape[-2:])) for mask, y in x.items()}
 
 
 def _coefficient(

@@ -4,6 +4,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,8 @@ def in_chunks(
     if size is None or size >= count:
         return f(*operands)
 
+    # Traced once, for the shapes below and for the loop.
+    @partial(jax.jit, inline=True)
     def some(begin: Array) -> tuple[Array, ...]:
         return f(
             *(

@@ -25,6 +25,8 @@ class FormPlan:
         each: products with U taken at a time if `identity` is "each".
         gram: whether products with the Gram matrix of V are taken "always", or "if any"
             matrix needs them. "apart" branches on this once for the whole derivative.
+        broadcasts: whether the terms of all directions get all batch axes. For a few small
+            matrices this takes fewer kernels, and the products that it repeats cost little.
     """
 
     may_branch: bool
@@ -32,6 +34,7 @@ class FormPlan:
     identity: Literal["never", "all", "each"] = "never"
     each: int = 1
     gram: Literal["always", "if any", "apart"] = "always"
+    broadcasts: bool = False
 
 
 def form(
@@ -52,7 +55,8 @@ def form(
     if not is_static_shape(shape) or not math.prod(shape):
         return FormPlan(may_branch)
     gram = _gram(shape, order, tuning) if may_branch and target.is_cpu else "always"
-    plan = partial(FormPlan, may_branch, gram=gram)
+    is_small = target.is_local and math.prod(shape[:-2]) * n <= tuning.joint
+    plan = partial(FormPlan, may_branch, gram=gram, broadcasts=is_small)
     can_be_identity = may_branch and m == n > tuning.tiny
     # A first derivative makes few arrays and gains nothing from chunks; a higher one does.
     # Also, if a matrix is truncated, only its chunk takes the longer formula.

@@ -28,6 +28,9 @@ class Tuning:
             arithmetic is faster than a library call for each chunk.
         sums_complex: `sums` for complex matrices.
         thin: most terms of a sum of outer products for which plain arithmetic is faster.
+        joint: most columns in a batch for which derivatives along several directions, of
+            which some are shared, repeat products with the shared ones. That compiles
+            faster, and with more columns takes longer.
         gram_schmidt: most elements of a matrix that Gram-Schmidt orthonormalizes faster
             than two Gram matrices do, because it sums over rows in plain arithmetic.
         chunk: elements of the matrices processed at a time, so that they fit in a cache.
@@ -74,6 +77,7 @@ class Tuning:
     sums: int = 1
     sums_complex: int = 16
     thin: int = 4
+    joint: int = 32
     gram_schmidt: int = 512
     chunk: int = 1 << 13
     volumes: int = 8

@@ -14,7 +14,7 @@ import jaxpinv
 from jaxpinv._calculus import form
 from jaxpinv._calculus.form import Outer
 from jaxpinv._calculus.matrix_derivative import derivative
-from jaxpinv._factors import Factors, product_with_gram, product_with_u
+from jaxpinv._factors import Factors, product_with_u, times_gram
 from tests.comparison import bound, pair, relative_error
 from tests.matrices import gaussian, hermitian_matrix, matrix
 from tests.mpmath_oracle import exact_derivative
@@ -248,8 +248,26 @@ def test_derivatives_do_not_depend_on_the_factorization(rng, order):
         jnp.zeros((), bool),
     )
     along = {1 << i: jnp.asarray(e) for i, e in enumerate(directions)}
-    result = derivative(factors, along, product_with_u, product_with_gram)
+    result = derivative(factors, along, product_with_u, times_gram)
     assert relative_error(result, exact_derivative(a, directions, 0.1)) <= TOLERANCE
+
+
+@pytest.mark.slow_unless("True")
+@pytest.mark.parametrize("broadcasts", [True, False])
+def test_directions_may_lack_batch_axes_of_others(rng, broadcasts):
+    a = matrix(rng, (6, 4), [3, 2, 0.3, 0.2], np.complex128)
+    shared = gaussian(rng, (1, *a.shape), np.complex128)
+    own, of_shared = (gaussian(rng, (3, *a.shape), np.complex128) for _ in range(2))
+    u, s, vh = np.linalg.svd(a, full_matrices=False)
+    row = (u, s, vh.conj().T, s > 0.5, np.zeros((), bool))
+    factors = Factors(*(jnp.asarray(x)[None] for x in row))
+    # The matrix moves by of_shared along both other directions at once.
+    along = {1: jnp.asarray(shared), 2: jnp.asarray(own), 3: jnp.asarray(of_shared)}
+    found = derivative(factors, along, product_with_u, times_gram, broadcasts=broadcasts)
+    for i, result in enumerate(found):
+        exact = exact_derivative(a, [shared[0], own[i]], 0.5)
+        exact = exact + exact_derivative(a, [of_shared[i]], 0.5)
+        assert relative_error(result, exact) <= TOLERANCE
 
 
 def test_third_derivatives_of_a_nonlinear_function_are_exact(rng):
@@ -304,7 +322,7 @@ def of_oblique(factors, directions, b, c):
         truncates=False,
         may_branch=False,
         apply_u=product_with_u,
-        apply_gram=product_with_gram,
+        apply_gram=times_gram,
     )
     *others, last = directions
     gradient = evaluate([None, *others, Outer(b, c)])

@@ -264,6 +264,23 @@ class TestForms:
         found = form_plan.form(shape, target, formula="matrices", order=order)
         assert found.identity == identity
 
+    @pytest.mark.parametrize(
+        ("shape", "target", "broadcasts"),
+        [
+            ((2, 5, 250, 3), CPU, True),
+            ((2, 5, 250, 4), CPU, False),
+            ((32, 1), GPU, True),
+            ((33, 5, 1), CPU, False),
+            ((2, 5, 250, 3), DIVIDED, False),
+        ],
+        ids=str,
+    )
+    def test_products_are_repeated_for_a_few_small_matrices(
+        self, shape, target, broadcasts
+    ):
+        found = form_plan.form(shape, target, formula="matrices", order=2)
+        assert found.broadcasts == broadcasts
+
     def test_no_branch_looks_at_a_batch_that_is_divided(self):
         assert form_plan.form((5, 9, 9), GPU, formula="either", order=1).may_branch
         assert not form_plan.form((5, 9, 9), DIVIDED, formula="either", order=1).may_branch
