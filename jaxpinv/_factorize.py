@@ -5,8 +5,9 @@ from functools import partial
 from jax.typing import ArrayLike
 
 from jaxpinv import _solver
+from jaxpinv._eager import compiled
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
-from jaxpinv._solver import Strategy, compiled
+from jaxpinv._solver import Strategy
 from jaxpinv._stored import Factorization
 from jaxpinv._uses import Stored, stored
 

@@ -6,8 +6,9 @@ from typing import Literal, overload
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxpinv._eager import compiled
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
-from jaxpinv._solver import Strategy, compiled, factorize
+from jaxpinv._solver import Strategy, factorize
 
 
 @overload

@@ -9,11 +9,12 @@ from jax.typing import ArrayLike
 
 from jaxpinv import _damped, _rules
 from jaxpinv._damping import is_everywhere
+from jaxpinv._eager import compiled
 from jaxpinv._factorization.complement import in_front
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
 from jaxpinv._linalg import matmul
 from jaxpinv._primitives import complement_p
-from jaxpinv._solver import FactoredMatrix, Strategy, compiled, factorize
+from jaxpinv._solver import FactoredMatrix, Strategy, factorize
 
 
 class NullSpaceResult(NamedTuple):

@@ -9,8 +9,9 @@ from jax.typing import ArrayLike
 
 from jaxpinv import _damped
 from jaxpinv._damping import is_everywhere
+from jaxpinv._eager import compiled
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
-from jaxpinv._solver import Strategy, compiled, factorize
+from jaxpinv._solver import Strategy, factorize
 
 
 @overload

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxpinv._eager import compiled
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
 from jaxpinv._primitives import kept_p
-from jaxpinv._solver import Strategy, compiled, promote
+from jaxpinv._solver import Strategy, promote
 
 
 def matrix_rank(

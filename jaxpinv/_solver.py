@@ -1,6 +1,5 @@
 """The first step of every public function: factor a matrix once for all uses."""
 
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 
 from jaxpinv import _damping, _tolerances, _volume
 from jaxpinv._calculus import svd_jvp
@@ -24,7 +22,7 @@ from jaxpinv._linalg import (
     with_tangent_of,
 )
 from jaxpinv._platform.tuning import DEFAULT, Tuning
-from jaxpinv._platform.workarounds import have_one_mesh, varying_axes
+from jaxpinv._platform.workarounds import varying_axes
 from jaxpinv._primitives import (
     attach,
     factor_p,
@@ -277,26 +275,6 @@ def factorize(inputs: Inputs, strategy: Strategy) -> FactoredMatrix:
         x = pseudo_inverse_of(factors, x, strategy.tuning)
         x = adjoint(x) if given.is_wide else x
     return FactoredMatrix(given, factors, x, strategy)
-
-
-def compiled(function: Callable, *, options: tuple[str, ...]) -> Callable:
-    """`function`, of a tuple of arrays and of these options, compiled once for every shape.
-
-    The program is inlined, so a program around it is the same as without this `jit`.
-    """
-    program = jax.jit(function, static_argnames=options, inline=True)
-
-    @functools.wraps(function)
-    def run(inputs, **chosen):
-        arrays = jax.tree.leaves(inputs)
-        if not any(isinstance(x, Tracer) for x in arrays):
-            return program(inputs, **chosen)
-        if isinstance(jnp.zeros(()), Tracer):
-            # A program around this one is being traced, and will compile this part.
-            return function(inputs, **chosen)
-        return (program if have_one_mesh(arrays) else function)(inputs, **chosen)
-
-    return run
 
 
 def varying_alike(arrays: list[Array], others: Iterable[Array]) -> list[Array]:

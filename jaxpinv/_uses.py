@@ -11,12 +11,13 @@ from jax import Array
 
 from jaxpinv import _damped, _damping, _solver, _tolerances
 from jaxpinv._damped import DampedMatrix
+from jaxpinv._eager import compiled
 from jaxpinv._factors import Factors
 from jaxpinv._filtered import FilteredMatrix, filtered
 from jaxpinv._inputs import Inputs
 from jaxpinv._platform.plan import is_tiny
 from jaxpinv._shapes import prepend_axes
-from jaxpinv._solver import FactoredMatrix, Promoted, Strategy, compiled
+from jaxpinv._solver import FactoredMatrix, Promoted, Strategy
 
 
 @partial(
