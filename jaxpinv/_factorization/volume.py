@@ -64,8 +64,12 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
     solve = partial(jax.lax.linalg.triangular_solve, lu, left_side=False)
     upper = partial(solve, lower=False)
     lower = partial(solve, lower=True, unit_diagonal=True)
+
     # With its columns in another order, `z` is as random, so it need not be permuted.
-    y = upper(lower(z, transpose_a=True), transpose_a=True)
+    def solve_transposed(z: Array) -> Array:
+        return upper(lower(z, transpose_a=True), transpose_a=True)
+
+    y = solve_transposed(z)
     residual = frobenius_norm(_permuted(matmul(y, a), order) - z)
     rounding = rounding_of(a, norm)
     size = frobenius_norm(y)
@@ -77,15 +81,23 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
         return pivots, found
 
     def sharpen(found: Array) -> Array:
-        limit = cutoff.above(_largest(a, norm, z)) + rounding
-        # `W A^H = Y + R2` gives `s_n^2 ||W|| + s_n ||R2|| >= q - ||R||`.
-        w = jnp.conj(lower(upper(jnp.conj(y))))
-        w = _permuted(w, jnp.argsort(order, axis=-1))
-        second = frobenius_norm(matmul(w, adjoint(a)) - y)
-        reached = limit * (limit * frobenius_norm(w) + second) + residual
-        return found | (possible & (reached < least))
+        limit = cutoff.above(_largest(a, norm)) + rounding
+        found = found | (possible & (size * limit + residual < least))
 
-    found = jax.lax.cond(jnp.all(found), lambda found: found, sharpen, found)
+        def again(found: Array) -> Array:
+            # `W A^H = Y + R2` and `V A = W + R3` give `s_n^3 ||V|| + s_n^2 ||R3|| +
+            # s_n ||R2|| >= q - ||R||`.
+            w = jnp.conj(lower(upper(jnp.conj(y))))
+            w = _permuted(w, jnp.argsort(order, axis=-1))
+            v = solve_transposed(_permuted(w, order))
+            second = frobenius_norm(matmul(w, adjoint(a)) - y)
+            third = frobenius_norm(matmul(v, a) - w)
+            reached = limit * (limit * frobenius_norm(v) + third) + second
+            return found | (possible & (limit * reached + residual < least))
+
+        return jax.lax.cond(jnp.all(found | ~possible), lambda found: found, again, found)
+
+    found = jax.lax.cond(jnp.all(found | ~possible), lambda found: found, sharpen, found)
     return pivots, found
 
 
@@ -139,11 +151,15 @@ def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
 
 def _directions(a: Array) -> tuple[Array, float]:
     """Random directions, `(..., k, n)`, and the least norm `q` of their products."""
+    count = _FEW if a.shape[-1] < _LARGE else _MANY
+    return _gaussian(a, count), _least(count)
+
+
+def _gaussian(a: Array, count: int) -> Array:
+    """So many random directions, `(..., count, n)`, in the batch and dtype of `a`."""
     n = a.shape[-1]
-    count = _FEW if n < _LARGE else _MANY
     z = np.random.default_rng(_SEED).standard_normal((count, n))
-    z = jnp.broadcast_to(jnp.asarray(z, a.dtype), (*a.shape[:-2], count, n))
-    return z, _least(count)
+    return jnp.broadcast_to(jnp.asarray(z, a.dtype), (*a.shape[:-2], count, n))
 
 
 def _least(count: int) -> float:
@@ -152,10 +168,11 @@ def _least(count: int) -> float:
     return math.sqrt(2 * (_RISK * math.gamma(count / 2 + 1)) ** (2 / count))
 
 
-def _largest(a: Array, norm: Array, z: Array) -> Array:
-    """An upper bound on the largest singular value, `(...)`, from directions `z`.
+def _largest(a: Array, norm: Array) -> Array:
+    """An upper bound on the largest singular value, `(...)`.
 
-    The norm of `Z (A^H A)^p` is at least `q` times its power.
+    The norm of `Z (A^H A)^p` is at least `q` times its power, for directions `Z`. Few are
+    enough, because only the root of `q` counts.
     """
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     unit = jnp.square(1 / norm)[..., None, None].astype(a.dtype)
@@ -164,9 +181,8 @@ def _largest(a: Array, norm: Array, z: Array) -> Array:
     def step(_: Array, z: Array) -> Array:
         return unit * product(product(z, adjoint(a)), a)
 
-    count = z.shape[-2]
-    z = jax.lax.fori_loop(0, _PAIRS, step, z + 0 * unit)
-    bound = 1.01 * (frobenius_norm(z) / _least(count)) ** (0.5 / _PAIRS)
+    z = jax.lax.fori_loop(0, _PAIRS, step, _gaussian(a, _FEW) + 0 * unit)
+    bound = 1.01 * (frobenius_norm(z) / _least(_FEW)) ** (0.5 / _PAIRS)
     return norm * jnp.minimum(bound, 1)
 
 
