@@ -25,6 +25,7 @@ from jaxpinv._factors import (
     truncate,
 )
 from jaxpinv._linalg import adjoint, finite_or_zero, matmul, power_of_two
+from jaxpinv._platform.workarounds import copied_in_branch
 
 #: Attempts to factor scaled matrices, given their dampings and tolerances.
 Factor = Callable[[Array, Array, Cutoff], Attempt]
@@ -202,7 +203,9 @@ def _solve(
     else:
         *found, certified = try_one(*operands)
         skipped = certified if is_zero is None else certified | flat(is_zero, 0)
-        found = jax.lax.cond(skipped, lambda: tuple(found), lambda: solve(*operands))
+        a, *others = operands
+        a = copied_in_branch(a)
+        found = jax.lax.cond(skipped, lambda: tuple(found), lambda: solve(a, *others))
     back = [jnp.reshape(x, (*batch, *x.shape[len(shape) :])) for x in (*found, certified)]
     return tuple(back[:-1]), back[-1]
 

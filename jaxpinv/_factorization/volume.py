@@ -17,10 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxpinv._factorization import halves
 from jaxpinv._factorization.certificate import rounding_of
 from jaxpinv._factorization.triangular import order_of
 from jaxpinv._factors import Cutoff
-from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul, transpose
+from jaxpinv._linalg import (
+    adjoint,
+    frobenius_norm,
+    identity,
+    matmul,
+    normalize_scale,
+    transpose,
+)
 
 # A matrix without full rank passes with this probability, over directions that nobody
 # chose to suit it.
@@ -46,15 +54,17 @@ def log_of_product(x: Array, scale: Array) -> Array:
     return jnp.sum(jnp.where(in_range, logs, logs + jnp.log(scale)), axis=-1)
 
 
-def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
+def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array, Array]:
     """Pivots of square matrices, `(..., n, n)`, by LU with partial pivoting.
 
-    Elements have size 1, so that no square leaves the range.
+    With `sharply`, certificates are sharpened by products with the matrix.
 
     Returns:
-        The pivots, `(..., n)`, and whether it is certified that nothing is truncated,
-        `(...)`. With `sharply`, certificates are sharpened by products with the matrix.
+        The pivots over a scale, `(..., n)`; the scale, `(...)`, a power of two; whether it
+        is certified that nothing is truncated, `(...)`.
     """
+    a, scale, finite = normalize_scale(a)
+    cutoff = cutoff._replace(atol=cutoff.atol / scale)
     # LAPACK stores columns where we store rows, so nothing is copied: A^T = P^T L U.
     lu, swaps, _ = jax.lax.linalg.lu(transpose(a))
     order = order_of(swaps)
@@ -74,11 +84,11 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
     rounding = rounding_of(a, norm)
     size = frobenius_norm(y)
     # LU with partial pivoting guarantees nothing: Wilkinson's matrices grow by 2^n.
-    possible = residual <= rounding * size
+    possible = finite & (residual <= rounding * size)
     limit = cutoff.above(norm) + rounding
     found = possible & (size * limit + residual < least)
     if not sharply:
-        return pivots, found
+        return pivots, scale, found
 
     def sharpen(found: Array) -> Array:
         limit = cutoff.above(_largest(a, norm)) + rounding
@@ -98,23 +108,21 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
         return jax.lax.cond(jnp.all(found | ~possible), lambda found: found, again, found)
 
     found = jax.lax.cond(jnp.all(found | ~possible), lambda found: found, sharpen, found)
-    return pivots, found
+    return pivots, scale, found
 
 
-def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
+def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array, Array]:
     """Pivots of tall matrices, `(..., m, n)`, by a Cholesky factor of the Gram matrix.
-
-    Elements have size 1, so that no square leaves the range.
 
     Unless the matrix is well-conditioned, the Gram matrix loses digits. Then the Gram
     matrix of `A L^-H` corrects them, as in `cholesky_qr.factor`.
 
     Returns:
-        The pivots, `(..., n)`, and whether it is certified that nothing is truncated,
-        `(...)`.
+        As `by_lu`.
     """
     n = a.shape[-1]
-    gram = matmul(adjoint(a), a)
+    gram, scale, finite = _scaled_gram(a)
+    cutoff = cutoff._replace(atol=cutoff.atol / scale)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
     factor = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
     z, least = _directions(a)
@@ -132,21 +140,49 @@ def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
     excess = size * norm / (n * z.shape[-2] ** 0.5)
     eps, smallest = float(jnp.finfo(a.dtype).eps), least / size
     exceeds = jnp.square(smallest) > jnp.square(cutoff.above(norm)) + 4 * eps * norm**2
-    found = (jnp.square(excess) <= 2) & exceeds
+    found = finite & (jnp.square(excess) <= 2) & exceeds
 
     def correct(pivots: Array, found: Array) -> tuple[Array, Array]:
-        q = over(a)
+        # LAPACK stores columns where we store rows, so `A^T` is not copied.
+        scaled = a / scale[..., None, None].astype(a.dtype)
+        q = transpose(
+            jax.lax.linalg.triangular_solve(
+                jnp.conj(factor), transpose(scaled), left_side=True, lower=True
+            )
+        )
         gram = matmul(adjoint(q), q)
         off = frobenius_norm(gram - identity(gram))
         second = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
         # The smallest singular value of `q` is at least the square root of 1 / 2.
         limit = cutoff.above(norm) + rounding_of(a, norm)
-        better = (off <= 0.5) & (0.7 * smallest > limit)
+        better = finite & (off <= 0.5) & (0.7 * smallest > limit)
         better_pivots = pivots * jnp.diagonal(second, axis1=-2, axis2=-1)
         return jnp.where(found[..., None], pivots, better_pivots), found | better
 
     pivots = jnp.diagonal(factor, axis1=-2, axis2=-1)
-    return jax.lax.cond(jnp.all(found), lambda *same: same, correct, pivots, found)
+    pivots, found = jax.lax.cond(jnp.all(found), lambda *same: same, correct, pivots, found)
+    return pivots, scale, found
+
+
+def _scaled_gram(a: Array) -> tuple[Array, Array, Array]:
+    """Gram matrices of matrices over their scale; the scale; and which are finite.
+
+    If no square can leave the range, the scale is 1, and no scaled copy is made.
+    """
+
+    def scaled(_: Array) -> tuple[Array, Array, Array]:
+        unit, scale, finite = normalize_scale(a)
+        return halves.gram(unit), scale, finite
+
+    def same(gram: Array) -> tuple[Array, Array, Array]:
+        return gram, jnp.ones_like(trace), in_range
+
+    gram = halves.gram(a)
+    trace = jnp.real(jnp.trace(gram, axis1=-2, axis2=-1))
+    # Squares that underflow are less than eps times a trace in these limits.
+    limit = 2.0 ** (jnp.finfo(a.dtype).maxexp // 4)
+    in_range = (trace > 1 / limit) & (trace < limit)
+    return jax.lax.cond(jnp.all(in_range), same, scaled, gram)
 
 
 def _directions(a: Array) -> tuple[Array, float]:
