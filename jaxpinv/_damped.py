@@ -35,6 +35,7 @@ class DampedMatrix(NamedTuple):
         factors: the factors of `[B; D T]`, where B is `A T` or, if `_by_adjoint`, `A^H`.
         unit: the diagonal of T, `(..., n)` or `(..., 1)`.
         x: the pseudo-inverse of `[B; D T]`, without its last columns, those of `D T`.
+        p: `(B^H B + D^2 T^2)^-1`, if no unknown may be undamped.
         changing: B, in which derivatives are taken.
         strategy: how the matrices were factored.
     """
@@ -43,6 +44,7 @@ class DampedMatrix(NamedTuple):
     factors: Factors
     unit: Array
     x: Array
+    p: Array
     changing: Array
     strategy: Strategy
 
@@ -112,10 +114,7 @@ class DampedMatrix(NamedTuple):
         if self.given.truncates or not self.strategy.is_damped:
             return top_inverse_of(self.factors, self.x, self.strategy.tuning)
         # `[A; D]` has full rank, so derivatives do not need `U`.
-        _, s, v, *_ = map(jax.lax.stop_gradient, self.factors)
-        half = v / s[..., None, :].astype(v.dtype)
-        p = matmul(half, adjoint(half))
-        return damped.inverse_of(self.x, p, self.changing)
+        return damped.inverse_of(self.x, self.p, self.changing)
 
     def _unit(self) -> Array:
         """The diagonal of T as a column, `(..., n, 1)`."""
@@ -175,7 +174,7 @@ def of_promoted(
             unit = jnp.where(is_damped, 1, unit)
     b = adjoint(a) if _by_adjoint(given) else a * unit[..., None, :].astype(a.dtype)
     d = d * unit
-    *found, x = damped_factor_p.bind(
+    *found, x, p = damped_factor_p.bind(
         *map(jax.lax.stop_gradient, (b, d, rtol, atol)),
         everywhere=strategy.is_damped and not given.truncates,
         hermitian=strategy.hermitian,
@@ -183,7 +182,7 @@ def of_promoted(
         tuning=strategy.tuning,
     )
     factors = attach(Factors(*found), augment(b, d))
-    return DampedMatrix(given, factors, unit, x, b, strategy)
+    return DampedMatrix(given, factors, unit, x, p, b, strategy)
 
 
 def _by_adjoint(given: Promoted) -> bool:

@@ -24,7 +24,8 @@ from jaxpinv._primitives import (
 )
 
 # damped_factor: a (..., m, n), d (..., n) or (..., 1), rtol (...), atol (...)
-#     -> the factors of [A; D], and the first m columns of its pseudo-inverse
+#     -> the factors of [A; D], the first m columns of its pseudo-inverse, and
+#     (A^H A + D^2)^-1, arbitrary unless it is `everywhere`
 
 
 def _damped_factor_impl(
@@ -50,7 +51,7 @@ def _damped_factor_impl(
     # partitioner divides the batch, all devices would wait for the test for zeros.
     needs_own = trial is not None or d.shape[-1] > 1
     needs_own = needs_own and not everywhere and m >= n and target.is_whole
-    factors, x = damped.factor(
+    factors, x, p = damped.factor(
         a,
         d,
         Cutoff(rtol, atol),
@@ -60,7 +61,7 @@ def _damped_factor_impl(
         trial=trial,
         undamped=undamped if needs_own else None,
     )
-    return (*factors, x)
+    return (*factors, x, p)
 
 
 def _attempt(plan: Plan, target: Target, *, truncates: bool) -> Factor | None:

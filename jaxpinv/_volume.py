@@ -21,6 +21,7 @@ from jaxpinv._platform import chunking, replacing
 from jaxpinv._platform import plan as plans
 from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.tuning import Tuning
+from jaxpinv._platform.workarounds import copied_in_branch
 from jaxpinv._primitives import pinv_form, values_of_plan
 from jaxpinv._shapes import is_static_shape
 
@@ -122,10 +123,9 @@ def _without_factors(
     by = partial(volume.by_lu, sharply=plan.sharply) if m == n else volume.by_gram
 
     def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
-        scaled, scale, finite = normalize_scale(a)
-        pivots, certified = by(scaled, Cutoff(rtol, atol / scale))
+        pivots, scale, certified = by(a, Cutoff(rtol, atol))
         rank = jnp.full(certified.shape, n, jnp.int32)
-        return volume.log_of_product(pivots, scale), rank, certified & finite
+        return volume.log_of_product(pivots, scale), rank, certified
 
     def by_values(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
         scaled, scale, finite = normalize_scale(a)
@@ -145,8 +145,9 @@ def _without_factors(
         )
     else:
         *found, certified = attempt(a, *tolerances)
+        operand = copied_in_branch(a)
         found = jax.lax.cond(
-            certified, lambda: tuple(found), lambda: by_values(a, *tolerances)
+            certified, lambda: tuple(found), lambda: by_values(operand, *tolerances)
         )
     value, rank = (jnp.reshape(x, batch) for x in found)
     return value, rank

@@ -14,8 +14,12 @@ from jax import Array
 
 from jaxpinv._factorization import auto
 from jaxpinv._factorization.auto import Decompose, Trial
-from jaxpinv._factorization.damped_qr import augment, orthonormalized, stacked
-from jaxpinv._factorization.full_rank import Attempt
+from jaxpinv._factorization.damped_qr import (
+    DampedAttempt,
+    augment,
+    orthonormalized,
+    stacked,
+)
 from jaxpinv._factors import (
     Cutoff,
     Factors,
@@ -25,9 +29,10 @@ from jaxpinv._factors import (
     truncate,
 )
 from jaxpinv._linalg import adjoint, finite_or_zero, matmul, power_of_two
+from jaxpinv._platform.workarounds import copied_in_branch
 
 #: Attempts to factor scaled matrices, given their dampings and tolerances.
-Factor = Callable[[Array, Array, Cutoff], Attempt]
+Factor = Callable[[Array, Array, Cutoff], DampedAttempt]
 
 
 def factor(
@@ -40,8 +45,10 @@ def factor(
     attempt: Factor | None,
     trial: Trial | None,
     undamped: Callable[[Array, Cutoff], tuple[Factors, Array]] | None,
-) -> tuple[Factors, Array]:
-    """Factors of `[A; D]`, `(..., m + n, n)`, and the first m columns of its inverse.
+) -> tuple[Factors, Array, Array]:
+    """Factors of `[A; D]`, the first m columns of its inverse, and `(A^H A + D^2)^-1`.
+
+    The last result is arbitrary where a value is truncated, or a damping is zero.
 
     Args:
         a: the matrices, `(..., m, n)`, with `m >= n` if each has one damping.
@@ -59,16 +66,16 @@ def factor(
         triplets, decompose=decompose if d.shape[-1] == 1 else None, augmented=of_augmented
     )
     if trial is None or attempt is None:
-        factors, x = _refined(a, d, by_svd(a, d), cutoff)
+        factors, x, p = _refined(a, d, by_svd(a, d), cutoff)
     else:
-        (u, s, v, x), certified = _solve(
+        (u, s, v, x, p), certified = _solve(
             a, d, cutoff, by_svd, attempt, trial, None if undamped is None else is_zero
         )
         factors = truncate((u, s, v), cutoff, _is_finite(a, d), certified)
         if factors.s.shape[:-1] != x.shape[:-2]:
             x = top_inverse(factors, a.shape[-2])
     if undamped is None:
-        return factors, x
+        return factors, x, p
 
     def replaced(factors: Factors, x: Array) -> tuple[Factors, Array]:
         # Damped matrices are not factored here.
@@ -90,7 +97,8 @@ def factor(
     factors, x = jax.tree.map(
         lambda x, y: jnp.broadcast_to(x, y.shape), (factors, x), shapes
     )
-    return jax.lax.cond(jnp.any(is_zero), replaced, lambda *same: same, factors, x)
+    factors, x = jax.lax.cond(jnp.any(is_zero), replaced, lambda *same: same, factors, x)
+    return factors, x, p
 
 
 def triplets(
@@ -115,6 +123,12 @@ def top_inverse(factors: Factors, m: int) -> Array:
     return matmul(factors.v, inverse[..., :, None] * adjoint(factors.u[..., :m, :]))
 
 
+def _inverse_gram(factors: Factors) -> Array:
+    """The inverse of the Gram matrix, `(..., n, n)`, if nothing is truncated."""
+    half = factors.v * inverse_values(factors)[..., None, :]
+    return matmul(half, adjoint(half))
+
+
 def unit_of(d: Array, largest: Array, begin: Array) -> Array:
     """The diagonal of `T`: powers of two that scale large dampings to the matrix's size.
 
@@ -132,8 +146,10 @@ def unit_of(d: Array, largest: Array, begin: Array) -> Array:
     return jnp.where(is_large, size / power_of_two(jnp.where(is_large, d, 1)), 1)
 
 
-def _refined(a: Array, d: Array, found: Triplets, cutoff: Cutoff) -> tuple[Factors, Array]:
-    """Factors and inverse from singular triplets, with the errors of these corrected.
+def _refined(
+    a: Array, d: Array, found: Triplets, cutoff: Cutoff
+) -> tuple[Factors, Array, Array]:
+    """Results of `factor` from singular triplets, with the errors of these corrected.
 
     With a large damping, the errors of triplets are relative to the damping, not to the
     matrix. Matrices with a zero damping or a truncated value are not corrected.
@@ -146,13 +162,14 @@ def _refined(a: Array, d: Array, found: Triplets, cutoff: Cutoff) -> tuple[Facto
     unit = scale[..., None, None].astype(a.dtype)
     first = v * (inverse_values(plain) * scale[..., None].astype(a.dtype))[..., None, :]
     scaled = finite_or_zero(a)[0] / unit, d / scale[..., None]
-    q, w, y, converged = orthonormalized(*scaled, first)
+    q, w, y, p, converged = orthonormalized(*scaled, first)
     is_better = converged & jnp.all(d > 0, axis=-1) & jnp.all(plain.kept, axis=-1)
     here = is_better[..., None, None]
     u, v = jnp.where(here, q, u), jnp.where(here, w, v)
     s = jnp.where(is_better[..., None], scale[..., None], s)
     factors = truncate((u, s, v), cutoff, finite, is_better)
-    return factors, jnp.where(here, y / unit, x)
+    p = jnp.where(here, p / unit / unit, _inverse_gram(plain))
+    return factors, jnp.where(here, y / unit, x), p
 
 
 def _is_finite(a: Array, d: Array) -> Array:
@@ -193,7 +210,7 @@ def _solve(
     def solve(a: Array, d: Array, rtol: Array, atol: Array) -> auto.Solution:
         found = by_svd(a, d)
         factors = truncate(found, Cutoff(rtol, atol), _is_finite(a, d))
-        return (*found, top_inverse(factors, m))
+        return (*found, top_inverse(factors, m), _inverse_gram(factors))
 
     if shape:
         *found, certified = trial.in_chunks(try_one, *operands)
@@ -202,7 +219,9 @@ def _solve(
     else:
         *found, certified = try_one(*operands)
         skipped = certified if is_zero is None else certified | flat(is_zero, 0)
-        found = jax.lax.cond(skipped, lambda: tuple(found), lambda: solve(*operands))
+        a, *others = operands
+        a = copied_in_branch(a)
+        found = jax.lax.cond(skipped, lambda: tuple(found), lambda: solve(a, *others))
     back = [jnp.reshape(x, (*batch, *x.shape[len(shape) :])) for x in (*found, certified)]
     return tuple(back[:-1]), back[-1]
 
@@ -216,6 +235,6 @@ def _attempt(attempt: Factor, a: Array, d: Array, cutoff: Cutoff) -> tuple[Array
     scale = power_of_two(jnp.maximum(*sizes))
     unit = scale[..., None, None].astype(a.dtype)
     cutoff = cutoff._replace(atol=cutoff.atol / scale)
-    q, w, x, certified, *_ = attempt(a / unit, d / scale[..., None], cutoff)
+    q, w, x, p, certified = attempt(a / unit, d / scale[..., None], cutoff)
     s = jnp.broadcast_to(scale[..., None], (*scale.shape, a.shape[-1]))
-    return q, s, w, x / unit, certified & finite
+    return q, s, w, x / unit, p / unit / unit, certified & finite

@@ -1,6 +1,7 @@
 """QR of damped matrices, `[A; D]` with a diagonal `D`, without singular values."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,25 @@ def stacked(x: Array, y: Array) -> Array:
     return jnp.concatenate([x, y], axis=-2)
 
 
-def by_gram(a: Array, d: Array, cutoff: Cutoff, *, truncates: bool) -> Attempt:
+class DampedAttempt(NamedTuple):
+    """A factorization of `[A; D]`, and whether it is certified.
+
+    Attributes:
+        q: `(..., m + n, n)`.
+        w: `(..., n, n)`, such that `[A; D] W = Q`.
+        x: the damped inverse, `(..., n, m)`.
+        p: `(A^H A + D^2)^-1`, `(..., n, n)`.
+        certified: `(...)`, bool. Where it is False, the other fields are arbitrary.
+    """
+
+    q: Array
+    w: Array
+    x: Array
+    p: Array
+    certified: Array
+
+
+def by_gram(a: Array, d: Array, cutoff: Cutoff, *, truncates: bool) -> DampedAttempt:
     """QR of `[A; D]` by a Cholesky factor of `A^H A + D^2`, made orthonormal.
 
     Like `cholesky_qr.factor`, but without products of the rows of `D`. If the cutoff is
@@ -47,18 +66,18 @@ def by_gram(a: Array, d: Array, cutoff: Cutoff, *, truncates: bool) -> Attempt:
     possible = ~certificate.rules_out_full_rank(a, norm, pivots, cutoff, least)
 
     def orthonormalize(first: Array) -> tuple[Array, ...]:
-        q, w, x, converged = orthonormalized(a, d, first, is_upper=True)
+        q, w, x, p, converged = orthonormalized(a, d, first, is_upper=True)
         if truncates:
             # Where `W` has converged, its norm is at most that of `longer`. So a value
             # without derivatives need not compute `W`.
             longer = 1.05 * first
             converged = _certified(a, norm, longer, cutoff, converged)
-        return q, w, x, possible & converged
+        return q, w, x, p, possible & converged
 
     def give_up(first: Array) -> tuple[Array, ...]:
-        return augment(a, d), first, transpose(a), possible
+        return augment(a, d), first, transpose(a), first, possible
 
-    return Attempt(*jax.lax.cond(jnp.any(possible), orthonormalize, give_up, first))
+    return DampedAttempt(*jax.lax.cond(jnp.any(possible), orthonormalize, give_up, first))
 
 
 def orthonormalized(
@@ -70,7 +89,8 @@ def orthonormalized(
 
     Returns:
         The orthonormal columns, `(..., m + n, n)`; the corrected `W`; the first m columns
-        of the pseudo-inverse; whether the first `W` was good enough, of batch shape.
+        of the pseudo-inverse; `(A^H A + D^2)^-1`; whether the first `W` was good enough,
+        of batch shape.
     """
     bottom = d[..., :, None].astype(a.dtype) * first
     if is_upper:
@@ -81,44 +101,45 @@ def orthonormalized(
         gram = matmul(adjoint(top), top) + matmul(adjoint(bottom), bottom)
     second, converged = inverse_square_root(gram)
     w = matmul(first, second)
+    times_first = halves.upper_times if is_upper else matmul
     e = gram - identity(gram)
 
-    def in_full(top: Array) -> Array:
-        # The power series of the inverse, to the order of that of the root, takes two
-        # products. `W second` would take one more. The compiler already has the square.
+    def in_full(e: Array) -> Array:
+        # `W` times the power series of the inverse, to the order of that of the root.
+        # `W second` would take one more product. The compiler already has the square.
         square = matmul(e, e)
         inverse = identity(gram) - e + matmul(square, identity(gram) - e + square)
-        return matmul(matmul(first, inverse), adjoint(top))
+        return times_first(first, inverse)
 
-    def in_short(top: Array) -> Array:
-        z = adjoint(top)
-        z = z - matmul(e, z - matmul(e, z))
-        return halves.upper_times(first, z)
+    def in_short(e: Array) -> Array:
+        return first - matmul(first - times_first(first, e), e)
 
     if is_upper:
         # What the short series leaves out is less than half an eps.
         limit = (jnp.finfo(gram.dtype).eps / 2) ** (1 / 3)
         is_short = jnp.linalg.norm(e, axis=(-2, -1), keepdims=True) < limit
 
-        def mixed(top: Array) -> Array:
+        def mixed(e: Array) -> Array:
             # Each matrix has its own series, so that none depends on its batch.
-            return jnp.where(is_short, in_short(top), in_full(top))
+            return jnp.where(is_short, in_short(e), in_full(e))
 
-        x = jax.lax.cond(jnp.all(is_short), in_short, mixed, top)
+        half = jax.lax.cond(jnp.all(is_short), in_short, mixed, e)
     else:
-        x = in_full(top)
-    return stacked(matmul(top, second), matmul(bottom, second)), w, x, converged
+        half = in_full(e)
+    x, p = matmul(half, adjoint(top)), times_first(first, adjoint(half))
+    return stacked(matmul(top, second), matmul(bottom, second)), w, x, p, converged
 
 
 def by_rows(
     a: Array, d: Array, cutoff: Cutoff, *, gram_schmidt: Callable[[Array, Cutoff], Attempt]
-) -> Attempt:
+) -> DampedAttempt:
     """QR of `[A; D]` by Gram-Schmidt, for matrices of few rows and columns."""
     q, w, x, certified, s, _ = gram_schmidt(augment(a, d), cutoff)
     assert s is not None
     full_rank = jnp.all(s > 0, axis=-1)
     w = w / jnp.where(s > 0, s, 1)[..., None, :].astype(w.dtype)
-    return Attempt(q, w, x[..., : a.shape[-2]], certified & full_rank)
+    p = matmul(w, adjoint(w))
+    return DampedAttempt(q, w, x[..., : a.shape[-2]], p, certified & full_rank)
 
 
 def _certified(a: Array, norm: Array, w: Array, cutoff: Cutoff, converged: Array) -> Array:

@@ -17,10 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxpinv._factorization import halves
 from jaxpinv._factorization.certificate import rounding_of
 from jaxpinv._factorization.triangular import order_of
 from jaxpinv._factors import Cutoff
-from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul, transpose
+from jaxpinv._linalg import (
+    adjoint,
+    frobenius_norm,
+    identity,
+    matmul,
+    normalize_scale,
+    transpose,
+)
 
 # A matrix without full rank passes with this probability, over directions that nobody
 # chose to suit it.
@@ -46,15 +54,17 @@ def log_of_product(x: Array, scale: Array) -> Array:
     return jnp.sum(jnp.where(in_range, logs, logs + jnp.log(scale)), axis=-1)
 
 
-def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
+def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array, Array]:
     """Pivots of square matrices, `(..., n, n)`, by LU with partial pivoting.
 
-    Elements have size 1, so that no square leaves the range.
+    With `sharply`, certificates are sharpened by products with the matrix.
 
     Returns:
-        The pivots, `(..., n)`, and whether it is certified that nothing is truncated,
-        `(...)`. With `sharply`, certificates are sharpened by products with the matrix.
+        The pivots over a scale, `(..., n)`; the scale, `(...)`, a power of two; whether it
+        is certified that nothing is truncated, `(...)`.
     """
+    a, scale, finite = normalize_scale(a)
+    cutoff = cutoff._replace(atol=cutoff.atol / scale)
     # LAPACK stores columns where we store rows, so nothing is copied: A^T = P^T L U.
     lu, swaps, _ = jax.lax.linalg.lu(transpose(a))
     order = order_of(swaps)
@@ -64,45 +74,55 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array]:
     solve = partial(jax.lax.linalg.triangular_solve, lu, left_side=False)
     upper = partial(solve, lower=False)
     lower = partial(solve, lower=True, unit_diagonal=True)
+
     # With its columns in another order, `z` is as random, so it need not be permuted.
-    y = upper(lower(z, transpose_a=True), transpose_a=True)
+    def solve_transposed(z: Array) -> Array:
+        return upper(lower(z, transpose_a=True), transpose_a=True)
+
+    y = solve_transposed(z)
     residual = frobenius_norm(_permuted(matmul(y, a), order) - z)
     rounding = rounding_of(a, norm)
     size = frobenius_norm(y)
     # LU with partial pivoting guarantees nothing: Wilkinson's matrices grow by 2^n.
-    possible = residual <= rounding * size
+    possible = finite & (residual <= rounding * size)
     limit = cutoff.above(norm) + rounding
     found = possible & (size * limit + residual < least)
     if not sharply:
-        return pivots, found
+        return pivots, scale, found
 
     def sharpen(found: Array) -> Array:
-        limit = cutoff.above(_largest(a, norm, z)) + rounding
-        # `W A^H = Y + R2` gives `s_n^2 ||W|| + s_n ||R2|| >= q - ||R||`.
-        w = jnp.conj(lower(upper(jnp.conj(y))))
-        w = _permuted(w, jnp.argsort(order, axis=-1))
-        second = frobenius_norm(matmul(w, adjoint(a)) - y)
-        reached = limit * (limit * frobenius_norm(w) + second) + residual
-        return found | (possible & (reached < least))
+        limit = cutoff.above(_largest(a, norm)) + rounding
+        found = found | (possible & (size * limit + residual < least))
 
-    found = jax.lax.cond(jnp.all(found), lambda found: found, sharpen, found)
-    return pivots, found
+        def again(found: Array) -> Array:
+            # `W A^H = Y + R2` and `V A = W + R3` give `s_n^3 ||V|| + s_n^2 ||R3|| +
+            # s_n ||R2|| >= q - ||R||`.
+            w = jnp.conj(lower(upper(jnp.conj(y))))
+            w = _permuted(w, jnp.argsort(order, axis=-1))
+            v = solve_transposed(_permuted(w, order))
+            second = frobenius_norm(matmul(w, adjoint(a)) - y)
+            third = frobenius_norm(matmul(v, a) - w)
+            reached = limit * (limit * frobenius_norm(v) + third) + second
+            return found | (possible & (limit * reached + residual < least))
+
+        return jax.lax.cond(jnp.all(found | ~possible), lambda found: found, again, found)
+
+    found = jax.lax.cond(jnp.all(found | ~possible), lambda found: found, sharpen, found)
+    return pivots, scale, found
 
 
-def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
+def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array, Array]:
     """Pivots of tall matrices, `(..., m, n)`, by a Cholesky factor of the Gram matrix.
-
-    Elements have size 1, so that no square leaves the range.
 
     Unless the matrix is well-conditioned, the Gram matrix loses digits. Then the Gram
     matrix of `A L^-H` corrects them, as in `cholesky_qr.factor`.
 
     Returns:
-        The pivots, `(..., n)`, and whether it is certified that nothing is truncated,
-        `(...)`.
+        As `by_lu`.
     """
     n = a.shape[-1]
-    gram = matmul(adjoint(a), a)
+    gram, scale, finite = _scaled_gram(a)
+    cutoff = cutoff._replace(atol=cutoff.atol / scale)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
     factor = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
     z, least = _directions(a)
@@ -120,30 +140,62 @@ def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array]:
     excess = size * norm / (n * z.shape[-2] ** 0.5)
     eps, smallest = float(jnp.finfo(a.dtype).eps), least / size
     exceeds = jnp.square(smallest) > jnp.square(cutoff.above(norm)) + 4 * eps * norm**2
-    found = (jnp.square(excess) <= 2) & exceeds
+    found = finite & (jnp.square(excess) <= 2) & exceeds
 
     def correct(pivots: Array, found: Array) -> tuple[Array, Array]:
-        q = over(a)
+        # LAPACK stores columns where we store rows, so `A^T` is not copied.
+        scaled = a / scale[..., None, None].astype(a.dtype)
+        q = transpose(
+            jax.lax.linalg.triangular_solve(
+                jnp.conj(factor), transpose(scaled), left_side=True, lower=True
+            )
+        )
         gram = matmul(adjoint(q), q)
         off = frobenius_norm(gram - identity(gram))
         second = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
         # The smallest singular value of `q` is at least the square root of 1 / 2.
         limit = cutoff.above(norm) + rounding_of(a, norm)
-        better = (off <= 0.5) & (0.7 * smallest > limit)
+        better = finite & (off <= 0.5) & (0.7 * smallest > limit)
         better_pivots = pivots * jnp.diagonal(second, axis1=-2, axis2=-1)
         return jnp.where(found[..., None], pivots, better_pivots), found | better
 
     pivots = jnp.diagonal(factor, axis1=-2, axis2=-1)
-    return jax.lax.cond(jnp.all(found), lambda *same: same, correct, pivots, found)
+    pivots, found = jax.lax.cond(jnp.all(found), lambda *same: same, correct, pivots, found)
+    return pivots, scale, found
+
+
+def _scaled_gram(a: Array) -> tuple[Array, Array, Array]:
+    """Gram matrices of matrices over their scale; the scale; and which are finite.
+
+    If no square can leave the range, the scale is 1, and no scaled copy is made.
+    """
+
+    def scaled(_: Array) -> tuple[Array, Array, Array]:
+        unit, scale, finite = normalize_scale(a)
+        return halves.gram(unit), scale, finite
+
+    def same(gram: Array) -> tuple[Array, Array, Array]:
+        return gram, jnp.ones_like(trace), in_range
+
+    gram = halves.gram(a)
+    trace = jnp.real(jnp.trace(gram, axis1=-2, axis2=-1))
+    # Squares that underflow are less than eps times a trace in these limits.
+    limit = 2.0 ** (jnp.finfo(a.dtype).maxexp // 4)
+    in_range = (trace > 1 / limit) & (trace < limit)
+    return jax.lax.cond(jnp.all(in_range), same, scaled, gram)
 
 
 def _directions(a: Array) -> tuple[Array, float]:
     """Random directions, `(..., k, n)`, and the least norm `q` of their products."""
+    count = _FEW if a.shape[-1] < _LARGE else _MANY
+    return _gaussian(a, count), _least(count)
+
+
+def _gaussian(a: Array, count: int) -> Array:
+    """So many random directions, `(..., count, n)`, in the batch and dtype of `a`."""
     n = a.shape[-1]
-    count = _FEW if n < _LARGE else _MANY
     z = np.random.default_rng(_SEED).standard_normal((count, n))
-    z = jnp.broadcast_to(jnp.asarray(z, a.dtype), (*a.shape[:-2], count, n))
-    return z, _least(count)
+    return jnp.broadcast_to(jnp.asarray(z, a.dtype), (*a.shape[:-2], count, n))
 
 
 def _least(count: int) -> float:
@@ -152,10 +204,11 @@ def _least(count: int) -> float:
     return math.sqrt(2 * (_RISK * math.gamma(count / 2 + 1)) ** (2 / count))
 
 
-def _largest(a: Array, norm: Array, z: Array) -> Array:
-    """An upper bound on the largest singular value, `(...)`, from directions `z`.
+def _largest(a: Array, norm: Array) -> Array:
+    """An upper bound on the largest singular value, `(...)`.
 
-    The norm of `Z (A^H A)^p` is at least `q` times its power.
+    The norm of `Z (A^H A)^p` is at least `q` times its power, for directions `Z`. Few are
+    enough, because only the root of `q` counts.
     """
     product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     unit = jnp.square(1 / norm)[..., None, None].astype(a.dtype)
@@ -164,9 +217,8 @@ def _largest(a: Array, norm: Array, z: Array) -> Array:
     def step(_: Array, z: Array) -> Array:
         return unit * product(product(z, adjoint(a)), a)
 
-    count = z.shape[-2]
-    z = jax.lax.fori_loop(0, _PAIRS, step, z + 0 * unit)
-    bound = 1.01 * (frobenius_norm(z) / _least(count)) ** (0.5 / _PAIRS)
+    z = jax.lax.fori_loop(0, _PAIRS, step, _gaussian(a, _FEW) + 0 * unit)
+    bound = 1.01 * (frobenius_norm(z) / _least(_FEW)) ** (0.5 / _PAIRS)
     return norm * jnp.minimum(bound, 1)
 
 

@@ -2,6 +2,7 @@
 
 - Batches in LAPACK calls: see `matrices_of_one_call`.
 - Fusion of chains of products on CPUs: see `prevent_fusion`.
+- Copies of operands of branches on CPUs: see `copied_in_branch`.
 - Maxima over short axes on CPUs: see `largest_of_short_axis`.
 - LAPACK's `gesdd` and `syevd` do not converge on some finite matrices, and jaxlib returns
   NaN: see `may_not_converge`. `jaxpinv._factorization.svd` decomposes such a matrix again.
@@ -75,6 +76,15 @@ def prevent_fusion(x: Array) -> Array:
     """
     barrier = jax.lax.optimization_barrier
     return jax.lax.cond(barrier(jnp.asarray(False)), barrier, lambda x: x, x)
+
+
+def copied_in_branch(x: Array) -> Array:
+    """`x`, as the operand of a branch that passes it to LAPACK.
+
+    LAPACK takes columns where XLA has rows. If two conditionals use `x`, XLA copies it for
+    such a branch in advance, even if the branch is not taken (seen in JAX 0.9 to 0.12).
+    """
+    return jax.lax.optimization_barrier(x)
 
 
 def largest_of_short_axis(x: Array) -> Array:

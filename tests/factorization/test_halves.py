@@ -60,11 +60,12 @@ def test_columns_that_are_nearly_orthonormal_are_corrected(rng, size):
     first = first @ (np.eye(5) + size * noise / np.linalg.norm(noise))
     exact = np.linalg.solve(normal, a.T)
     given = (jnp.asarray(x, np.float32) for x in (a, d, first))
-    q, w, x, converged = damped_qr.orthonormalized(*given, is_upper=True)
+    q, w, x, p, converged = damped_qr.orthonormalized(*given, is_upper=True)
     assert converged
     q, w = (np.asarray(y, float) for y in (q, w))
     both = np.concatenate([a, 0.7 * np.eye(5)])
-    for found, known in ((x, exact), (both @ w, q), (q.T @ q, np.eye(5))):
+    products = ((p, np.linalg.inv(normal)), (both @ w, q), (q.T @ q, np.eye(5)))
+    for found, known in ((x, exact), *products):
         assert relative_error(found, known) <= bound(np.float32)
 
 
