@@ -23,7 +23,7 @@ from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.tuning import Tuning
 from jaxpinv._platform.workarounds import copied_in_branch
 from jaxpinv._primitives import pinv_form, values_of_plan
-from jaxpinv._shapes import is_static_shape
+from jaxpinv._shapes import evenly, is_static_shape
 
 
 def log_volume(
@@ -139,6 +139,7 @@ def _without_factors(
     if shape:
         size = max(1, tuning.volumes * tuning.chunk // (m * n))
         size = size if of_one_call is None else min(size, of_one_call)
+        size = evenly(*shape, size)
         *found, certified = chunking.in_chunks(attempt, size, a, *tolerances)
         found = replacing.replace(
             by_values, plan.remainder, ~certified, found, *(a, *tolerances)
