@@ -135,6 +135,10 @@ def factorization(
 
     svd_call, is_long = call(10 * m * n * shorter), m >= tuning.long * n
     values_call = call(max(10 * n**3, 2 * m * n**2)) if is_long else svd_call
+    # A complex number counts as four.
+    is_tall = m >= tuning.tall * n and (
+        count * m * n * (4 if is_complex else 1) >= tuning.repays_tall
+    )
     # Whole vectors: part of a vector takes as long as several.
     vectors = max(chunk // tuning.vector * tuning.vector, min(chunk, tuning.vector))
     vectors = evenly(count, vectors, tuning.vector)
@@ -161,6 +165,7 @@ def factorization(
         if full_rank == "gram_schmidt"
         else evenly(count, min(chunk, call(n**3))),
         remainder=remainder,
+        triplets="qr, svd" if is_tall else "svd",
         values="qr, svd" if is_long else "svd",
         svd_call=svd_call,
         values_call=values_call,

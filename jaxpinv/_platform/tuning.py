@@ -49,6 +49,8 @@ class Tuning:
             faster than singular vectors.
         long: fewest rows per column for which singular values are computed from the
             triangular factor. LAPACK does the same, with a slower QR factorization.
+        tall: fewest rows per column for which singular vectors are computed from it, too.
+        repays_tall: fewest elements of a batch for which this repays its compilation.
         rank_rows: most rows of tiny matrices whose rank is certified faster than their
             singular values are computed.
         rank_share: certificates of ranks go on after a chunk if more than one matrix in
@@ -90,6 +92,8 @@ class Tuning:
     jacobi: int = 32
     eigenvectors: int = 128
     long: int = 2
+    tall: int = 32
+    repays_tall: int = 1 << 15
     rank_rows: int = 64
     rank_share: int = 8
     rank_chunks: int = 8

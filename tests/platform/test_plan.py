@@ -209,6 +209,26 @@ def test_on_cuda_many_larger_matrices_are_decomposed_by_eigenvectors(shape, rout
 
 
 @pytest.mark.parametrize(
+    ("shape", "of_real", "of_complex"),
+    [
+        ((20_000, 2), True, True),
+        ((30, 1000, 2), True, True),
+        ((1000, 10), False, True),
+        ((1000, 3), False, False),
+        ((1000, 50), False, False),
+        ((300, 300), False, False),
+    ],
+    ids=str,
+)
+def test_much_taller_matrices_are_decomposed_by_their_triangular_factors(
+    shape, of_real, of_complex
+):
+    for is_complex, by_triangle in ((False, of_real), (True, of_complex)):
+        found = planned(shape, is_complex=is_complex, method="svd")
+        assert found.triplets == ("qr, svd" if by_triangle else "svd")
+
+
+@pytest.mark.parametrize(
     ("shape", "is_tried"),
     [
         ((20_000, 7, 6), True),
