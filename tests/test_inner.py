@@ -42,6 +42,23 @@ def test_the_error_is_within_the_stated_bound(rng, m, k, j, dtype):
     assert np.max(error / size) <= limit(m, k, j, dtype)
 
 
+@pytest.mark.slow_unless("1024-1-1")
+@pytest.mark.parametrize("m", [1024, 49_152])
+@pytest.mark.parametrize(
+    ("k", "j", "dtype"), [(1, 1, np.float32), (3, 2, np.complex64), (4, 4, np.complex64)]
+)
+def test_sums_within_chunks_are_not_merged_with_those_over_chunks(m, k, j, dtype):
+    # No chunk or group is padded, so nothing but the order of sums is between them.
+    x, y = (np.full((m, n), 0.7, np.float32).astype(dtype) for n in (k, j))
+    if np.iscomplexobj(x):
+        x, y = (z * dtype(1 + 0.3j) for z in (x, y))
+    double = np.result_type(dtype, np.float64)
+    exact = x.T.astype(double) @ y.astype(double)
+    size = np.abs(x).T.astype(float) @ np.abs(y).astype(float)
+    error = np.abs(np.asarray(inner(jnp.asarray(x), jnp.asarray(y))) - exact)
+    assert np.max(error / size) <= limit(m, k, j, dtype) / (2 if k > 1 else 1)
+
+
 @pytest.mark.slow_unless("300000")
 @pytest.mark.parametrize("m", [1001, 20_000, 300_000])
 def test_equal_terms_cost_a_few_roundings_whatever_their_number(m):
