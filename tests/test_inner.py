@@ -9,6 +9,7 @@ from jax import export
 import jaxpinv
 from jaxpinv._inner import _CHUNK, _CHUNK_OF_VECTORS, _CHUNK_OVER_COLUMNS, _GROUP, inner
 from jaxpinv._linalg import matmul, squared_norms, sum_of_rows
+from jaxpinv._platform import form_plan
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian
 
@@ -57,6 +58,14 @@ def test_sums_within_chunks_are_not_merged_with_those_over_chunks(m, k, j, dtype
     size = np.abs(x).T.astype(float) @ np.abs(y).astype(float)
     error = np.abs(np.asarray(inner(jnp.asarray(x), jnp.asarray(y))) - exact)
     assert np.max(error / size) <= limit(m, k, j, dtype) / (2 if k > 1 else 1)
+
+
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_only_sums_over_short_chunks_use_no_library(is_complex):
+    # With 128 rows in a chunk, a library call takes half as long.
+    for k, j in np.ndindex(20, 20):
+        if form_plan.sums_products(k, j, is_complex=is_complex):
+            assert min(k, j) < 4
 
 
 @pytest.mark.slow_unless("300000")
