@@ -136,7 +136,9 @@ def _sum_of_products(x: Array, y: Array) -> Array:
 
 def _sum_of_products_of_rows(x: Array, y: Array) -> Array:
     """The product `X^T Y` as a sum over the rows of products of their elements."""
-    return jnp.sum(x[..., :, :, None] * y[..., :, None, :], axis=-3)
+    found = jnp.sum(x[..., :, :, None] * y[..., :, None, :], axis=-3)
+    # XLA would merge this sum with a sum over chunks into one with another order.
+    return jax.lax.optimization_barrier(found)
 
 
 def _product(x, y):

@@ -9,6 +9,7 @@ from jax import export
 import jaxpinv
 from jaxpinv._inner import _CHUNK, _CHUNK_OF_VECTORS, _CHUNK_OVER_COLUMNS, _GROUP, inner
 from jaxpinv._linalg import matmul, squared_norms, sum_of_rows
+from jaxpinv._platform import form_plan
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian
 
@@ -40,6 +41,31 @@ def test_the_error_is_within_the_stated_bound(rng, m, k, j, dtype):
     size = np.abs(x).T.astype(float) @ np.abs(y).astype(float)
     error = np.abs(np.asarray(inner(jnp.asarray(x), jnp.asarray(y))) - exact)
     assert np.max(error / size) <= limit(m, k, j, dtype)
+
+
+@pytest.mark.slow_unless("1024-1-1")
+@pytest.mark.parametrize("m", [1024, 49_152])
+@pytest.mark.parametrize(
+    ("k", "j", "dtype"), [(1, 1, np.float32), (3, 2, np.complex64), (4, 4, np.complex64)]
+)
+def test_sums_within_chunks_are_not_merged_with_those_over_chunks(m, k, j, dtype):
+    # No chunk or group is padded, so nothing but the order of sums is between them.
+    x, y = (np.full((m, n), 0.7, np.float32).astype(dtype) for n in (k, j))
+    if np.iscomplexobj(x):
+        x, y = (z * dtype(1 + 0.3j) for z in (x, y))
+    double = np.result_type(dtype, np.float64)
+    exact = x.T.astype(double) @ y.astype(double)
+    size = np.abs(x).T.astype(float) @ np.abs(y).astype(float)
+    error = np.abs(np.asarray(inner(jnp.asarray(x), jnp.asarray(y))) - exact)
+    assert np.max(error / size) <= limit(m, k, j, dtype) / (2 if k > 1 else 1)
+
+
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_only_sums_over_short_chunks_use_no_library(is_complex):
+    # With 128 rows in a chunk, a library call takes half as long.
+    for k, j in np.ndindex(20, 20):
+        if form_plan.sums_products(k, j, is_complex=is_complex):
+            assert min(k, j) < 4
 
 
 @pytest.mark.slow_unless("300000")

@@ -77,7 +77,7 @@ class Tuning:
     repays_rows: int = 8
     products: int = 1 << 14
     sums: int = 1
-    sums_complex: int = 16
+    sums_complex: int = 15
     thin: int = 4
     joint: int = 32
     gram_schmidt: int = 512
