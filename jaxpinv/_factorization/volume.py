@@ -100,9 +100,11 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array, Arr
             w = jnp.conj(lower(upper(jnp.conj(y))))
             w = _permuted(w, jnp.argsort(order, axis=-1))
             v = solve_transposed(_permuted(w, order))
-            second = frobenius_norm(matmul(w, adjoint(a)) - y)
-            third = frobenius_norm(matmul(v, a) - w)
-            reached = limit * (limit * frobenius_norm(v) + third) + second
+            # The residuals are computed, and off by rounding times the other factor.
+            of_w, of_v = frobenius_norm(w), frobenius_norm(v)
+            second = frobenius_norm(matmul(w, adjoint(a)) - y) + rounding * of_w
+            third = frobenius_norm(matmul(v, a) - w) + rounding * of_v
+            reached = limit * (limit * of_v + third) + second
             return found | (possible & (limit * reached + residual < least))
 
         return jax.lax.cond(jnp.all(found | ~possible), lambda found: found, again, found)
