@@ -20,6 +20,7 @@ from tests.benchmarks.peers import JNP, REFERENCE, TORCH
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results" / "results.json"
 ACCELERATOR = RESULTS.parent / "accelerators" / "h200.jsonl"
+KERNELS = ACCELERATOR.with_name("h100_kernels.jsonl")
 FILES = (
     ROOT / "README.md",
     ROOT / "examples" / "docs" / "pages" / "performance.md",
@@ -107,6 +108,25 @@ def accelerator() -> str:
     )
 
 
+def kernels() -> str:
+    """Kernels, conditionals and loops of programs that were compiled for an H100."""
+    columns = {
+        "value": "value",
+        "gradient": "gradient",
+        "hvp": "Hessian times vector",
+        "rank": "`matrix_rank`",
+        "value of jnp": "value of `jnp`",
+    }
+    rows: dict[str, dict[str, str]] = {}
+    for row in map(json.loads, KERNELS.read_text("utf-8").splitlines()):
+        *count, m, n = row["shape"]
+        size = f"{count[0]} x {m}x{n}" if count else f"{m}x{n}"
+        counts = (str(row[name]) for name in ("kernels", "conditionals", "loops"))
+        rows.setdefault(size, {})[row["program"]] = " / ".join(counts)
+    lines = ([size, *(found[name] for name in columns)] for size, found in rows.items())
+    return report.table(["shape", *columns.values()], lines)
+
+
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "speed": speed,
     "summary": lambda results: report.summary(results["timings"]),
@@ -115,6 +135,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "costs": lambda results: report.costs(results["costs"]),
     "machine": where,
     "accelerator": lambda _: accelerator(),
+    "kernels": lambda _: kernels(),
 }
 
 
