@@ -111,8 +111,7 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
         parts = math.gcd(m, target.devices)
         count, length = _chunks(m // parts, _chunk_limit(k, j))
         x, y = (_in_chunks(z, parts, count, length) for z in (x, y))
-        is_complex = jnp.iscomplexobj(x) or jnp.iscomplexobj(y)
-        by_sums = form_plan.sums_products(k, j, is_complex=is_complex)
+        by_sums = form_plan.sums_products(k, j, is_complex=_is_complex(x, y))
         products = (_sum_of_products_of_rows if by_sums else _product)(x, y)
         return jnp.sum(_total(products), axis=-3)
     kind = _plan(x, y, x.shape)
@@ -124,8 +123,12 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
 
 def _plan(x: Array, y: Array, shape: tuple) -> form_plan.Product:
     """How a product without long sums is computed, if `X` or `X^T` has that shape."""
-    is_complex = jnp.iscomplexobj(x) or jnp.iscomplexobj(y)
-    return form_plan.product(shape, y.shape, is_complex=is_complex)
+    return form_plan.product(shape, y.shape, is_complex=_is_complex(x, y))
+
+
+def _is_complex(x: Array, y: Array) -> bool:
+    """Whether a product of these arrays is complex."""
+    return jnp.iscomplexobj(x) or jnp.iscomplexobj(y)
 
 
 def _sum_of_products(x: Array, y: Array) -> Array:
