@@ -4,9 +4,10 @@ A running sum of m products is off by up to m roundings. XLA and BLAS promise no
 for two or three columns they are off by that much. Here the rows are split into chunks, and
 one product of matrices sums each. The sums are added in groups, then the groups' sums, too:
 
-    |error| <= (c + 4 ceil(log_4(m / c)) + p + 1) eps / 2 sum |x| |y|
+    |error| <= (c + 8 ceil(log_8(m / (16 c))) + 16 + p) eps / 2 sum |x| |y|
 
-for chunks of at most c rows, with the rows on p devices. If a side has fewer than four
+for chunks of at most c rows, with the rows on p devices. The logarithm counts only if it is
+positive. If a side has fewer than four
 columns, c is 16; otherwise it is 128 or twice the number of columns, whichever is more. Up
 to 32 rows are always one chunk (N. J. Higham, "The accuracy of floating point summation",
 SIAM J. Sci. Comput. 14 (1993) 783-799, on pairwise sums). The length of a chunk matters:
@@ -28,12 +29,12 @@ from jaxpinv import _rules
 from jaxpinv._platform import form_plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.workarounds import prevent_fusion
-from jaxpinv._shapes import is_static_shape, prepend_axes, without_unit_axes
+from jaxpinv._shapes import evenly, is_static_shape, prepend_axes, without_unit_axes
 
 # The bound above depends on these. For fewer than four columns XLA adds the products one by
 # one; for more, products of matrices are slower in shorter chunks.
-_CHUNK_OF_VECTORS, _CHUNK, _CHUNK_OVER_COLUMNS, _GROUP = 16, 128, 2, 4
-_ONE_CHUNK = 32
+_CHUNK_OF_VECTORS, _CHUNK, _CHUNK_OVER_COLUMNS = 16, 128, 2
+_ONE_CHUNK, _GROUP, _LAST_GROUP = 32, 8, 16
 
 
 def inner(x: Array, y: Array) -> Array:
@@ -87,14 +88,27 @@ def _in_chunks(x: Array, parts: int, count: int, length: int) -> Array:
 
 def _total(x: Array) -> Array:
     """The sum over the third axis from the end, in nested groups."""
-    while x.shape[-3] > 1:
-        count = -(-x.shape[-3] // _GROUP)
-        length = -(-x.shape[-3] // count)
-        missing = count * length - x.shape[-3]
-        if missing:
+    while (terms := x.shape[-3]) > 1:
+        length = _group(terms)
+        count = -(-terms // length)
+        if count * length > terms:
+            missing = count * length - terms
             x = jnp.pad(x, [*[(0, 0)] * (x.ndim - 3), (0, missing), (0, 0), (0, 0)])
-        x = jnp.sum(jnp.reshape(x, (*x.shape[:-3], count, length, *x.shape[-2:])), axis=-3)
+        x = _sum_apart(jnp.reshape(x, (*x.shape[:-3], count, length, *x.shape[-2:])), -3)
     return x[..., 0, :, :]
+
+
+def _group(terms: int) -> int:
+    """How many of the terms of a sum are added at a time, without padding if possible."""
+    if terms <= _LAST_GROUP:
+        return terms
+    lengths = range(_GROUP // 2, _GROUP + 1)
+    return next((n for n in lengths if terms % n == 0), evenly(terms, _GROUP))
+
+
+def _sum_apart(x: Array, axis: int) -> Array:
+    """A sum that XLA does not merge with a sum of its results into one of another order."""
+    return jax.lax.optimization_barrier(jnp.sum(x, axis=axis))
 
 
 # inner: x (..., m, k), y (..., m, j) -> x^T y (..., k, j)
@@ -139,9 +153,7 @@ def _sum_of_products(x: Array, y: Array) -> Array:
 
 def _sum_of_products_of_rows(x: Array, y: Array) -> Array:
     """The product `X^T Y` as a sum over the rows of products of their elements."""
-    found = jnp.sum(x[..., :, :, None] * y[..., :, None, :], axis=-3)
-    # XLA would merge this sum with a sum over chunks into one with another order.
-    return jax.lax.optimization_barrier(found)
+    return _sum_apart(x[..., :, :, None] * y[..., :, None, :], -3)
 
 
 def _product(x, y):

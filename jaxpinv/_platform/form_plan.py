@@ -98,7 +98,7 @@ def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -
     # Not for vectors: XLA would fuse chains of their products and recompute each link.
     if many and count > tuning.products and 1 < j and max(m, k, j) <= tiny:
         return "isolated"
-    return "unrolled" if is_thin else "dot"
+    return "unrolled" if is_thin and count > tuning.outer else "dot"
 
 
 def sums_products(k: int, j: int, *, is_complex: bool, tuning: Tuning = DEFAULT) -> bool:

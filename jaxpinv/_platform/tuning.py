@@ -28,6 +28,9 @@ class Tuning:
             arithmetic is faster than a library call for each chunk.
         sums_complex: `sums` for complex matrices.
         thin: most terms of a sum of outer products for which plain arithmetic is faster.
+        outer: most scalar multiplications of such sums in a batch for which a library call is
+            faster. XLA also fuses plain arithmetic into all that uses it, and compiles it
+            with each.
         joint: most columns in a batch for which derivatives along several directions, of
             which some are shared, repeat products with the shared ones. That compiles
             faster, and with more columns takes longer.
@@ -79,6 +82,7 @@ class Tuning:
     sums: int = 1
     sums_complex: int = 15
     thin: int = 4
+    outer: int = 1 << 16
     joint: int = 32
     gram_schmidt: int = 512
     chunk: int = 1 << 13
