@@ -39,16 +39,30 @@ _ONE_CHUNK, _GROUP, _LAST_GROUP = 32, 8, 16
 
 def inner(x: Array, y: Array) -> Array:
     """`X^T Y`, `(..., k, j)`, of `x` `(..., m, k)` and `y` `(..., m, j)`."""
-    rank = max(x.ndim, y.ndim)
-    return inner_p.bind(*(prepend_axes(z, rank) for z in (x, y)))
+    return inner_p.bind(*_of_one_rank(x, y))
 
 
-def is_plain(x: Array, y: Array) -> bool:
-    """Whether `X Y` and its derivatives are ordinary products with short sums."""
+def plain_product(x: Array, y: Array) -> Array | None:
+    """`X Y`, `(..., k, j)`, of `(..., k, m)` and `(..., m, j)`, or None.
+
+    None if a sum in it or in its derivatives is long, or if XLA must not fuse it.
+    """
     (k, m), j = x.shape[-2:], y.shape[-1]
-    if not is_static_shape((k, m, j)):
-        return True
-    return not _has_long_axis(m, k, j) and _plan(x, y, (*x.shape[:-2], m, k)) != "isolated"
+    is_static = is_static_shape((k, m, j))
+    if is_static and _has_long_axis(m, k, j):
+        return None
+    kind = _plan(x, y, (*x.shape[:-2], m, k))
+    if is_static and kind == "isolated":
+        return None
+    if kind == "summed":
+        return _sum_over_rows(*_of_one_rank(jnp.swapaxes(x, -1, -2), y))
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def _of_one_rank(x: Array, y: Array) -> tuple[Array, Array]:
+    """Both operands with as many axes."""
+    rank = max(x.ndim, y.ndim)
+    return prepend_axes(x, rank), prepend_axes(y, rank)
 
 
 def is_long(rows: int, k: int, j: int) -> bool:
@@ -94,7 +108,8 @@ def _total(x: Array) -> Array:
         if count * length > terms:
             missing = count * length - terms
             x = jnp.pad(x, [*[(0, 0)] * (x.ndim - 3), (0, missing), (0, 0), (0, 0)])
-        x = _sum_apart(jnp.reshape(x, (*x.shape[:-3], count, length, *x.shape[-2:])), -3)
+        x = jnp.reshape(x, (*x.shape[:-3], count, length, *x.shape[-2:]))
+        x = _apart(jnp.sum(x, axis=-3))
     return x[..., 0, :, :]
 
 
@@ -106,9 +121,9 @@ def _group(terms: int) -> int:
     return next((n for n in lengths if terms % n == 0), evenly(terms, _GROUP))
 
 
-def _sum_apart(x: Array, axis: int) -> Array:
-    """A sum that XLA does not merge with a sum of its results into one of another order."""
-    return jax.lax.optimization_barrier(jnp.sum(x, axis=axis))
+def _apart(x: Array) -> Array:
+    """`x`, sums that XLA does not merge with sums of them into longer ones."""
+    return jax.lax.optimization_barrier(x)
 
 
 # inner: x (..., m, k), y (..., m, j) -> x^T y (..., k, j)
@@ -125,19 +140,25 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
         parts = math.gcd(m, target.devices)
         count, length = _chunks(m // parts, _chunk_limit(k, j))
         x, y = (_in_chunks(z, parts, count, length) for z in (x, y))
-        by_sums = form_plan.sums_products(k, j, is_complex=_is_complex(x, y))
-        products = (_sum_of_products_of_rows if by_sums else _product)(x, y)
+        kind = _plan(x, y, x.shape)
+        if kind == "summed" or form_plan.sums_products(k, j, is_complex=_is_complex(x, y)):
+            products = _apart(_sum_over_rows(x, y))
+        else:
+            products = _product(x, y)
         return jnp.sum(_total(products), axis=-3)
-    kind = _plan(x, y, x.shape)
+    kind = _plan(x, y, x.shape, is_long=_has_long_axis(m, k, j))
+    if kind == "summed":
+        return _sum_over_rows(x, y)
     if kind == "dot":
         return _product(x, y)
     found = _sum_of_products(jnp.swapaxes(x, -1, -2), y)
     return prevent_fusion(found) if kind == "isolated" and target.is_cpu else found
 
 
-def _plan(x: Array, y: Array, shape: tuple) -> form_plan.Product:
+def _plan(x: Array, y: Array, shape: tuple, is_long: bool = False) -> form_plan.Product:
     """How a product without long sums is computed, if `X` or `X^T` has that shape."""
-    return form_plan.product(shape, y.shape, is_complex=_is_complex(x, y))
+    is_complex = _is_complex(x, y)
+    return form_plan.product(shape, y.shape, is_complex=is_complex, is_long=is_long)
 
 
 def _is_complex(x: Array, y: Array) -> bool:
@@ -151,9 +172,9 @@ def _sum_of_products(x: Array, y: Array) -> Array:
     return functools.reduce(operator.add, terms)
 
 
-def _sum_of_products_of_rows(x: Array, y: Array) -> Array:
-    """The product `X^T Y` as a sum over the rows of products of their elements."""
-    return _sum_apart(x[..., :, :, None] * y[..., :, None, :], -3)
+def _sum_over_rows(x: Array, y: Array) -> Array:
+    """The product `X^T Y` as one sum over the rows of products of their elements."""
+    return jnp.sum(x[..., :, :, None] * y[..., :, None, :], axis=-3)
 
 
 def _product(x, y):

@@ -10,7 +10,7 @@ from jaxpinv._platform.tuning import DEFAULT, Tuning
 from jaxpinv._shapes import is_static_shape
 
 Formula = Literal["matrices", "vectors", "either"]
-Product = Literal["dot", "unrolled", "isolated"]
+Product = Literal["dot", "summed", "unrolled", "isolated"]
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,26 @@ def _gram(shape: tuple, order: int, tuning: Tuning) -> Literal["always", "if any
     return "apart" if is_plain else "if any"
 
 
-def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -> Product:
+def product(
+    x: tuple,
+    y: tuple,
+    *,
+    is_complex: bool,
+    is_long: bool = False,
+    tuning: Tuning = DEFAULT,
+) -> Product:
     """How the product `X^T Y` of batches `(..., m, k)` and `(..., m, j)` is computed.
 
-    By a library ("dot"), or "unrolled" in plain arithmetic. For many tiny matrices this is
-    one loop over the batch, "isolated" from what uses the product.
+    By a library ("dot"), or in plain arithmetic: "summed" in one reduction over the rows,
+    or "unrolled" into products of a row of each. On CPUs an unrolled product may be
+    "isolated" from what uses it. For many tiny matrices it is then one loop over the batch.
+
+    Args:
+        x: shape of `X`.
+        y: shape of `Y`.
+        is_complex: whether the product is complex.
+        is_long: whether a product in the derivative of this one sums over a long axis.
+        tuning: constants of speed.
     """
     (*x_batch, m, k), (*y_batch, _, j) = x, y
     is_thin = isinstance(m, int) and 0 < m <= tuning.thin
@@ -95,10 +110,20 @@ def product(x: tuple, y: tuple, *, is_complex: bool, tuning: Tuning = DEFAULT) -
     many = max(*x_batch, *y_batch, 1, 1) >= tuning.many
     count = math.prod(map(max, x_batch, y_batch)) * m * k * j
     tiny = tuning.tiny_complex if is_complex else tuning.tiny
+    if not is_complex and count <= tuning.summed and _is_compiled(m, k, j, tuning):
+        return "summed"
     # Not for vectors: XLA would fuse chains of their products and recompute each link.
     if many and count > tuning.products and 1 < j and max(m, k, j) <= tiny:
         return "isolated"
-    return "unrolled" if is_thin and count > tuning.outer else "dot"
+    if not is_thin:
+        return "dot"
+    # XLA compiles what it fuses once more for each use.
+    return "isolated" if is_long and count <= tuning.outer else "unrolled"
+
+
+def _is_compiled(m: int, k: int, j: int, tuning: Tuning) -> bool:
+    """Whether XLA compiles each such product of real matrices, and calls no library."""
+    return min(k, j) == 1 or min(m, max(k, j)) <= tuning.compiled
 
 
 def sums_products(k: int, j: int, *, is_complex: bool, tuning: Tuning = DEFAULT) -> bool:

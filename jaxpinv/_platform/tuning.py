@@ -24,13 +24,16 @@ class Tuning:
         repays_rows: see `repays`.
         products: most scalar multiplications in a batch for which a library call is faster
             than plain arithmetic, including its compilation over a thousand calls.
+        compiled: XLA compiles a real product of a matrix with a vector anew, instead of calling
+            a library, and any with at most so many rows and columns, or terms in each sum.
+        summed: most scalar multiplications of such a product for which one reduction in
+            plain arithmetic is better. It compiles faster and takes longer.
         sums: most elements of a product, the sum over a chunk of rows, for which plain
             arithmetic is faster than a library call for each chunk.
         sums_complex: `sums` for complex matrices.
         thin: most terms of a sum of outer products for which plain arithmetic is faster.
-        outer: most scalar multiplications of such sums in a batch for which a library call is
-            faster. XLA also fuses plain arithmetic into all that uses it, and compiles it
-            with each.
+        outer: most scalar multiplications of such a sum that is isolated from what uses it:
+            that compiles faster, and takes longer for large arrays.
         joint: most columns in a batch for which derivatives along several directions, of
             which some are shared, repeat products with the shared ones. That compiles
             faster, and with more columns takes longer.
@@ -79,6 +82,8 @@ class Tuning:
     repays_few: int = 1 << 16
     repays_rows: int = 8
     products: int = 1 << 14
+    compiled: int = 3
+    summed: int = 1 << 11
     sums: int = 1
     sums_complex: int = 15
     thin: int = 4
