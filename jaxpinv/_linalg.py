@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.interpreters import ad
 
 from jaxpinv import _rules
 from jaxpinv._inner import inner, is_long, plain_product
@@ -154,7 +155,17 @@ def _with_tangent_of_change(results, primals, tangent):
     return [jnp.broadcast_to(tangent, results[0].shape)]
 
 
+def _with_tangent_of_transpose(cts, x, y):
+    [ct] = cts
+    # Of two maps that are linear in one operand, the second has the derivatives.
+    if type(ct) is ad.Zero or not ad.is_undefined_primal(y):
+        return [ct, None]
+    stretched = [i for i, n in enumerate(y.aval.shape) if n != ct.shape[i]]
+    return [None, jnp.sum(ct, axis=stretched, keepdims=True) if stretched else ct]
+
+
 with_tangent_of_p = _rules.attached("with_tangent_of", 1, 1, _with_tangent_of_change)
+ad.primitive_transposes[with_tangent_of_p] = _with_tangent_of_transpose
 
 
 def hermitian_from_lower(a: Array) -> Array:

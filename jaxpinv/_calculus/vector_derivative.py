@@ -139,8 +139,9 @@ def _operators(factors: Factors, root: Array, directions: Sequence[Array]) -> Op
     would for a matrix of size 1e-25 in float32. A power of two causes no rounding.
     """
     u, _, v, *_ = factors
-    scale = jnp.square(root).astype(u.dtype)
-    inverse = inverse_values(factors)[..., :, None] * scale
+    # Divided before the inversion: the inverse of the largest numbers is denormal.
+    s = factors.s / jnp.square(root)[..., 0]
+    inverse = inverse_values(factors._replace(s=s))[..., :, None]
     return Operators(
         inverse=(
             lambda x: matmul(v, inverse * matmul(adjoint(u), x)),
