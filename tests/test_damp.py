@@ -116,6 +116,7 @@ def test_a_damping_far_below_the_rounding_has_the_limit(damp):
 
 
 @pytest.mark.unoptimized
+@pytest.mark.slow
 @pytest.mark.parametrize("damp", [DAMP, 1e3])
 def test_scipy_and_scikit_learn_agree(rng, damp):
     features, b = gaussian(rng, (20, 3)), gaussian(rng, (20,))
