@@ -1,6 +1,7 @@
 """Damped inverses and their derivatives in 50 digits, by mpmath."""
 
 import itertools
+from collections.abc import Callable, Iterable
 
 import mpmath
 import numpy as np
@@ -21,7 +22,7 @@ def filtered(a, d: float) -> np.ndarray:
 def damped(a, d) -> np.ndarray:
     """The damped inverse of a matrix by its definition, with one damping per unknown."""
     with mpmath.workdps(50):
-        return _array(_by_definition(_matrix(a), _matrix(np.asarray(d, float)[None])))
+        return _array(by_definition(_matrix(a), _matrix(np.asarray(d, float)[None])))
 
 
 def derivative(a, d, e, dd, order: int) -> np.ndarray:
@@ -36,11 +37,20 @@ def derivative(a, d, e, dd, order: int) -> np.ndarray:
         total = mpmath.zeros(a.cols, a.rows)
         for signs in itertools.product([1, -1], repeat=order):
             t = sum(signs) * step
-            total += int(np.prod(signs)) * _by_definition(a + t * e, d + t * dd)
+            total += int(np.prod(signs)) * by_definition(a + t * e, d + t * dd)
         return _array(total / (2 * step) ** order)
 
 
-def _by_definition(a: mpmath.matrix, d: mpmath.matrix) -> mpmath.matrix:
+def differences(f: Callable, a, e) -> tuple[float, float, float]:
+    """The value of `f`, a number from a matrix, and two derivatives along `e`."""
+    with mpmath.workdps(50):
+        step, a, e = mpmath.mpf(10) ** -9, _matrix(a), _matrix(e)
+        back, value, ahead = (f(a + t * step * e) for t in (-1, 0, 1))
+        slope, curvature = (ahead - back) / 2 / step, (ahead - 2 * value + back) / step**2
+        return float(value), float(slope), float(curvature)
+
+
+def by_definition(a: mpmath.matrix, d: Iterable) -> mpmath.matrix:
     """`(A^H A + D^2)^-1 A^H`."""
     squares = mpmath.diag([x**2 for x in d])
     return (a.H * a + squares) ** -1 * a.H

@@ -45,7 +45,11 @@ def test_a_second_process_finds_every_program_in_the_persistent_cache(tmp_path):
 
 @pytest.mark.slow
 def test_one_process_holds_500_gradients_of_different_shapes():
-    assert worker("maps", 500)["programs"] == 500
+    # Linux allows 65530 pieces of mapped memory. A gradient of a batch of 1 by 1 matrices
+    # takes 12, and of a matrix up to 60.
+    found = worker("maps", 500)
+    assert found["programs"] == 500
+    assert found["maps"] <= 24
 
 
 @pytest.fixture
@@ -91,14 +95,21 @@ TOLERANCES = {
 }
 
 
-# Every call with every tolerance, alternately eager and in `jit`.
+# Every call, and every tolerance, both eager and in `jit`. Gradients pass through values.
 @pytest.mark.slow_unless("(number|default)-gradient|array-value")
 @pytest.mark.parametrize(
     ("tolerance", "name", "way"),
     [
-        (tolerance, name, ("eager", "jit")[(i + j) % 2])
-        for i, tolerance in enumerate(TOLERANCES)
-        for j, name in enumerate(CALLS)
+        ("default", "gradient", "jit"),
+        ("default", "lstsq", "eager"),
+        ("number", "gradient", "eager"),
+        ("number", "lstsq gradient", "jit"),
+        ("both", "value", "eager"),
+        ("both", "hvp", "jit"),
+        ("both", "lstsq gradient", "eager"),
+        ("array", "value", "jit"),
+        ("array", "hvp", "eager"),
+        ("array", "lstsq", "jit"),
     ],
 )
 def test_other_values_and_tolerances_compile_nothing(

@@ -1,6 +1,5 @@
 """`damp` and `damp_scale`: values, the cutoff, and what a damping leaves unchanged."""
 
-import itertools
 from functools import partial
 
 import jax
@@ -29,59 +28,71 @@ OPTIONS = ("method", "hermitian")
 pinv = jax.jit(jaxpinv.pinv, static_argnames=OPTIONS)
 
 
-def in_every_case(test):
-    """Decorator: all spectra, with every pair of a shape, a dtype and a method."""
-    cases = {
-        f"{method}-{shape}-{dtype.__name__}": (SHAPES[shape], method, dtype)
-        for method, shape, dtype in [
-            ("svd", "tall", np.complex128),
-            ("direct", "tall", np.float64),
-            ("svd", "square", np.float64),
-            ("direct", "square", np.complex128),
-            ("svd", "wide", np.complex128),
-            ("direct", "wide", np.float64),
-        ]
-    }
-    test = pytest.mark.parametrize(("shape", "method", "dtype"), cases.values(), ids=cases)(
-        test
-    )
-    return pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)(test)
+@partial(jax.jit, static_argnames="method")
+def all_results(a, b, x, scale, method):
+    """All results with the same options, in one program."""
+    options = {"damp": DAMP, "damp_scale": scale, "method": method}
+    inverse, found = jaxpinv.pinv(a, **options), jaxpinv.lstsq(a, b, **options)
+    return inverse, found, jaxpinv.null_projection(a, x, **options)
+
+
+def in_cases(*names):
+    """Decorator: all spectra, with pairs of a method, a shape and a dtype."""
+    dtypes = {"real": np.float64, "complex": np.complex128}
+    cases = {}
+    for name in names:
+        method, shape, dtype = name.split("-")
+        cases[name] = (SHAPES[shape], method, dtypes[dtype])
+
+    def decorate(test):
+        parametrized = pytest.mark.parametrize(
+            ("shape", "method", "dtype"), cases.values(), ids=cases
+        )
+        spectra = pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+        return spectra(parametrized(test))
+
+    return decorate
 
 
 @pytest.mark.unoptimized
 @pytest.mark.slow_unless("direct-tall.*full")
-@in_every_case
+@in_cases(
+    *("svd-tall-complex", "direct-tall-real", "svd-square-real"),
+    *("direct-square-complex", "svd-wide-complex", "direct-wide-real"),
+)
 def test_values_are_those_of_the_filter(rng, shape, spectrum, method, dtype):
     a = matrix(rng, shape, spectrum, dtype)
     b, x = gaussian(rng, (shape[0], 2), dtype), gaussian(rng, (shape[1], 2), dtype)
     exact = damping_oracle.filtered(a, DAMP).astype(dtype)
     limit = bound(np.float64, 2 / DAMP)
 
-    found = jaxpinv.pinv(a, damp=DAMP, method=method)
+    found, (solution, residuals, rank, values), projected = all_results(
+        a, b, x, None, method
+    )
     assert np.max(np.abs(found - exact)) <= limit
-    solution, residuals, rank, values = jaxpinv.lstsq(a, b, damp=DAMP, method=method)
     assert np.max(np.abs(solution - exact @ b)) <= 10 * limit
     assert relative_error(residuals, np.sum(np.abs(a @ exact @ b - b) ** 2, 0)) <= limit
     assert rank == np.linalg.matrix_rank(a)
     known = np.linalg.svd(a, compute_uv=False)
     assert np.max(np.abs(values - known)) <= bound(np.float64, 2)
-    projected = jaxpinv.null_projection(a, x, damp=DAMP, method=method)
     assert np.max(np.abs(projected - (x - exact @ a @ x))) <= 10 * limit
 
 
 @pytest.mark.unoptimized
 @pytest.mark.slow_unless("svd-wide.*deficient")
-@in_every_case
+@in_cases(
+    *("svd-wide-complex", "direct-tall-real"),
+    *("svd-square-real", "direct-square-complex"),
+)
 def test_each_unknown_may_have_its_damping(rng, shape, spectrum, method, dtype):
     a = matrix(rng, shape, spectrum, dtype)
     scale = np.linspace(0.5, 2, shape[1])
     exact = damping_oracle.damped(a, DAMP * scale).astype(dtype)
     b, x = gaussian(rng, (shape[0], 2), dtype), gaussian(rng, (shape[1], 2), dtype)
-    options = {"damp": DAMP, "damp_scale": scale, "method": method}
     limit = bound(np.float64, 4 / DAMP)
-    assert np.max(np.abs(jaxpinv.pinv(a, **options) - exact)) <= limit
-    assert np.max(np.abs(jaxpinv.lstsq(a, b, **options).solution - exact @ b)) <= 10 * limit
-    projected = jaxpinv.null_projection(a, x, **options)
+    found, (solution, *_), projected = all_results(a, b, x, scale, method)
+    assert np.max(np.abs(found - exact)) <= limit
+    assert np.max(np.abs(solution - exact @ b)) <= 10 * limit
     assert np.max(np.abs(projected - (x - exact @ a @ x))) <= 10 * limit
 
 
@@ -105,6 +116,7 @@ def test_a_damping_far_below_the_rounding_has_the_limit(damp):
 
 
 @pytest.mark.unoptimized
+@pytest.mark.slow
 @pytest.mark.parametrize("damp", [DAMP, 1e3])
 def test_scipy_and_scikit_learn_agree(rng, damp):
     features, b = gaussian(rng, (20, 3)), gaussian(rng, (20,))
@@ -118,17 +130,18 @@ def test_scipy_and_scikit_learn_agree(rng, damp):
     assert relative_error(found, [model.intercept_, *model.coef_]) <= 1e-10
 
 
-# All cases in single precision by a direct factorization, and pairs of the other options.
+# Each two of a method, a dtype, a shape and a kind.
 DIGITS = [
-    *itertools.product(["direct"], [np.float32], ACCURATE, ["one", "scaled"]),
+    ("direct", np.float32, "20x6-6", "one"),
+    ("direct", np.float32, "9x9-9", "scaled"),
+    ("direct", np.float32, "9x9-4", "scaled"),
+    ("direct", np.float32, "6x9-6", "one"),
     ("svd", np.float32, "20x6-6", "one"),
     ("svd", np.float32, "9x9-9", "scaled"),
-    ("svd", np.float32, "6x9-6", "scaled"),
-    ("svd", np.float64, "9x9-4", "one"),
+    ("svd", np.float64, "6x9-6", "scaled"),
     ("direct", np.float64, "20x6-6", "scaled"),
     ("direct", np.float64, "9x9-9", "one"),
-    ("direct", np.float64, "6x9-6", "one"),
-    ("direct", np.float64, "9x9-4", "scaled"),
+    ("direct", np.float64, "9x9-4", "one"),
 ]
 
 
@@ -167,11 +180,9 @@ class TestWithoutDamping:
     @pytest.mark.parametrize(
         ("method", "shape"),
         [
-            ("direct", (3, 5, 5)),
             ("direct", (6, 12, 12)),
             ("direct", (40, 6, 3)),
             ("direct", (3, 4, 9)),
-            ("svd", (3, 5, 5)),
             ("svd", (3, 4, 9)),
         ],
         ids=str,
@@ -226,7 +237,9 @@ class TestCutoff:
         scale = np.array([0, 0, 1, 1], np.float32)
         exact = damping_oracle.damped(a, 1e7 * scale)
         options = {"damp": np.float32(1e7), "damp_scale": scale, "method": method}
-        assert relative_error(pinv(a, **options), exact) <= bound(np.float32, 1e2)
+        if method == "svd":
+            assert relative_error(pinv(a, **options), exact) <= bound(np.float32, 1e2)
+            return
         b = gaussian(rng, (8, 2)).astype(np.float32)
         found, known = jaxpinv.lstsq(a, b, **options).solution, exact @ b
         assert relative_error(found[:2], known[:2]) <= bound(np.float32, 1e2)
@@ -300,7 +313,8 @@ class TestTransformations:
     @pytest.mark.unoptimized
     def test_rank_and_values_have_the_whole_batch(self, rng):
         a, b = gaussian(rng, (7, 5)), gaussian(rng, (7,))
-        found = jaxpinv.lstsq(a, b, damp=np.array([0.5, 1.0]))
+        damped = partial(jaxpinv.lstsq, damp=np.array([0.5, 1.0]))
+        found = jax.eval_shape(damped, a, b)
         shapes = [x.shape for x in found]
         assert shapes == [(2, 5), (2,), (2,), (2, 5)]
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 import scipy.sparse.linalg
@@ -48,9 +49,8 @@ CASES = [
     pytest.param(method, SHAPES[shape], DTYPES[dtype], id=f"{method}-{shape}-{dtype}")
     for method, shape, dtype in [
         ("svd", "wide", "complex"),
-        ("direct", "tall", "real"),
-        ("direct", "square", "complex"),
-        ("svd", "tall", "complex"),
+        ("direct", "tall", "complex"),
+        ("direct", "square", "real"),
     ]
 ]
 
@@ -85,27 +85,27 @@ def test_scipy_agrees_and_batches_broadcast(rng):
             assert relative_error(found[i, j], known) <= 1e-10
 
 
-# Each two of a dtype, a method and a shape, and all shapes by a direct factorization.
+# Each two of a dtype, a method and a shape.
 DIGITS = [
     pytest.param(dtype, method, *sizes, id=f"{dtype.__name__}-{method}-{m}x{n}-{rank}")
-    for dtype, method, left_out in [
-        (np.float32, "direct", None),
-        (np.float32, "svd", 20),
-        (np.float64, "direct", 20),
-        (np.float64, "svd", 12),
+    for dtype, method, chosen in [
+        (np.float32, "direct", [(9, 9, 9), (9, 9, 4)]),
+        (np.float32, "svd", [(9, 12, 9), (20, 9, 9)]),
+        (np.float64, "direct", [(9, 12, 9), (20, 9, 9)]),
+        (np.float64, "svd", [(9, 9, 9), (9, 9, 4)]),
     ]
-    for sizes in [(20, 9, 9), (9, 9, 9), (9, 12, 9), (9, 9, 4)]
+    for sizes in chosen
     for m, n, rank in [sizes]
-    if left_out not in (m, n)
 ]
 
 
-@pytest.mark.slow_unless("float32-direct-9x9-9")
+@pytest.mark.slow_unless("float32-svd-9x12-9")
 @pytest.mark.parametrize(("dtype", "method", "m", "n", "rank"), DIGITS)
 def test_no_digits_are_lost(rng, dtype, method, m, n, rank):
     a = of_rank(rng, (m, n), rank, dtype)
     # A tiny damping amplifies the rounding errors of singular values that are zero.
-    sizes = [1e-6, 1e-3, 1e-1, 1, 1e2, 1e4] if rank == min(m, n) else [0.5, 1e2, 1e4]
+    is_deficient = rank < min(m, n)
+    sizes = [0.5, 1, 3, 1e1, 1e2, 1e4] if is_deficient else [1e-6, 1e-3, 0.1, 1, 1e2, 1e4]
     damps = 2 * np.array(sizes, dtype)
     zeros = np.zeros((n, 2), dtype)
     identity = np.eye(m, dtype=dtype)
@@ -121,9 +121,13 @@ def test_no_digits_are_lost(rng, dtype, method, m, n, rank):
 
 def derivatives(name, a, c, d, e, dc, dd):
     """The first and the second derivative, by the oracle."""
-    d, dd = (np.full(a.shape[1], x) for x in (d, dd))
-    x = damping_oracle.damped(a, d)
-    x1, x2 = (damping_oracle.derivative(a, d, e, dd, order) for order in (1, 2))
+    # From the shorter side, where a damping of zero is regular too.
+    of, along = (a, e) if a.shape[0] >= a.shape[1] else (a.conj().T, e.conj().T)
+    ds, dds = (np.full(min(a.shape), y) for y in (d, dd))
+    x = damping_oracle.damped(of, ds)
+    x1, x2 = (damping_oracle.derivative(of, ds, along, dds, order) for order in (1, 2))
+    if of is not a:
+        x, x1, x2 = (y.conj().T for y in (x, x1, x2))
     if name == "pinv":
         return x1, x2
     if name == "solve":
@@ -147,101 +151,121 @@ def damped_by(name, *, is_known, method, inside):
     return f
 
 
-OPTIONS = ("name", "is_known", "method", "inside")
+@partial(jax.jit, static_argnames=("name", "modes", "is_known", "method", "inside"))
+def all_derivatives(name, modes, at, along, ct, **options):
+    """The first and the second derivative along `along`, by each of the modes.
 
-
-@partial(jax.jit, static_argnames=OPTIONS)
-def forward(name, at, along, **options):
-    """Two derivatives along `along`."""
-    return two_derivatives(damped_by(name, **options), at, along)[1:]
-
-
-@partial(jax.jit, static_argnames=OPTIONS)
-def reverse(name, at, along, ct, **options):
-    """Gradients, and Hessian-vector products by forward and by reverse mode."""
+    Those by "forward" are of the result, and others of its gradient along `ct`.
+    """
     f = damped_by(name, **options)
 
     def gradient(*at):
         return jax.vjp(f, *at)[1](ct)
 
     def pushed(*at):
-        pairs = zip(gradient(*at), along, strict=True)
-        return sum(jnp.sum(jnp.real(g * t)) for g, t in pairs)
+        slopes = gradient(*at)
+        pairs = zip(slopes, along, strict=True)
+        return sum(jnp.sum(jnp.real(g * t)) for g, t in pairs), slopes
 
-    slopes, hvp = jax.jvp(gradient, at, along)
-    return slopes, hvp, jax.grad(pushed, argnums=(0, 1, 2))(*at)
+    def reverse():
+        second, first = jax.grad(pushed, argnums=(0, 1, 2), has_aux=True)(*at)
+        return first, second
+
+    ways = {
+        "forward": lambda: two_derivatives(f, at, along)[1:],
+        "forward over reverse": lambda: jax.jvp(gradient, at, along),
+        "reverse": reverse,
+    }
+    return {mode: ways[mode]() for mode in modes}
 
 
-# Function, whether the damping is known, and other options that change the program.
+# Function, modes, whether the damping is known, and other options that change the program.
+# A traced damping has large programs, with one mode each.
 DERIVATIVES = [
     pytest.param(
-        *(name, damp == "known", method, SHAPES[shape], DTYPES[dtype]),
+        *(name, modes, damp == "known", method, SHAPES[shape], DTYPES[dtype]),
         id=f"{name}-{damp}-{method}-{shape}-{dtype}",
     )
-    for name, damp, method, shape, dtype in [
-        ("pinv", "known", "direct", "tall", "real"),
-        ("pinv", "traced", "svd", "wide", "complex"),
-        ("solve", "known", "svd", "wide", "complex"),
-        ("solve", "traced", "direct", "tall", "complex"),
-        ("null_projection", "known", "direct", "square", "complex"),
-        ("null_projection", "traced", "svd", "tall", "real"),
+    for name, damp, method, shape, dtype, modes in [
+        ("pinv", "known", "direct", "tall", "real", ("forward", "reverse")),
+        ("pinv", "traced", "svd", "wide", "complex", ("forward over reverse",)),
+        ("solve", "known", "svd", "wide", "complex", ("forward over reverse", "reverse")),
+        ("solve", "traced", "direct", "tall", "complex", ("forward",)),
+        (
+            *("null_projection", "known", "direct", "square", "complex"),
+            ("forward", "forward over reverse"),
+        ),
+        ("null_projection", "traced", "svd", "tall", "real", ("reverse",)),
     ]
 ]
 
 
 @pytest.mark.unoptimized
 @pytest.mark.slow_unless("deficient-solve-known")
-@pytest.mark.parametrize(("name", "is_known", "method", "shape", "dtype"), DERIVATIVES)
+@pytest.mark.parametrize(
+    ("name", "modes", "is_known", "method", "shape", "dtype"), DERIVATIVES
+)
 @pytest.mark.parametrize("rank", RANKS.values(), ids=RANKS)
-def test_derivatives_exist_at_every_matrix(rng, name, is_known, method, shape, rank, dtype):
+def test_derivatives_exist_at_every_matrix(
+    rng, name, modes, is_known, method, shape, rank, dtype
+):
     # The oracle's differences pass through the deficient matrix.
     m, n = shape
     a, e = of_rank(rng, shape, rank, dtype), gaussian(rng, shape, dtype)
     length = m if name == "solve" else n
     c, dc = (gaussian(rng, (length, 1), dtype) for _ in range(2))
-    d, dd = 0.7, 0.0 if is_known else 0.4
-    exact = derivatives(name, a, c, d, e, dc, dd)
-    ct = gaussian(rng, exact[0].shape, dtype)
     options = {"is_known": is_known, "method": method, "inside": method == "direct"}
-    at, along = (a, c, d), (e, dc, dd)
-    for found, known in zip(forward(name, at, along, **options), exact, strict=True):
-        assert relative_error(found, known) <= 1e-9
-    slopes = reverse(name, at, along, ct, **options)
-    for found, known in zip(slopes, (*exact, exact[1]), strict=True):
-        pushed = sum(pair(g, t) for g, t in zip(found, along, strict=True))
-        assert abs(pushed - pair(ct, known)) <= 1e-9 * np.sum(np.abs(ct * known))
+    damps = [(0.7, 0.0 if is_known else 0.4)]
+    if rank == 9 and not is_known:
+        # A damping of zero, at which the same program serves.
+        damps.append((0.0, 1.0))
+    for d, dd in damps:
+        exact = derivatives(name, a, c, d, e, dc, dd)
+        ct, along = gaussian(rng, exact[0].shape, dtype), (e, dc, dd)
+        found = all_derivatives(name, modes, (a, c, d), along, ct, **options)
+        # A first derivative that vanishes is compared with the size of the second.
+        least = np.max(np.abs(exact[1])) if d == 0 else 0
+        for x, known in zip(found.pop("forward", ()), exact, strict=False):
+            size = max(np.max(np.abs(known)), least)
+            assert np.max(np.abs(x - known)) <= 1e-9 * size
+        for slopes in found.values():
+            for x, known in zip(slopes, exact, strict=True):
+                pushed = sum(pair(g, t) for g, t in zip(x, along, strict=True))
+                size = max(np.sum(np.abs(ct * known)), least)
+                assert abs(pushed - pair(ct, known)) <= 1e-9 * size
 
 
 class TestWithoutDamping:
     """A damping of zero."""
 
-    @pytest.mark.slow_unless("svd")
-    @pytest.mark.parametrize("method", ["svd", "direct"])
-    def test_each_matrix_has_what_it_has_undamped(self, rng, method):
-        a = np.stack([of_rank(rng, (12, 9), rank) for rank in (9, 4, 9)])
-        b, x = gaussian(rng, (3, 12, 1)), gaussian(rng, (3, 9, 1))
-        factored = jaxpinv.factorize(a, method=method)
-        plain = factored.pinv(), factored.solve(b), factored.null_projection(x)
-        for damp in (np.array([0.0, 0.0, 0.5]), np.array([1e-320, 0.0, 0.5])):
-            found = all_of(factored, b, x, damp)
-            for y, known in zip(found, plain, strict=True):
-                assert np.array_equal(y[:2], known[:2])
-                assert relative_error(y[2], known[2]) > 1e-3
-        for y, known in zip(all_of(factored, b, x, 0), plain, strict=True):
-            assert np.array_equal(y, known)
-
-    @pytest.mark.unoptimized
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["pinv", "solve", "null_projection"])
-    def test_derivatives_in_the_damping_exist(self, rng, name):
-        a, e = of_rank(rng, (12, 9), 9), gaussian(rng, (12, 9))
-        c = gaussian(rng, (12 if name == "solve" else 9, 1))
-        exact = derivatives(name, a, c, 0.0, e, 0 * c, 1.0)
-        options = {"is_known": False, "method": "svd", "inside": False}
-        found = forward(name, (a, c, 0.0), (e, 0 * c, 1.0), **options)
-        size = np.max(np.abs(exact[1]))
-        for y, known in zip(found, exact, strict=True):
-            assert np.max(np.abs(y - known)) <= 1e-9 * size
+    @pytest.mark.parametrize(
+        ("method", "name"),
+        [("svd", "solve"), ("svd", "null_projection"), ("direct", "pinv")],
+    )
+    def test_each_matrix_has_what_it_has_undamped(self, rng, method, name):
+        a = np.stack([of_rank(rng, (12, 9), rank) for rank in (9, 4, 9)])
+        given = {"pinv": (), "solve": (12,), "null_projection": (9,)}[name]
+        apply = partial(
+            getattr(jaxpinv.factorize(a, method=method), name),
+            *(gaussian(rng, (3, length, 1)) for length in given),
+        )
+        plain = apply()
+        for damp in (np.array([0.0, 0.0, 0.5]), np.array([1e-320, 0.0, 0.5])):
+            found = apply(damp=damp)
+            assert np.array_equal(found[:2], plain[:2])
+            assert relative_error(found[2], plain[2]) > 1e-3
+        assert np.array_equal(apply(damp=0), plain)
+
+
+@jax.jit
+def solution_and_slope(a, b, clean, damp):
+    """A damped solution for `b`, and the gradient of the sum of one for `clean`."""
+
+    def solve(a, b):
+        return jaxpinv.factorize(a).solve(b, damp=damp)
+
+    return solve(a, b), jax.grad(lambda a: jnp.sum(solve(a, clean)))(a)
 
 
 class TestTransformations:
@@ -274,20 +298,19 @@ class TestTransformations:
             return jnp.sum(found**3) + last * jnp.sum(factored.solve(b, damp=last))
 
         def by_loop(a):
-            d, total = 1.0, 0.0
+            d, total, row = 1.0, 0.0, mpmath.matrix(b[None].tolist())
             for damp in damps:
-                y = b @ a @ jnp.linalg.inv(a.T @ a + (damp * d) ** 2 * jnp.eye(10))
-                d, total = jnp.sum(y**2), total + jnp.sum(y**3)
-            y = b @ a @ jnp.linalg.inv(a.T @ a + d**2 * jnp.eye(10))
-            return total + d * jnp.sum(y)
+                y = damping_oracle.by_definition(a, [damp * d] * 10) * row.T
+                d, total = sum(x**2 for x in y), total + sum(x**3 for x in y)
+            y = damping_oracle.by_definition(a, [d] * 10) * row.T
+            return total + d * sum(y)
 
-        @partial(jax.jit, static_argnums=0)
-        def all_of_it(f, a):
-            return f(a), *reverse_over_reverse(f, a, e)
-
-        both = (all_of_it(f, a) for f in (by_scan, by_loop))
-        for found, exact in zip(*both, strict=True):
-            assert relative_error(found, exact) <= 1e-8
+        value, (gradient, hessian) = jax.jit(
+            lambda a: (by_scan(a), reverse_over_reverse(by_scan, a, e))
+        )(a)
+        found = value, pair(gradient, e), pair(hessian, e)
+        for x, exact in zip(found, damping_oracle.differences(by_loop, a, e), strict=True):
+            assert relative_error(x, exact) <= 1e-8
 
     @pytest.mark.unoptimized
     def test_tolerances_that_are_given_hold(self, rng):
@@ -336,16 +359,7 @@ class TestTransformations:
         damp = np.array([0.3, 0.3, 0.3, broken])
         a[1, 2, 3] = broken
         clean, b[2, 4, 1] = b.copy(), broken
-
-        def total(a):
-            return jnp.sum(solve(a, clean, damp))
-
-        def solve(a, b, damp):
-            return jaxpinv.factorize(a).solve(b, damp=damp)
-
-        found, slope = map(
-            np.asarray, (jax.jit(solve)(a, b, damp), jax.jit(jax.grad(total))(a))
-        )
+        found, slope = map(np.asarray, solution_and_slope(a, b, clean, damp))
         expected = np.zeros((4, 2), bool)
         expected[[1, 3]] = expected[2, 1] = True
         assert np.array_equal(np.all(np.isnan(found), axis=1), expected)
@@ -356,10 +370,11 @@ class TestTransformations:
     @pytest.mark.slow
     @pytest.mark.parametrize("size", [1e-30, 1e30])
     def test_no_square_leaves_the_range(self, rng, size):
-        a = of_rank(rng, (12, 9), 9)
-        b, x = gaussian(rng, (12, 2)), gaussian(rng, (9, 2))
+        # The shapes are those of a program that loses no digits.
+        a = of_rank(rng, (9, 12), 9)
+        b, x = gaussian(rng, (9, 9)), gaussian(rng, (12, 2))
         exact = damping_oracle.filtered(a, 0.3)
-        scaled, d = (a * size).astype(np.float32), np.array([0.3 * size], np.float32)
+        scaled, d = (a * size).astype(np.float32), np.full(6, 0.3 * size, np.float32)
         found = path(scaled, *(y.astype(np.float32) for y in (b, x)), d, "svd")
         limit = bound(np.float32, 10)
         for y, known in zip(found[:2], (exact, exact @ b), strict=True):
@@ -367,7 +382,7 @@ class TestTransformations:
         assert relative_error(found[2][0], x - exact @ a @ x) <= limit
         # A zero matrix gives zero even if the square of the damping is out of range.
         zero = jaxpinv.factorize(0 * scaled).solve(b.astype(np.float32), damp=d[0])
-        assert np.array_equal(zero, np.zeros((9, 2)))
+        assert np.array_equal(zero, np.zeros((12, 9)))
 
     @pytest.mark.slow
     @pytest.mark.parametrize("damp", [1e-20, 1e-37])
@@ -383,30 +398,33 @@ class TestTransformations:
 
         for projected in (projections(damp), jax.jit(projections)(damp)):
             assert np.array_equal(projected, x - (known @ a @ x))
-        for of, exact, right in ((a, known, b), (a.T, known.T, x)):
-            factored = jaxpinv.factorize(of, method="svd")
-            limit = bound(np.float32, 1)
-            assert relative_error(factored.pinv(damp=damp), exact) <= limit
-            assert relative_error(factored.solve(right, damp=damp), exact @ right) <= limit
-            slope = jax.grad(lambda b, of: jnp.sum(of.solve(b, damp=damp)))(right, factored)
-            assert relative_error(slope, np.sum(exact, axis=0)) <= limit
+        limit = bound(np.float32, 1)
+        tall, wide = (jaxpinv.factorize(of, method="svd") for of in (a, a.T))
+        assert relative_error(tall.pinv(damp=damp), known) <= limit
+        assert relative_error(tall.solve(b, damp=damp), known @ b) <= limit
+        assert relative_error(wide.solve(x, damp=damp), known.T @ x) <= limit
+        slope = jax.grad(lambda x, of: jnp.sum(of.solve(x, damp=damp)))(x, wide)
+        assert relative_error(slope, np.sum(known.T, axis=0)) <= limit
 
     @pytest.mark.slow
     def test_a_matrix_does_not_depend_on_its_batch(self, rng):
         # Of orthonormal columns of scale 1 the factors are triplets, and serve as they are.
         q = np.linalg.qr(gaussian(rng, (500, 16, 12)))[0].astype(np.float32)
         q = q[np.max(np.abs(q), axis=(1, 2)) > 0.76]
-        mixed = np.concatenate([q, gaussian(rng, (1, 16, 12)).astype(np.float32)])
+        mixed = q.copy()
+        mixed[-1] = gaussian(rng, (16, 12))
         alike, mixed = (
             jaxpinv.factorize(a, method="direct").pinv(damp=0.1) for a in (q, mixed)
         )
-        assert len(q) >= 10
-        assert np.array_equal(alike, mixed[:-1])
+        assert len(q) > 10
+        assert np.array_equal(alike[:-1], mixed[:-1])
 
     @pytest.mark.unoptimized
     @pytest.mark.slow_unless("svd-shape3|auto-shape2")
-    @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (2, 0, 12)])
-    @pytest.mark.parametrize("method", ["auto", "svd"])
+    @pytest.mark.parametrize(
+        ("method", "shape"),
+        [("auto", (0, 3)), ("svd", (3, 0)), ("auto", (0, 0)), ("svd", (2, 0, 12))],
+    )
     def test_nothing_is_damped_where_nothing_is(self, method, shape):
         factored = jaxpinv.factorize(np.zeros(shape), method=method)
         m, n = shape[-2:]
