@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import jax
 import numpy as np
 
 import jaxpinv
@@ -22,11 +23,28 @@ def random(rng, shape, dtype, spectrum=None):
     return np.stack(a).reshape(shape)
 
 
-def directly(a, rtol=None, *, hermitian=False, atol=None):
-    """The factors that `pinv` finds. Both compile one program."""
+def solved(a, rtol=None, atol=None, hermitian=False):
+    """The pseudo-inverse, the rank and the factors that `pinv` finds, by one program."""
+    # A `jit` tells defaults from the same values given.
+    return _solved(a, rtol, atol, hermitian)
+
+
+@partial(jax.jit, static_argnames="hermitian")
+def _solved(a, rtol, atol, hermitian):
     tolerances = {"rtol": rtol, "atol": atol}
     inputs = prepare("pinv", a, tolerances, hermitian=hermitian)
-    return factorize(inputs, Strategy(hermitian, "direct", with_pinv=True)).factors
+    found = factorize(inputs, Strategy(hermitian, "direct", with_pinv=True))
+    return found.pinv(), found.rank(), found.factors
+
+
+def directly(a, rtol=None, *, hermitian=False, atol=None):
+    """The factors that `pinv` finds."""
+    return solved(a, rtol, atol, hermitian)[2]
+
+
+def directly_inverted(a, rtol=None, *, atol=None):
+    """The pseudo-inverse, by the program that finds the factors."""
+    return np.asarray(solved(a, rtol, atol)[0])
 
 
 def singular_values_taken(a, rtol=None, *, hermitian=False, atol=None):
