@@ -30,7 +30,7 @@ def exact_gradient(a):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(33, 3, 2), (2, 9, 9), (10, 9)], ids=str)
+@pytest.mark.parametrize("shape", [(33, 3, 2), (2, 9, 9)], ids=str)
 def test_works_with_jit_disabled(rng, shape):
     a = random(rng, shape, np.float64)
     with jax.disable_jit():
