@@ -1,7 +1,6 @@
 """Matrices on which LAPACK gives up are decomposed once more, and no others are."""
 
 import functools
-import re
 from functools import partial
 
 import jax
@@ -291,30 +290,3 @@ def test_no_multiple_of_a_finite_matrix_is_infinite(rng, size):
     sizes = np.concatenate(run("svd", 100, a)[1])
     assert len(sizes) > 8
     assert np.all(np.isfinite(sizes))
-
-
-def decompositions(platform, shape, **kwargs):
-    """How often a program calls for decompositions, and whether it has a loop."""
-    exported = export.export(jax.jit(partial(jaxpinv.pinv, **kwargs)), platforms=[platform])
-    text = exported(jax.ShapeDtypeStruct(shape, np.float64)).mlir_module()
-    calls = re.findall(r"custom_call @\w+(gesdd|gesvdj?|syevd)_ffi", text)
-    return len(calls), "stablehlo.while" in text
-
-
-@pytest.mark.slow_unless("3.*True|3.*False")
-@pytest.mark.parametrize("hermitian", [False, True])
-@pytest.mark.parametrize("batch", [(), (3,)], ids=str)
-def test_only_shapes_that_may_fail_have_a_fallback(batch, hermitian):
-    count = partial(decompositions, method="svd", hermitian=hermitian)
-    # For a batch the second one is in a loop. That of one matrix has both attempts.
-    assert count("cpu", (*batch, 26, 26)) == (2 if batch else 1, True)
-    assert count("cpu", (*batch, 25, 25))[0] == 1
-    assert count("cpu", (25, 25)) == (1, False)
-    assert count("cuda", (*batch, 26, 26)) == (1, False)
-
-
-def test_a_program_divided_over_devices_has_no_fallback():
-    mesh = jax.make_mesh((8,), ("batch",), (AxisType.Auto,))
-    a = jax.device_put(np.ones((8, 26, 26)), NamedSharding(mesh, PartitionSpec("batch")))
-    text = jax.jit(jaxpinv.pinv).lower(a).as_text()
-    assert text.count("custom_call @lapack_dgesdd_ffi") == 1

@@ -25,7 +25,8 @@ factor = jax.jit(pivoted_qr.factor, static_argnames="by_halves")
 def decomposed(a, rtol=None, *, by_halves=True):
     limits = np.finfo(a.dtype)
     rtol = max(a.shape[-2:]) * limits.eps if rtol is None else rtol
-    cutoff = Cutoff(*(np.full(a.shape[:-2], x, limits.dtype) for x in (rtol, 0.0)))
+    given = (np.full(a.shape[:-2], x, limits.dtype) for x in (rtol, 0.0))
+    cutoff = Cutoff(*map(jnp.asarray, given))
     return factor(a, cutoff, by_halves=by_halves)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxpinv
+from jaxpinv._inputs import Method
 from tests.comparison import pair, relative_error
 from tests.matrices import gaussian, of_values
 
@@ -15,7 +16,7 @@ pytestmark = [pytest.mark.unoptimized, pytest.mark.slow]
 
 
 @partial(jax.jit, static_argnames="method")
-def derivatives(a, ct, e, method="direct"):
+def derivatives(a, ct, e, method: Method = "direct"):
     """The derivative along `e`, the gradient of `<ct, X>`, and its Hessian times `e`."""
 
     def gradient(a):
