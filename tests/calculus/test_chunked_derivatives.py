@@ -72,11 +72,10 @@ def problem(rng, dtype=np.float64):
 @pytest.mark.parametrize(
     ("f", "dtype"),
     [
-        (by_pinv, np.float64),
         (by_pinv, np.complex128),
         (by_truncating_lstsq, np.float64),
     ],
-    ids=["pinv", "complex pinv", "lstsq"],
+    ids=["complex pinv", "lstsq"],
 )
 def test_second_derivatives_in_chunks_are_those_of_each_matrix(rng, f, dtype):
     a, b, e = problem(rng, dtype)
@@ -123,6 +122,12 @@ def test_each_device_processes_its_chunks_in_shard_map(rng):
     assert relative_error(jax.jit(mapped)(a, b, e), f(a, b, e)) < bound(np.float64, 1e3)
 
 
+@jax.jit
+def gradient(a):
+    """That of the squared norm of the pseudo-inverses."""
+    return jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a, method="direct") ** 2))(a)
+
+
 @pytest.mark.slow_unless("6")
 @pytest.mark.parametrize("batch", [(6,), (2, 3)], ids=str)
 def test_gradients_of_certified_and_of_other_square_matrices_are_those_of_each(rng, batch):
@@ -130,10 +135,6 @@ def test_gradients_of_certified_and_of_other_square_matrices_are_those_of_each(r
     a = np.array([matrices.matrix(rng, (9, 9), [*np.linspace(2, 1, 9)]) for _ in range(6)])
     a[[2, 5]] = matrices.matrix(rng, (2, 9, 9), [*np.linspace(2, 1, 8), 0])
     a = jnp.asarray(a)
-
-    @jax.jit
-    def gradient(a):
-        return jax.grad(lambda a: jnp.sum(jaxpinv.pinv(a, method="direct") ** 2))(a)
 
     found = gradient(jnp.reshape(a, (*batch, 9, 9)))
     expected = jnp.stack([gradient(x) for x in a])
@@ -149,7 +150,7 @@ def test_a_batch_that_fits_into_a_cache_is_one_chunk(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 4, 3), (2, 0, 3), (2, 4, 0)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 0, 4, 3), (2, 0, 3), (2, 4, 0)], ids=str)
 def test_an_empty_batch_has_no_chunks(shape):
     a = jnp.ones(shape)
     b = jnp.ones((*shape[:-1], 1))

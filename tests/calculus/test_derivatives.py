@@ -34,16 +34,8 @@ SPECTRA = {
     "repeated_and_truncated": ([2, 2, 0.3, 0.3], 0.5),
     "truncated_next_to_kept": ([5, 4, 3, 2.9], 2.95),
 }
-# Tall ones are real and complex, the others either; `lstsq` has every shape or its adjoint.
-CASES = [
-    "pinv-tall-real",
-    "pinv-tall-complex",
-    "pinv-wide-complex",
-    "pinv-square-complex",
-    "pinv-batched-real",
-    "lstsq-wide-complex",
-    "lstsq-batched-real",
-]
+# Both ways, real and complex. Hermitian ones are square.
+CASES = ["pinv-tall-complex", "pinv-batched-real", "lstsq-wide-complex"]
 all_cases = pytest.mark.parametrize(
     ("pinv", "shape", "dtype"),
     [
@@ -89,15 +81,24 @@ def forward(pinv, a, directions, atol, hermitian=False):
     return f(a)[1:]
 
 
+def assert_exact(results, a, directions, cutoff):
+    """Asserts that derivatives along the first, the first two, ... directions are exact."""
+    for order, result in enumerate(results, start=1):
+        exact = exact_derivative(a, directions[:order], cutoff)
+        assert relative_error(result, exact) <= TOLERANCE, order
+    assert len(results) == len(directions)
+
+
 @partial(jax.jit, static_argnames="pinv")
 def by_every_mode(pinv, a, ct, e1, e2, e3, atol):
-    """The numbers `<ct, D(e1, e2)>` and `<ct, D(e1, e2, e3)>`, by mode."""
+    """The numbers `<ct, D(e1)>`, `<ct, D(e1, e2)>` and `<ct, D(e1, e2, e3)>`, by mode."""
     f = partial(pinv, atol=atol)
     gradient = against(f, ct)
 
     def paired(x, y):
         return jnp.real(jnp.sum(x * y))
 
+    first = {"reverse": paired(gradient(a), e1)}
     second = {
         "forward_over_reverse": paired(along(gradient, e1)(a), e2),
         "reverse_over_reverse": paired(against(gradient, e1)(a), e2),
@@ -105,7 +106,7 @@ def by_every_mode(pinv, a, ct, e1, e2, e3, atol):
     }
     if pinv is not jaxpinv.pinv:
         # To compile the third order by `lstsq` takes as long as all of the rest.
-        return second, {}
+        return first, second, {}
     third = {
         "forward_over_forward_over_reverse": paired(along(along(gradient, e1), e2)(a), e3),
         "forward_over_reverse_over_reverse": paired(
@@ -115,7 +116,7 @@ def by_every_mode(pinv, a, ct, e1, e2, e3, atol):
             against(against(gradient, e1), e2)(a), e3
         ),
     }
-    return second, third
+    return first, second, third
 
 
 @pytest.mark.slow_unless("pinv-tall-complex")
@@ -124,15 +125,10 @@ def by_every_mode(pinv, a, ct, e1, e2, e3, atol):
 class TestEveryShapeSpectrumAndDtype:
     """The cases that every derivative must pass."""
 
-    @pytest.mark.parametrize("order", [1, 2, 3])
-    def test_forward_derivative_is_exact(
-        self, pinv, rng, shape, spectrum, cutoff, dtype, order
-    ):
+    def test_forward_derivative_is_exact(self, pinv, rng, shape, spectrum, cutoff, dtype):
         a = matrix(rng, shape, spectrum, dtype)
         directions = [gaussian(rng, shape, dtype) for _ in range(3)]
-        exact = exact_derivative(a, directions[:order], cutoff)
-        result = forward(pinv, a, directions, cutoff)[order - 1]
-        assert relative_error(result, exact) <= TOLERANCE
+        assert_exact(forward(pinv, a, directions, cutoff), a, directions, cutoff)
 
     def test_reverse_mode_at_every_order_is_exact(
         self, pinv, rng, shape, spectrum, cutoff, dtype
@@ -140,50 +136,43 @@ class TestEveryShapeSpectrumAndDtype:
         a = matrix(rng, shape, spectrum, dtype)
         e1, e2, e3 = (gaussian(rng, shape, dtype) for _ in range(3))
         ct = gaussian(rng, (*shape[:-2], shape[-1], shape[-2]), dtype)
-        second, third = by_every_mode(pinv, a, ct, e1, e2, e3, cutoff)
-        for results, directions in [(second, [e1, e2]), (third, [e1, e2, e3])]:
-            exact = exact_derivative(a, directions, cutoff)
+        orders = by_every_mode(pinv, a, ct, e1, e2, e3, cutoff)
+        for order, results in enumerate(orders, start=1):
+            exact = exact_derivative(a, [e1, e2, e3][:order], cutoff)
             size = np.linalg.norm(ct) * max(np.linalg.norm(exact), 1)
             for mode, result in results.items():
                 assert abs(result - pair(ct, exact)) <= TOLERANCE * size, mode
 
-    def test_reverse_mode_is_the_transpose_of_forward_mode(
-        self, pinv, rng, shape, spectrum, cutoff, dtype
-    ):
-        a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
-        x, pullback = jax.vjp(partial(pinv, atol=cutoff), a)
-        ct = gaussian(rng, x.shape, dtype)
-        pushed, *_ = forward(pinv, a, [e] * 3, cutoff)
-        size = np.linalg.norm(ct) * max(np.linalg.norm(pushed), 1)
-        assert abs(pair(ct, pushed) - pair(pullback(ct)[0], e)) <= bound(np.float64) * size
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("spectrum", [[3, 2, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0]], ids=str)
-def test_the_default_cutoff_recognizes_exact_deficiency(pinv, rng, spectrum, order):
+def test_the_default_cutoff_recognizes_exact_deficiency(rng, spectrum):
     a = matrix(rng, (6, 4), spectrum, np.complex128)
     directions = [gaussian(rng, (6, 4), np.complex128) for _ in range(3)]
-    exact = exact_derivative(a, directions[:order], 0.1)
-    result = forward(pinv, a, directions, None)[order - 1]
-    assert relative_error(result, exact) <= TOLERANCE
+    assert_exact(forward(jaxpinv.pinv, a, directions, None), a, directions, 0.1)
 
 
 @pytest.mark.slow
 @all_cases
-@pytest.mark.parametrize("order", [1, 2, 3])
-def test_derivative_is_exact_where_large_values_are_truncated(
-    pinv, rng, shape, order, dtype
-):
+def test_derivative_is_exact_where_large_values_are_truncated(pinv, rng, shape, dtype):
     a = matrix(rng, shape, [4, 3, 2.4, 0.1], dtype)
     directions = [gaussian(rng, shape, dtype) for _ in range(3)]
-    exact = exact_derivative(a, directions[:order], 2.7)
-    result = forward(pinv, a, directions, 2.7)[order - 1]
-    assert relative_error(result, exact) <= TOLERANCE
+    assert_exact(forward(pinv, a, directions, 2.7), a, directions, 2.7)
 
 
-@pytest.mark.slow_unless("pinv.*complex")
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@partial(jax.jit, static_argnames="pinv")
+def hermitian_gradient(pinv, a, ct, atol):
+    """The gradient against a cotangent."""
+    return against(partial(pinv, hermitian=True, atol=atol), ct)(a)
+
+
+@pytest.mark.slow_unless("pinv")
+@pytest.mark.parametrize(
+    ("pinv", "dtype"),
+    [("pinv", np.complex128), ("lstsq", np.float64)],
+    ids=["pinv-complex", "lstsq-real"],
+    indirect=["pinv"],
+)
 @pytest.mark.parametrize(
     ("eigenvalues", "cutoff"),
     [
@@ -206,36 +195,31 @@ def test_derivative_is_exact_where_large_values_are_truncated(
 class TestHermitian:
     """The derivative of `hermitian=True` is that along the Hermitian part."""
 
-    @pytest.mark.parametrize("order", [1, 2, 3])
     def test_derivative_is_that_along_hermitian_parts(
-        self, pinv, rng, eigenvalues, cutoff, dtype, order
+        self, pinv, rng, eigenvalues, cutoff, dtype
     ):
         a = hermitian_matrix(rng, eigenvalues, dtype)
         directions = [gaussian(rng, a.shape, dtype) for _ in range(3)]
-        parts = [(e + e.conj().T) / 2 for e in directions]
-        exact = exact_derivative(a, parts[:order], cutoff)
-        result = forward(pinv, a, directions, cutoff, hermitian=True)[order - 1]
-        assert relative_error(result, exact) <= TOLERANCE
+        results = forward(pinv, a, directions, cutoff, hermitian=True)
+        assert_exact(results, a, [(e + e.conj().T) / 2 for e in directions], cutoff)
 
     def test_gradient_is_hermitian(self, pinv, rng, eigenvalues, cutoff, dtype):
         a = hermitian_matrix(rng, eigenvalues, dtype)
-        f = partial(pinv, hermitian=True, atol=cutoff)
-        gradient = against(f, gaussian(rng, a.shape, dtype))(a)
+        ct = gaussian(rng, a.shape, dtype)
+        gradient = np.asarray(hermitian_gradient(pinv, a, ct, cutoff))
         assert np.array_equal(gradient, gradient.conj().T)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", [1, 2, 3])
-def test_hermitian_derivative_is_exact_where_eigenvalues_are_exactly_zero(pinv, rng, order):
+def test_hermitian_derivative_is_exact_where_eigenvalues_are_exactly_zero(rng):
     a = np.diag([3.0, -2.0, 0.0, 0.0])
     directions = [hermitian_matrix(rng, [1, 2, 3, 4]) for _ in range(3)]
-    result = forward(pinv, a, directions, None, hermitian=True)[order - 1]
-    exact = exact_derivative(a, directions[:order], 0.1)
-    assert relative_error(result, exact) <= TOLERANCE
+    results = forward(jaxpinv.pinv, a, directions, None, hermitian=True)
+    assert_exact(results, a, directions, 0.1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("order", [1, 3])
 def test_derivatives_do_not_depend_on_the_factorization(rng, order):
     a = matrix(rng, (6, 4), [3, 2, 1, 0.5], np.complex128)
     directions = [gaussian(rng, a.shape, np.complex128) for _ in range(order)]
@@ -290,9 +274,6 @@ def test_third_derivatives_of_a_nonlinear_function_are_exact(rng):
         assert abs(found - np.sum(exact)) <= TOLERANCE * np.sum(np.abs(exact))
 
 
-KINDS = ["zeros", "tall", "square"]
-
-
 def oblique(a, rank, *, fills_up):
     """Factors of which the kept columns of V are not orthonormal, by pivoted QR.
 
@@ -338,10 +319,8 @@ def of_oblique(factors, directions, b, c):
 @pytest.mark.parametrize(
     ("order", "kind", "dtype"),
     [
-        (1, "tall", np.complex128),
-        *((2, kind, np.complex128) for kind in KINDS),
+        (2, "zeros", np.complex128),
         (2, "square", np.float64),
-        (3, "zeros", np.complex128),
         (3, "tall", np.complex128),
     ],
     ids=lambda x: {np.float64: "real", np.complex128: "complex"}.get(x, x),

@@ -1,20 +1,28 @@
 """No matrix with a value to truncate is proven to be of full rank, and others are."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxpinv
 from jaxpinv._factorization import certificate, lu
-from jaxpinv._factorization.triangular import inverse_at_once
+from jaxpinv._factorization.triangular import (
+    inverse_at_once,
+    inverse_by_columns,
+    inverse_by_rows,
+)
 from jaxpinv._factors import Cutoff
 from tests.comparison import bound, relative_error
 from tests.factorization.full_rank_cases import (
     CONDITION,
-    direct_pinv,
     directly,
+    directly_inverted,
     random,
     singular_values_taken,
+    solved,
 )
 from tests.matrices import gaussian, matrix
 
@@ -33,57 +41,88 @@ def wilkinson(n):
 
 
 def near_the_cutoff(rng, shape, dtype):
-    """Matrices with one singular value about the default cutoff, wherever it is."""
-    *_, m, n = shape
+    """Matrices with one singular value about the default cutoff, wherever it is.
+
+    And those of which it is truncated, in double precision.
+    """
+    batch, m, n = shape
     eps = max(m, n) * np.finfo(dtype).eps
-    k = min(m, n)
-    factors = np.concatenate([np.geomspace(0.1, 10, 33), 1 + 1e-6 * np.arange(-15, 16)])
-    rest = np.geomspace(1, 0.3, k - 1)
-    return np.stack([matrix(rng, (m, n), [*rest, eps * x], dtype) for x in factors])
+    close = np.arange(batch // 2) - batch // 4
+    factors = np.r_[np.geomspace(0.1, 10, batch - batch // 2), 1 + 1e-6 * close]
+    rest = np.geomspace(1, 0.3, n - 1)
+    a = np.stack([matrix(rng, (m, n), [*rest, eps * x], dtype) for x in factors])
+    s = np.linalg.svd(a.astype(np.complex128), compute_uv=False)
+    truncated = s[:, -1] <= eps * s[:, 0]
+    assert batch // 4 < np.sum(truncated) < batch - 4
+    return a, truncated
+
+
+@partial(jax.jit, static_argnames=("invert", "sharply"))
+def by_lu(a, rtol, atol, *, invert=inverse_at_once, sharply=False):
+    """What LU factors give, without what follows where they are not certified."""
+    options = {"swaps_rows": True, "sharply": sharply, "gives_up_early": False}
+    return lu.factor(a, Cutoff(rtol, atol), invert=invert, **options)
+
+
+# Real and complex ones by every way. Each test below compiles the same programs.
+SHAPES = [
+    ((40, 3, 3), np.float32),
+    ((40, 12, 12), np.complex64),
+    ((40, 14, 10), np.float32),
+]
+every_way = pytest.mark.parametrize(
+    ("shape", "dtype"), SHAPES, ids=[str(shape) for shape, _ in SHAPES]
+)
 
 
 class TestCertificate:
     """No matrix with a value to truncate is certified."""
 
-    # Real and complex ones by every way.
-    @pytest.mark.slow_unless("6, 4")
-    @pytest.mark.parametrize(
-        ("shape", "dtype"),
-        [
-            ((3, 3), np.float32),
-            ((6, 4), np.complex64),
-            ((12, 12), np.complex64),
-            ((130, 130), np.float32),
-            ((14, 10), np.float32),
-            ((10, 30), np.complex64),
-        ],
-        ids=lambda x: str(x) if isinstance(x, tuple) else np.dtype(x).name,
-    )
-    def test_values_on_both_sides_of_the_default_cutoff(self, rng, shape, dtype):
-        a = near_the_cutoff(rng, shape, dtype)
-        s = np.linalg.svd(a.astype(np.complex128), compute_uv=False)
-        cut = s[:, -1] <= max(shape) * np.finfo(dtype).eps * s[:, 0]
-        taken = np.asarray(singular_values_taken(a))
-        assert 10 < np.sum(cut) < 60
-        assert np.all(taken[cut])
+    def test_values_on_both_sides_of_the_default_cutoff(self, rng):
+        a, truncated = near_the_cutoff(rng, (64, 6, 4), np.complex64)
+        assert np.all(np.asarray(singular_values_taken(a))[truncated])
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("shape", [(40, 3, 3), (40, 12, 12), (40, 14, 10)], ids=str)
+    @every_way
+    def test_values_on_both_sides_of_such_a_cutoff(self, rng, shape, dtype):
+        a, truncated = near_the_cutoff(rng, shape, dtype)
+        rtol = np.full(40, shape[1] * np.finfo(dtype).eps, np.float32)
+        taken = singular_values_taken(a, rtol, atol=np.zeros(40, np.float32))
+        assert np.all(taken[truncated])
+
+    @pytest.mark.slow
+    def test_values_on_both_sides_of_a_cutoff_by_sharper_norms(self, rng):
+        a, truncated = near_the_cutoff(rng, (40, 130, 130), np.float32)
+        rtol, zero = np.full((2, 40), [[130 * np.finfo(np.float32).eps], [0]], np.float32)
+        found = by_lu(a, rtol, zero, sharply=True)
+        assert not np.any(np.asarray(found.certified)[truncated])
+
+    @pytest.mark.slow
+    @every_way
     @pytest.mark.parametrize("name", ["rtol", "atol"])
-    def test_values_a_few_ulps_from_a_given_cutoff(self, rng, shape, name):
+    def test_values_a_few_ulps_from_a_given_cutoff(self, rng, shape, dtype, name):
         spectrum = [*np.linspace(4, 2, min(shape[1:]) - 1), 0.5]
-        a = random(rng, shape, np.float64, spectrum)
-        s = np.linalg.svd(a, compute_uv=False)
-        ulps = np.spacing(s[:, -1]) * np.arange(-20, 20)
+        a = random(rng, shape, dtype, spectrum)
+        s = np.linalg.svd(a.astype(np.complex128), compute_uv=False)
+        ulps = np.spacing(s[:, -1].astype(np.float32)) * np.arange(-20.0, 20)
         cutoffs = (s[:, -1] + ulps) / (s[:, 0] if name == "rtol" else 1)
-        tolerances = {"rtol": np.zeros(40), "atol": np.zeros(40), name: cutoffs}
+        zeros = np.zeros(40, np.float32)
+        tolerances = {"rtol": zeros, "atol": zeros, name: cutoffs.astype(np.float32)}
         assert np.all(singular_values_taken(a, **tolerances))
 
     @pytest.mark.slow
+    @every_way
+    def test_zero_tolerances_do_not_certify_singular_matrices(self, rng, shape, dtype):
+        spectrum = [*np.geomspace(1, 0.5, shape[-1] - 1), 0]
+        a, zeros = random(rng, shape, dtype, spectrum), np.zeros(40, np.float32)
+        assert np.all(singular_values_taken(a, zeros, atol=zeros))
+
+    # With tolerances that are given, as in the next tests, which share the programs.
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("n", "dtype"),
-        [(9, np.float32), (60, np.float32), (60, np.float64)],
-        ids=["9-float32", "60-float32", "60-float64"],
+        [(9, np.float32), (60, np.float64)],
+        ids=["9-float32", "60-float64"],
     )
     @pytest.mark.parametrize(
         "make",
@@ -102,38 +141,43 @@ class TestCertificate:
         a = make(n).astype(dtype)
         for b in (a, np.concatenate([a, a[: n // 2]])):
             condition = np.linalg.cond(b.astype(np.float64))
-            results = [
-                jaxpinv.pinv(b, method=m, return_rank=True) for m in ("direct", "svd")
-            ]
-            (x, rank), (y, by_values) = results
+            rtol, atol = np.array([len(b) * np.finfo(dtype).eps, 0], dtype)
+            x, rank, _ = solved(b, rtol, atol)
+            y, by_values = jaxpinv.pinv(b, rtol, atol=atol, method="svd", return_rank=True)
             assert rank == by_values
             if rank == n:
                 assert relative_error(x, y) <= 2 * bound(dtype, condition)
 
     @pytest.mark.slow
+    @pytest.mark.parametrize("m", [60, 90])
+    def test_zero_tolerances_do_not_certify_larger_ones(self, rng, m):
+        a, zero = random(rng, (m, 60), np.float64, [*np.geomspace(1, 0.5, 59), 0]), 0.0
+        assert singular_values_taken(a, np.array(zero), atol=np.array(zero))
+
+    @pytest.mark.slow
     def test_growth_in_elimination_does_not_deceive(self):
+        rtol, zero = np.array([60 * np.finfo(float).eps, 0])
         for a in (wilkinson(60), wilkinson(60).T):
-            error = relative_error(direct_pinv(a), np.linalg.pinv(a))
+            error = relative_error(directly_inverted(a, rtol, atol=zero), np.linalg.pinv(a))
             assert error <= bound(np.float64, 60)
         # It is the transpose that is eliminated.
-        a = jnp.asarray(wilkinson(60).T + 1e-3 * np.eye(60)[::-1])
-        cutoff = Cutoff(jnp.asarray(1e-14), jnp.asarray(0.0))
+        a = wilkinson(60).T + 1e-3 * np.eye(60)[::-1]
         for b, is_certified in ((a, False), (a.T, True)):
-            options = {"swaps_rows": True, "sharply": False, "gives_up_early": False}
-            found = lu.factor(b, cutoff, invert=inverse_at_once, **options)
-            assert found.certified == is_certified
+            assert by_lu(b, 1e-14, 0.0).certified == is_certified
 
-    # Shapes that other tests compile as well.
-    @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "shape", [(40, 3, 3), (40, 12, 12), (40, 14, 10), (60, 60), (90, 60)], ids=str
-    )
-    def test_zero_tolerances_do_not_certify_singular_matrices(self, rng, shape):
-        n = shape[-1]
-        spectrum = [*np.geomspace(1, 0.5, n - 1), 0]
-        a = random(rng, shape, np.float64, spectrum)
-        zeros = np.zeros(shape[:-2])
-        assert np.all(singular_values_taken(a, zeros, atol=zeros))
+
+@jax.jit
+def is_below(x, bound, gram):
+    """Whether bounds on a norm are accepted, without and with the Gram matrix."""
+    return certificate._is_below(x, bound), certificate._is_below(x, bound, gram)
+
+
+@jax.jit
+def proven(a, norm, w, rtol, gram):
+    """Whether full rank is proven, without and with the Gram matrix."""
+    prove = partial(certificate.certify_full_rank, sharply=True)
+    cutoff = Cutoff(rtol, 0 * rtol)
+    return [prove(a, norm, w, cutoff, gram=g) for g in (None, gram)]
 
 
 class TestSharpNorms:
@@ -143,9 +187,7 @@ class TestSharpNorms:
     def test_a_bound_is_accepted_only_above_the_spectral_norm(self, rng, factor):
         x = gaussian(rng, (9, 8))
         largest = np.linalg.norm(x, 2)
-        bound = jnp.asarray(factor * largest)
-        accepted = certificate._is_below(jnp.asarray(x), bound)
-        with_gram = certificate._is_below(jnp.asarray(x), bound, jnp.asarray(x.T @ x))
+        accepted, with_gram = is_below(x, factor * largest, x.T @ x)
         assert bool(accepted) == bool(with_gram) == (factor > 1)
 
     def test_the_schatten_norm_is_that_of_the_singular_values(self, rng):
@@ -155,22 +197,15 @@ class TestSharpNorms:
         assert abs(norm - exact) <= bound(np.float64) * exact
 
     @pytest.mark.parametrize(("rtol", "is_proven"), [(2e-4, True), (1.1e-3, False)])
-    @pytest.mark.parametrize("gives_gram", [True, False])
     def test_full_rank_is_proven_with_or_without_the_gram_matrix(
-        self, rng, rtol, is_proven, gives_gram
+        self, rng, rtol, is_proven
     ):
         # One large value above many equal ones: Frobenius norms prove full rank only for a
         # relative tolerance below 1.3e-4. The truth is 1e-3.
         s = 8 * np.r_[1.0, np.full(63, 1e-3)]
         a, w = np.linalg.qr(rng.standard_normal((200, 64)))[0] * s, np.diag(1 / s)
-        norm, gram = jnp.asarray(np.linalg.norm(a)), jnp.asarray(a.T @ a)
-        found = certificate.certify_full_rank(
-            *(jnp.asarray(a), norm, jnp.asarray(w)),
-            Cutoff(jnp.asarray(rtol), jnp.asarray(0.0)),
-            sharply=True,
-            gram=gram if gives_gram else None,
-        )
-        assert bool(found) == is_proven
+        found = proven(a, np.linalg.norm(a), w, rtol, a.T @ a)
+        assert [bool(x) for x in found] == [is_proven] * 2
 
     @pytest.mark.slow_unless("0.98")
     @pytest.mark.parametrize("margin", [0.98, 1.02])
@@ -202,9 +237,20 @@ def test_gaussian_500_by_500_is_certified_in_single_precision(seed):
     assert not singular_values_taken(a)
 
 
+# The last chunk of rows is whole or not.
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [49, 64, 301])
-def test_an_inverse_by_blocks_of_columns_or_rows_is_certified(rng, n):
+@pytest.mark.parametrize(
+    ("n", "invert"),
+    [
+        (40, partial(inverse_by_columns, width=20)),
+        (49, partial(inverse_by_rows, width=16)),
+        (64, partial(inverse_by_rows, width=16)),
+        (301, inverse_at_once),
+    ],
+    ids=["40-columns", "49-rows", "64-rows", "301-at once"],
+)
+def test_an_inverse_by_blocks_of_columns_or_rows_is_certified(rng, n, invert):
     a = random(rng, (n, n), np.float64)
-    assert not singular_values_taken(a)
-    assert relative_error(direct_pinv(a), np.linalg.inv(a)) <= bound(np.float64, CONDITION)
+    found = by_lu(a, n * np.finfo(float).eps, 0.0, invert=invert)
+    assert found.certified
+    assert relative_error(found.x, np.linalg.inv(a)) <= bound(np.float64, CONDITION)

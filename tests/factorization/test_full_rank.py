@@ -13,6 +13,7 @@ from tests.factorization.full_rank_cases import (
     CONDITION,
     direct_pinv,
     directly,
+    directly_inverted,
     random,
     singular_values_taken,
 )
@@ -21,13 +22,11 @@ from tests.matrices import gaussian
 # By Gram-Schmidt, by LU and by Cholesky, each with and without a batch where it has both.
 SHAPES = {
     "tiny_square": (40, 3, 3),
-    "tiny_tall": (40, 5, 4),
     "tiny_wide": (2, 20, 4, 6),
     "tiny_long": (40, 70, 2),
     "square": (12, 12),
     "squares": (3, 12, 12),
     "tall": (40, 30),
-    "wide": (10, 14),
     "talls": (3, 14, 10),
     "long": (1200, 9),
     "tiny_longer": (40, 300, 2),
@@ -50,7 +49,7 @@ class TestAgreement:
     def test_values_are_those_in_double_precision(self, rng, shape, dtype):
         a = random(rng, shape, dtype)
         exact = np.linalg.pinv(a.astype(np.result_type(dtype, np.float64)))
-        assert relative_error(direct_pinv(a), exact) <= bound(dtype, CONDITION)
+        assert relative_error(directly_inverted(a), exact) <= bound(dtype, CONDITION)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("exponent", [-100, 100])
@@ -58,7 +57,7 @@ class TestAgreement:
         a = random(rng, shape, dtype)
         scale = np.array(2.0**exponent, np.finfo(dtype).dtype)
         assert not np.any(singular_values_taken(a * scale))
-        x, y = (np.asarray(jaxpinv.pinv(b)) for b in (a * scale, a))
+        x, y = (directly_inverted(b) for b in (a * scale, a))
         assert np.array_equal(x, y / scale)
 
 
@@ -85,7 +84,7 @@ def test_inverses_of_unitary_matrices_are_as_accurate_as_by_singular_values(rng)
     batch = others.copy()
     batch[0] = np.linalg.qr(gaussian(rng, shape[1:], np.complex128))[0]
     assert not np.any(singular_values_taken(batch))
-    x, y = (np.asarray(direct_pinv(a)) for a in (batch, others))
+    x, y = (directly_inverted(a) for a in (batch, others))
     exact = np.linalg.inv(batch[0].astype(np.complex128))
     error = np.linalg.norm(x[0] - exact) / np.linalg.norm(exact)
     assert error <= 4 * np.finfo(np.float32).eps
@@ -117,7 +116,7 @@ class TestOption:
 
 @pytest.mark.unoptimized
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(1, 5, 4), (40, 5, 4), (1, 12, 12), (14, 10)], ids=str)
+@pytest.mark.parametrize("shape", [(40, 5, 4), (1, 12, 12), (14, 10)], ids=str)
 def test_tolerances_that_enlarge_the_batch_count_all(rng, shape):
     a = random(rng, shape, np.float64)
     rtol = np.array([1e-9, 0.2, 1e-9])[:, None] if len(shape) > 2 else np.array([1e-9, 0.2])

@@ -1,7 +1,5 @@
 """The direct way where programs are divided, exported, or not compiled."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,22 +7,30 @@ import pytest
 from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-import jaxpinv
-from jaxpinv._inputs import Method
 from tests.comparison import bound, relative_error
-from tests.factorization.full_rank_cases import CONDITION, direct_pinv, random
+from tests.factorization.full_rank_cases import (
+    CONDITION,
+    direct_pinv,
+    known_gradient,
+    random,
+)
 
 pytestmark = pytest.mark.unoptimized
 
 
-@partial(jax.jit, static_argnames="method")
-def gradient(a, method: Method = "direct"):
+@jax.jit
+def gradient(a):
     """That of a number that depends on the whole pseudo-inverse."""
-    return jax.grad(lambda a: jnp.sum(jnp.sin(jaxpinv.pinv(a, method=method))))(a)
+    return jax.grad(lambda a: jnp.sum(jnp.sin(direct_pinv(a))))(a)
+
+
+def exact_gradient(a):
+    """The same by NumPy."""
+    return known_gradient(a, np.cos(np.linalg.pinv(a)))[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(33, 3, 2), (2, 9, 9), (10, 9)], ids=str)
+@pytest.mark.parametrize("shape", [(33, 3, 2), (2, 9, 9)], ids=str)
 def test_works_with_jit_disabled(rng, shape):
     a = random(rng, shape, np.float64)
     with jax.disable_jit():
@@ -47,9 +53,7 @@ class TestOverDevices:
         ("kind", "shape"),
         [
             (AxisType.Auto, (512, 3, 2)),
-            (AxisType.Explicit, (512, 3, 2)),
-            (AxisType.Auto, (16, 10, 10)),
-            (AxisType.Explicit, (16, 12, 10)),
+            (AxisType.Explicit, (16, 10, 10)),
         ],
         ids=str,
     )
@@ -60,7 +64,7 @@ class TestOverDevices:
         spec = PartitionSpec("batch")
         a = random(rng, shape, np.float64)
         a[1, :, 0] = 0
-        expected = gradient(a, "svd")
+        expected = exact_gradient(a)
         with jax.set_mesh(mesh):
             mapped = jax.jit(
                 jax.shard_map(gradient, mesh=mesh, in_specs=spec, out_specs=spec)
@@ -103,5 +107,5 @@ def test_sizes_may_be_symbols_of_an_exported_program(rng, spec, constraints, sha
     sizes = export.symbolic_shape(spec, constraints=constraints)
     exported = export.export(gradient)(jax.ShapeDtypeStruct(sizes, np.float64))
     a = random(rng, shape, np.float64)
-    expected = gradient(a, "svd")
+    expected = exact_gradient(a)
     assert relative_error(exported.call(a), expected) <= bound(np.float64, CONDITION**2)

@@ -19,7 +19,6 @@ from tests.matrices import gaussian
 WORST = 4
 BATCH = 400
 direct = jax.jit(partial(jaxpinv.pinv, method="direct"))
-by_values = jax.jit(partial(jaxpinv.pinv, method="svd"))
 
 
 @jax.jit
@@ -41,8 +40,13 @@ def default_rtol(a):
 
 def exact(a):
     """Pseudo-inverse in double precision, rank and condition."""
-    u, s, vh = np.linalg.svd(a.astype(np.result_type(a, float)), full_matrices=False)
-    kept = s > float(default_rtol(a)) * s[:, :1]
+    return by_values(a.astype(np.result_type(a, float)), default_rtol(a))
+
+
+def by_values(a, rtol):
+    """The same in the precision of the matrices."""
+    u, s, vh = np.linalg.svd(a, full_matrices=False)
+    kept = s > s.dtype.type(rtol) * s[:, :1]
     x = (vh.conj().swapaxes(1, 2) * np.divide(1, s, where=kept, out=0 * s)[:, None]) @ (
         u.conj().swapaxes(1, 2)
     )
@@ -63,11 +67,10 @@ def errors(x, reference):
     return norms(x - reference) / np.where(size > 0, size, 1) / eps
 
 
-@pytest.mark.slow_unless("square-float32|tall-complex64")
 @pytest.mark.parametrize(
     ("m", "dtype"),
-    [(4, np.float32), (4, np.complex128), (6, np.complex64), (6, np.float64)],
-    ids=["square-float32", "square-complex128", "tall-complex64", "tall-float64"],
+    [(4, np.float32), (6, np.complex128)],
+    ids=["square-float32", "tall-complex128"],
 )
 class TestMixedRanks:
     """Matrices of rank 0 to 4."""
@@ -113,9 +116,17 @@ class TestMixedRanks:
         assert np.max(np.abs(gram - expected) / scale) <= limit
 
 
-@pytest.mark.slow_unless(r"(near|copied)-\(4, 4\)-float32")
-@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
-@pytest.mark.parametrize("shape", [(4, 4), (7, 6), (8, 8), (5, 2)], ids=str)
+@pytest.mark.slow_unless(r"(near|copied)-\(4, 4\)")
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((4, 4), np.float32),
+        ((7, 6), np.complex64),
+        ((8, 8), np.float32),
+        ((5, 2), np.complex64),
+    ],
+    ids=["(4, 4)", "(7, 6)", "(8, 8)", "(5, 2)"],
+)
 @pytest.mark.parametrize("name", CLASSES)
 def test_what_is_certified_has_the_rank_and_accuracy_of_singular_values(
     rng, name, shape, dtype
@@ -127,18 +138,21 @@ def test_what_is_certified_has_the_rank_and_accuracy_of_singular_values(
     assert np.array_equal(
         np.sum(np.asarray(found.s) > 0, axis=-1)[certified], rank[certified]
     )
-    limit = np.maximum(WORST * condition, WORST * errors(np.asarray(by_values(a)), x))
+    limit = np.maximum(
+        WORST * condition, WORST * errors(by_values(a, default_rtol(a))[0], x)
+    )
     assert np.all((errors(np.asarray(found.x), x) <= limit)[certified])
 
 
 @pytest.mark.parametrize("others", ["full", "graded", "nan"])
 def test_a_result_does_not_depend_on_the_rest_of_the_batch(rng, others):
-    a = of_mixed_rank(rng, 700, 6, 5, np.float32)
+    # More than one chunk, of a shape that other tests compile as well.
+    a = of_mixed_rank(rng, BATCH, 6, 4, np.complex128)
     b = a.copy()
     if others == "nan":
         b[::2, 0, 0] = np.nan
     else:
-        b[::2] = CLASSES[others](rng, 350, 6, 5, np.float32)
+        b[::2] = CLASSES[others](rng, BATCH // 2, 6, 4, np.dtype(np.complex128))
     x, y = np.asarray(direct(a)), np.asarray(direct(b))
     assert np.array_equal(x[1::2], y[1::2])
     assert np.all(np.isfinite(y[1::2]))
@@ -146,7 +160,7 @@ def test_a_result_does_not_depend_on_the_rest_of_the_batch(rng, others):
 
 
 def test_zero_matrices_have_rank_zero_and_the_zero_inverse():
-    a = np.zeros((BATCH, 6, 4), np.complex64)
+    a = np.zeros((BATCH, 6, 4), np.complex128)
     found = attempt(a, default_rtol(a))
     assert np.all(np.asarray(found.certified))
     assert not np.any(np.asarray(found.x))
@@ -154,7 +168,7 @@ def test_zero_matrices_have_rank_zero_and_the_zero_inverse():
 
 
 @pytest.mark.unoptimized
-@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (4, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 6), (4, 4)], ids=str)
 @pytest.mark.slow
 def test_derivatives_along_a_curve_of_one_rank(rng, shape):
     m, n = shape
@@ -190,16 +204,16 @@ def test_derivatives_along_a_curve_of_one_rank(rng, shape):
 
 @pytest.mark.unoptimized
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(6, 4), (4, 4)], ids=str)
-def test_gradients_and_their_derivatives_are_those_by_singular_values(rng, shape):
+def test_gradients_and_their_derivatives_are_those_by_singular_values(rng):
+    shape = (6, 4)
     # In single precision, and the reference in double precision.
     a = of_mixed_rank(rng, 100, shape[0], shape[1], np.complex64)
     e, ct = gaussian(rng, a.shape, a.dtype), gaussian(rng, (100, *shape[::-1]), a.dtype)
 
-    def both(method, *given):
+    @partial(jax.jit, static_argnums=0)
+    def both(method, a, e, ct):
         pinv = partial(jaxpinv.pinv, rtol=max(shape) * 2.0**-23, method=method)
-        a, e, ct = map(jnp.asarray, given)
-        return jax.jvp(jax.jit(lambda a: jax.vjp(pinv, a)[1](ct)[0]), (a,), (e,))
+        return jax.jvp(lambda a: jax.vjp(pinv, a)[1](ct)[0], (a,), (e,))
 
     condition = exact(a)[2]
     expected = both("svd", *(x.astype(np.complex128) for x in (a, e, ct)))
@@ -230,9 +244,12 @@ def test_ranks_of_many_are_certified(rng, shape):
     assert rank[5] == 0
 
 
-@pytest.mark.slow_unless("2, 2.*float32")
-@pytest.mark.parametrize(("dtype", "small"), [(np.float64, 1e-200), (np.float32, 1e-23)])
-@pytest.mark.parametrize("shape", [(40, 2, 2), (64, 64)], ids=str)
+@pytest.mark.slow_unless("2, 2")
+@pytest.mark.parametrize(
+    ("shape", "dtype", "small"),
+    [((40, 2, 2), np.float32, 1e-23), ((64, 64), np.float64, 1e-200)],
+    ids=str,
+)
 def test_without_a_cutoff_a_value_whose_square_vanishes_is_kept(shape, dtype, small):
     a = np.zeros(shape, dtype) + np.eye(shape[-1], dtype=dtype)
     a[..., -1, -1] = small

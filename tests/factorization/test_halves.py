@@ -15,24 +15,34 @@ from tests.matrices import gaussian, matrix
 pytestmark = pytest.mark.unoptimized
 
 
+@jax.jit
+def products(x, upper, columns):
+    """All kinds of products."""
+    return (
+        halves.gram(x),
+        halves.gram_of_upper(upper),
+        halves.times_upper(x, upper),
+        halves.upper_times(upper, columns),
+    )
+
+
 @pytest.mark.parametrize("n", [5, 128, 131])
 def test_products_are_those_of_numpy(rng, n):
     x, y = (gaussian(rng, (2, 9, n), np.complex128) for _ in range(2))
     upper = np.triu(gaussian(rng, (2, n, n), np.complex128))
     columns = y.swapaxes(-1, -2)
-    limit = bound(np.float64, n)
-    for found, exact in (
-        (halves.gram(jnp.asarray(x)), x.conj().swapaxes(-1, -2) @ x),
-        (halves.gram_of_upper(jnp.asarray(upper)), upper.conj().swapaxes(-1, -2) @ upper),
-        (halves.times_upper(jnp.asarray(x), jnp.asarray(upper)), x @ upper),
-        (halves.upper_times(jnp.asarray(upper), jnp.asarray(columns)), upper @ columns),
-    ):
-        assert relative_error(found, exact) <= limit
+    exact = (
+        x.conj().swapaxes(-1, -2) @ x,
+        upper.conj().swapaxes(-1, -2) @ upper,
+        x @ upper,
+        upper @ columns,
+    )
+    for found, known in zip(products(x, upper, columns), exact, strict=True):
+        assert relative_error(found, known) <= bound(np.float64, n)
 
 
-@pytest.mark.slow_unless("float32")
-@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
-def test_large_damped_inverses_lose_no_digits(rng, dtype):
+def test_large_damped_inverses_lose_no_digits(rng):
+    dtype = np.complex64
     # The power series is short for all but the smaller dampings.
     a = matrix(rng, (140, 131), list(np.geomspace(1, 1e-4, 131)), dtype).astype(dtype)
     u, s, vh = np.linalg.svd(a.astype(complex), full_matrices=False)
@@ -51,6 +61,9 @@ def test_large_damped_inverses_lose_no_digits(rng, dtype):
         assert error <= 4 * np.finfo(dtype).eps * condition, damp
 
 
+correct = jax.jit(partial(damped_qr.orthonormalized, is_upper=True))
+
+
 @pytest.mark.parametrize("size", [1e-4, 2e-3, 3e-2])
 def test_columns_that_are_nearly_orthonormal_are_corrected(rng, size):
     a, d = matrix(rng, (9, 5), [3, 2, 1, 1, 0.5]), np.full(1, 0.7)
@@ -60,7 +73,7 @@ def test_columns_that_are_nearly_orthonormal_are_corrected(rng, size):
     first = first @ (np.eye(5) + size * noise / np.linalg.norm(noise))
     exact = np.linalg.solve(normal, a.T)
     given = (jnp.asarray(x, np.float32) for x in (a, d, first))
-    q, w, x, p, converged = damped_qr.orthonormalized(*given, is_upper=True)
+    q, w, x, p, converged = correct(*given)
     assert converged
     q, w = (np.asarray(y, float) for y in (q, w))
     both = np.concatenate([a, 0.7 * np.eye(5)])
@@ -75,7 +88,6 @@ def test_the_series_of_a_matrix_does_not_depend_on_its_batch(rng):
     first = np.linalg.inv(np.linalg.cholesky(a[0].T @ a[0] + 0.49 * np.eye(5))).T
     # Only the second matrix needs the long series.
     first = np.stack([first * (1 + 1e-4), first * 1.02])
-    correct = jax.jit(partial(damped_qr.orthonormalized, is_upper=True))
     given = [jnp.asarray(x, np.float32) for x in (a, d, first)]
     alike = [jnp.stack([x[0]] * 2) for x in given]
     x, both = correct(*given)[2], correct(*alike)[2]

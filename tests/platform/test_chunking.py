@@ -1,5 +1,7 @@
 """Loops over chunks do what one call for the whole batch does."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,19 +41,20 @@ def test_chunks_give_what_the_whole_batch_does(arrays, size):
         assert np.array_equal(x, y)
 
 
+@partial(jax.jit, static_argnums=0)
+def replaced(size, is_chosen, found, a, i):
+    """The results, of so many matrices at a time."""
+    f = squares([])
+    return replacing.replace(lambda a, i: f(a, i)[:2], size, is_chosen, found, a, i)
+
+
 @pytest.mark.slow_unless("-3|-4")
 @pytest.mark.parametrize("chosen", [[], [4], [0, 3, 4, 10], range(BATCH)], ids=len)
 @pytest.mark.parametrize("size", [*SIZES, None])
 def test_only_the_chosen_matrices_are_replaced(arrays, size, chosen):
     is_chosen = np.isin(np.arange(BATCH), list(chosen))
     found = tuple(-jnp.ones_like(x) for x in arrays)
-
-    @jax.jit
-    def replaced(is_chosen, found, a, i):
-        f = squares([])
-        return replacing.replace(lambda a, i: f(a, i)[:2], size, is_chosen, found, a, i)
-
-    results = replaced(is_chosen, found, *arrays)
+    results = replaced(size, is_chosen, found, *arrays)
     assert_replaced(results, arrays, is_chosen, found)
 
 
@@ -71,10 +74,11 @@ def test_all_are_computed_only_if_more_than_a_few_are_chosen(arrays, few):
         jax.debug.callback(given.append, a.shape[0])
         return squares([])(a, i)[:2]
 
-    replaced = replacing.replacing(few, None, is_local=True, loops=False)
+    replace = replacing.replacing(few, None, is_local=True, loops=False)
+    replaced = jax.jit(lambda c, *x: replace(f, c, found, *x))
     for chosen in ([], [4], [0, 3, 10], range(1, BATCH), range(BATCH)):
         is_chosen = np.isin(np.arange(BATCH), list(chosen))
-        results = jax.jit(lambda c, *x: replaced(f, c, found, *x))(is_chosen, *arrays)
+        results = replaced(is_chosen, *arrays)
         assert_replaced(results, arrays, is_chosen, found)
         jax.effects_barrier()
         count = len(chosen)
