@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -82,7 +84,11 @@ def _failure(block: Block, names: dict[str, Any]) -> str:
 
 def main() -> int:
     """Runs the files of the command line and prints the failures of each as JSON."""
-    found = {path: failures(Path(path).read_text("utf-8"), path) for path in sys.argv[1:]}
+    found = {}
+    for path in sys.argv[1:]:
+        found[path] = failures(Path(path).read_text("utf-8"), path)
+        # A file may enable double precision, and the next one starts without.
+        jax.config.update("jax_enable_x64", False)
     print(json.dumps(found, indent=1))
     return 1 if any(found.values()) else 0
 
