@@ -8,9 +8,12 @@ block of code, it must be what the code prints. Blocks with prompts are doctests
 
 import contextlib
 import doctest
+import functools
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,6 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+
+from tests.project.pages import ROOT
 
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -80,6 +85,19 @@ def _failure(block: Block, names: dict[str, Any]) -> str:
     if block.output is not None and printed.getvalue() != block.output:
         return f"expected\n{block.output}printed\n{printed.getvalue()}"
     return ""
+
+
+@functools.cache
+def failures_of_files(*names: str) -> dict[str, list[str]]:
+    """What goes wrong with the code of files that share a process."""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    if "README.md" not in names:
+        # What a page prints does not depend on it, and it compiles in half of the time.
+        environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    command = [sys.executable, "-W", "error", "-m", "tests.project.code_blocks", *names]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert run.stdout, run.stderr
+    return json.loads(run.stdout)
 
 
 def main() -> int:
