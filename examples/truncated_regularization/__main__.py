@@ -108,13 +108,17 @@ def learn(
     return np.asarray(carry[0]), np.concatenate(errors, axis=1)
 
 
-def slope_errors(pinv: Pinv, lines: Array, starts: Array) -> NDArray:
-    """Error of a gradient relative to central differences at every start, `(starts,)`."""
+def slopes_by_differences(lines: Array, starts: Array) -> NDArray:
+    """Gradients at every start by central differences, `(starts, SLOTS)`."""
     value = jax.jit(jax.vmap(partial(error, jaxpinv.pinv, lines)))
     steps = 1e-6 * jnp.eye(SLOTS)
-    differences = np.stack(
+    return np.stack(
         [(value(starts + e[None]) - value(starts - e[None])) / 2e-6 for e in steps], axis=1
     )
+
+
+def slope_errors(pinv: Pinv, lines: Array, starts: Array, differences: NDArray) -> NDArray:
+    """Error of a gradient relative to that by differences at every start, `(starts,)`."""
     slopes = jax.jit(jax.vmap(jax.grad(partial(error, pinv, lines))))(starts)
     off = np.linalg.norm(slopes - differences, axis=1)
     return off / np.linalg.norm(differences, axis=1)
@@ -153,11 +157,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     spread = np.random.default_rng(0).normal(size=(options.starts, SLOTS))
     starts = jnp.asarray(2 + 0.3 * spread)
     ways = {"exact": jaxpinv.pinv, "usual": jnp.linalg.pinv}
+    differences = slopes_by_differences(lines, starts)
     logits, errors, off = {"open": np.asarray(starts)}, {}, {}
     with tqdm(total=2 * options.steps, unit="step", leave=False) as bar:
         for name, pinv in ways.items():
             bar.set_description(f"{name} gradient")
-            off[name] = slope_errors(pinv, lines, starts)
+            off[name] = slope_errors(pinv, lines, starts, differences)
             report = partial(bar.update, STEPS_AT_ONCE)
             logits[name], errors[name] = learn(pinv, lines, starts, options.steps, report)
         bar.set_description("drawing")

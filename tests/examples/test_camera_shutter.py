@@ -23,7 +23,7 @@ def run(*arguments: str) -> int:
 
 
 def test_a_shutter_is_learned_as_claimed(tmp_path, capsys):
-    status = run("--starts", "4", "--steps", "60", "--output", str(tmp_path))
+    status = run("--starts", "2", "--steps", "60", "--output", str(tmp_path))
     printed = capsys.readouterr()
     assert status == 0, printed.out
     assert "exact gradient" in printed.err, "progress on the standard error"

@@ -24,7 +24,7 @@ def run(output, steps):
 
 
 def test_features_learned_through_the_head_name_unseen_digits_best(tmp_path, capsys):
-    status = run(tmp_path, 40)
+    status = run(tmp_path, 25)
     printed = capsys.readouterr()
     assert status == 0, printed.out
     assert "seed 0, closed-form head" in printed.err, "progress"

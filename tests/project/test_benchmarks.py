@@ -164,8 +164,11 @@ def test_the_methods_of_jax_agree_on_a_small_case(operation, hermitian):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", least_squares.PARTS)
-@pytest.mark.parametrize("shape", [(6, 4), (3, 4, 5)], ids=str)
+@pytest.mark.parametrize(
+    ("part", "shape"),
+    [(least_squares.WHOLE, (3, 4, 5)), (least_squares.BACKWARD, (6, 4))],
+    ids=str,
+)
 def test_all_methods_of_a_least_squares_gradient_agree(part, shape):
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal(shape).astype(np.float32) for _ in range(2)]
