@@ -87,36 +87,36 @@ def test_ill_conditioned_systems_are_solved_to_a_small_residual(rng):
     assert np.median(errors["pinv"]) > bound(np.float32, 1e2)
 
 
-@pytest.mark.slow_unless("tall-more_truncated")
 class TestScales:
     """Scales whose square overflows or underflows in single precision."""
 
     SCALES = (1e-30, 1e-15, 1e15, 1e30)
+    #: Nothing is truncated, or two values are: both branches of one program.
+    RTOLS = (0.01, 0.25)
 
     def check(self, f, arrays):
         """Compares results at several scales of the arguments with double precision."""
         f = jax.jit(f)
-        exact = [np.asarray(x) for x in f(*arrays)]
-        for scale in self.SCALES:
-            found = f(*((x * scale).astype(np.float32) for x in arrays))
-            for x, y in zip(found, exact, strict=True):
-                error = np.max(np.abs(np.asarray(x, float) - y))
-                assert error <= bound(np.float32, 6**3) * max(np.max(np.abs(y)), 1), scale
+        for rtol in self.RTOLS:
+            exact = [np.asarray(x) for x in f(*arrays, rtol)]
+            for scale in self.SCALES:
+                found = f(*((x * scale).astype(np.float32) for x in arrays), rtol)
+                for x, y in zip(found, exact, strict=True):
+                    error = np.max(np.abs(np.asarray(x, float) - y))
+                    limit = bound(np.float32, 6**3) * max(np.max(np.abs(y)), 1)
+                    assert error <= limit, (rtol, scale)
 
-    @pytest.mark.parametrize(
-        ("shape", "kwargs"),
-        [((6, 4), {}), ((4, 6), {"rtol": 0.25})],
-        ids=["tall-default", "wide-more_truncated"],
-    )
-    def test_matrix_and_right_hand_side_scaled_alike(self, rng, kwargs, shape):
+    @pytest.mark.slow
+    def test_matrix_and_right_hand_side_scaled_alike(self, rng):
+        shape = (4, 6)
         a, e = matrix(rng, shape, [3, 2, 1, 0.5]), gaussian(rng, shape)
         b, ct = gaussian(rng, (shape[0], 2)), gaussian(rng, (shape[1], 2))
 
-        def derivatives(a, e, b, ct):
+        def derivatives(a, e, b, ct, rtol):
             """First and second forward derivative, the gradient and its derivative."""
 
             def f(a):
-                return solution(a, b, **kwargs)
+                return solution(a, b, rtol=rtol)
 
             def forward(a):
                 return jax.jvp(f, (a,), (e,))[1]
@@ -129,23 +129,19 @@ class TestScales:
         self.check(derivatives, (a, e, b, ct))
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        ("shape", "kwargs"),
-        [((6, 4), {"rtol": 0.25}), ((4, 6), {})],
-        ids=["tall-more_truncated", "wide-default"],
-    )
-    def test_matrix_alone_scaled(self, rng, kwargs, shape):
+    def test_matrix_alone_scaled(self, rng):
+        shape = (6, 4)
         a, e = matrix(rng, shape, [3, 2, 1, 0.5]), gaussian(rng, shape)
         b, x = gaussian(rng, (shape[0], 1)), gaussian(rng, (shape[1], 1))
 
-        def derivatives(a, e):
+        def derivatives(a, e, rtol):
             """Second derivatives of the solution, times a scale, and of a projection."""
             b_, x_ = b.astype(a.dtype), x.astype(a.dtype)
 
             def f(a):
                 size = jax.lax.stop_gradient(jnp.max(jnp.abs(a)))
-                projected = jaxpinv.null_projection(a, x_, **kwargs)
-                return solution(a, b_, **kwargs) * size, projected
+                projected = jaxpinv.null_projection(a, x_, rtol)
+                return solution(a, b_, rtol=rtol) * size, projected
 
             return jax.jvp(lambda a: jax.jvp(f, (a,), (e,))[1], (a,), (e,))[1]
 
@@ -207,13 +203,10 @@ def test_a_column_that_is_not_finite_stays_alone(rng):
     ("method", "shape"),
     [
         ("auto", (128, 8, 9)),
-        ("auto", (300, 7, 6)),
-        ("auto", (60, 30, 20)),
+        ("auto", (300, 4, 3)),
         ("direct", (128, 9, 8)),
-        ("direct", (20, 30, 20)),
         ("direct", (60, 20, 30)),
         ("svd", (128, 8, 9)),
-        ("svd", (60, 30, 20)),
     ],
     ids=str,
 )
