@@ -17,30 +17,26 @@ VALUES = (shapes.values,)
 LEAST_SQUARES = (shapes.values, shapes.gradient)
 EVERYTHING = (shapes.values, shapes.projections, shapes.gradient)
 
+# Kinds of matrices share programs.
 CASES = [
-    (Shape(1, 1001, 2, "float32"), "intercept", LEAST_SQUARES),
-    (Shape(1, 20_000, 2, "float32"), "intercept", VALUES),
-    (Shape(1, 20_000, 3, "float32"), "intercept", VALUES),
-    (Shape(1, 100_000, 2, "float32"), "intercept", VALUES),
-    (Shape(1, 100_000, 3, "float32"), "gaussian", EVERYTHING),
-    (Shape(1, 20_000, 2, "float64"), "intercept", VALUES),
-    (Shape(3, 20_000, 8, "float64"), "intercept", LEAST_SQUARES),
-    (Shape(1, 5000, 12, "float64"), "common mean", VALUES),
-    (Shape(1, 300, 300, "complex64"), "orthonormal", VALUES),
-    (Shape(64, 4096, 8, "float32"), "intercept", VALUES),
+    (Shape(1, 1001, 2, "complex64"), ["intercept"], VALUES),
+    (Shape(1, 100_000, 3, "float32"), ["gaussian", "intercept"], EVERYTHING),
+    (Shape(3, 20_000, 8, "float64"), ["intercept", "common mean"], LEAST_SQUARES),
+    (Shape(1, 300, 300, "float32"), ["orthonormal"], VALUES),
+    (Shape(64, 4096, 12, "float32"), ["intercept"], VALUES),
 ]
-IDS = ["-".join(map(str, (*shape, kind))) for shape, kind, _ in CASES]
+IDS = ["-".join(map(str, (*shape, *kinds))) for shape, kinds, _ in CASES]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("shape", "kind", "programs"), CASES, ids=IDS)
-def test_errors_are_a_small_multiple_of_eps_times_the_condition(shape, kind, programs):
-    cells = list(shapes.measure(shape, [kind], 1, (DIRECT,), programs))
+@pytest.mark.parametrize(("shape", "kinds", "programs"), CASES, ids=IDS)
+def test_errors_are_a_small_multiple_of_eps_times_the_condition(shape, kinds, programs):
+    cells = list(shapes.measure(shape, kinds, 1, (DIRECT,), programs))
     quantities = {"pinv", "solution", "residuals"}
     assert quantities <= {cell.quantity for cell in cells}
     if shapes_report.violations(cells):
         # These compile more programs, so only measure them if they could excuse an error.
-        cells += shapes.measure(shape, [kind], 1, (SVD,), programs)
+        cells += shapes.measure(shape, kinds, 1, (SVD,), programs)
     assert shapes_report.violations(cells) == []
 
 

@@ -55,7 +55,7 @@ GUARDED = {name: f for name, f in CALLS.items() if name != "atol"}
 
 @pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize("name", GUARDED)
-@pytest.mark.parametrize("shape", [(3, 3), (5, 4, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 4, 4)], ids=str)
 def test_default_tolerances_need_no_transfer(name, shape, rng):
     a = jnp.asarray(gaussian(rng, shape))
     # The right-hand sides are made before transfers are forbidden.

@@ -28,8 +28,11 @@ def test_a_norm_above_the_largest_number_gives_nan_for_divided_rows():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["direct", "svd"])
-@pytest.mark.parametrize("shape", [(12, 12), (40, 3, 2)], ids=str)
+@pytest.mark.parametrize(
+    ("method", "shape"),
+    [("direct", (12, 12)), ("direct", (40, 3, 2)), ("svd", (40, 3, 2))],
+    ids=str,
+)
 def test_the_largest_numbers_have_a_pseudo_inverse(method, shape):
     *batch, m, n = shape
     a = np.broadcast_to(np.eye(m, n, dtype=np.float32) * np.float32(3e38), shape)
@@ -37,6 +40,12 @@ def test_the_largest_numbers_have_a_pseudo_inverse(method, shape):
     exact = np.broadcast_to(np.eye(n, m) / 3e38, (*batch, n, m))
     # Denormal numbers have few digits, or become zero.
     assert np.max(np.abs(x - exact)) <= np.finfo(np.float32).tiny
+
+
+@jax.jit
+def gradient_of_truncated(a, b, ct, atol):
+    """The gradient of `<ct, x>` in the matrix."""
+    return jax.grad(lambda a: jnp.sum(ct * jaxpinv.lstsq(a, b, atol=atol).solution))(a)
 
 
 @pytest.mark.slow
@@ -49,16 +58,13 @@ def test_gradients_of_a_solution_stay_in_the_range(rng, of_a, of_b, of_ct):
     a = matrix(rng, (6, 4), [3, 2, 0.3, 0.2])
     b, ct = gaussian(rng, (6, 2)), gaussian(rng, (4, 2))
 
-    def gradient(a, b, ct, atol):
-        return jax.grad(lambda a: jnp.sum(ct * jaxpinv.lstsq(a, b, atol=atol).solution))(a)
-
     scaled = [
         np.asarray(x * scale, np.float32)
         for x, scale in ((a, of_a), (b, of_b), (ct, of_ct), (0.25, of_a))
     ]
-    exact = gradient(a, b, ct, 0.25) * (of_b / of_a) * (of_ct / of_a)
+    exact = gradient_of_truncated(a, b, ct, 0.25) * (of_b / of_a) * (of_ct / of_a)
     assert 1e-31 < np.max(np.abs(exact)) < 1e32
-    found = np.asarray(gradient(*scaled), np.float64)
+    found = np.asarray(gradient_of_truncated(*scaled), np.float64)
     assert relative_error(found, exact) <= bound(np.float32, (3 / 0.05) ** 2)
 
 
@@ -75,12 +81,8 @@ def gradients(a, b, ct, e):
     return gradient(a), *jax.jvp(second, (a,), (e,))
 
 
+# Wide and complex: by the adjoint, and so what tall and real matrices need is in it.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("shape", "dtype"),
-    [((6, 4), np.float32), ((4, 6), np.complex64)],
-    ids=["tall", "wide_complex"],
-)
 @pytest.mark.parametrize(
     ("of_a", "of_b", "of_ct"),
     [
@@ -95,9 +97,8 @@ def gradients(a, b, ct, e):
     ],
     ids=str,
 )
-def test_gradients_stay_in_the_range_where_nothing_is_truncated(
-    rng, shape, dtype, of_a, of_b, of_ct
-):
+def test_gradients_stay_in_the_range_where_nothing_is_truncated(rng, of_a, of_b, of_ct):
+    shape, dtype = (4, 6), np.complex64
     m, n = shape
     double = np.result_type(dtype, np.float64)
     a, e = matrix(rng, shape, [3, 2, 1, 0.5], double), gaussian(rng, shape, double)

@@ -39,17 +39,14 @@ def with_derivatives(a, directions, atol, method):
     return found
 
 
-# Every pair of a method, a shape and a dtype, with every spectrum.
-@pytest.mark.slow_unless("truncated-direct-wide-complex")
+# For wide ones, the adjoint is factored, so tall ones need not be tried by both methods.
+@pytest.mark.slow_unless("truncated-direct-square-real")
 @pytest.mark.parametrize(
     ("method", "shape", "dtype"),
     [
-        ("direct", "tall", "real"),
         ("direct", "wide", "complex"),
         ("direct", "square", "real"),
         ("svd", "tall", "complex"),
-        ("svd", "wide", "real"),
-        ("svd", "square", "complex"),
     ],
 )
 @pytest.mark.parametrize("case", SPECTRA)
@@ -66,7 +63,7 @@ def test_value_and_three_derivatives_are_exact(rng, shape, dtype, case, method):
 
 
 @pytest.mark.slow_unless("6, 4")
-@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (4, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(6, 4), (4, 4)], ids=str)
 def test_deficient_matrices_have_exact_derivatives_by_default(rng, shape):
     a = matrix(rng, shape, [3, 2, 0, 0])
     m, n = shape
@@ -80,11 +77,9 @@ def test_deficient_matrices_have_exact_derivatives_by_default(rng, shape):
         return np.sum(np.log(np.linalg.svd(curve(t), compute_uv=False)[:2]))
 
     def ours(t):
-        return jaxpinv.log_pdet(
-            jnp.matmul(jnp.eye(m) + t * left, a) @ (jnp.eye(n) + t * right)
-        )
+        return jaxpinv.log_pdet((np.eye(m) + t * left) @ a @ (np.eye(n) + t * right))
 
-    first, second = jax.jvp(jax.grad(ours), (0.0,), (1.0,))
+    first, second = jax.jit(lambda t: jax.jvp(jax.grad(ours), (t,), (1.0,)))(0.0)
     h = 1e-3
     # Central differences, extrapolated: the error is of the order of h^4.
     values = {k: along(k * h) for k in (-2, -1, 0, 1, 2)}
@@ -95,24 +90,26 @@ def test_deficient_matrices_have_exact_derivatives_by_default(rng, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(5, 3), (40, 6, 7)], ids=str)
-def test_hessians_by_all_mixed_modes_agree(rng, shape):
+def test_hessians_by_all_mixed_modes_agree(rng):
+    shape = (40, 6, 7)
     a, e = matrix(rng, shape, [3, 2, 1, 0.6, 0.5, 0.4]), gaussian(rng, shape)
 
     def total(a):
         return jnp.sum(jnp.sin(jaxpinv.log_pdet(a, method="direct")))
 
-    gradient = jax.jit(jax.grad(total))
+    gradient = jax.grad(total)
 
     @jax.jit
     def by_modes(a):
-        by_forward = jax.jvp(gradient, (a,), (e,))[1]
+        first, by_forward = jax.jvp(gradient, (a,), (e,))
         by_reverse = jax.grad(lambda a: jnp.vdot(gradient(a), e))(a)
-        return by_forward, by_reverse, jax.grad(lambda a: jax.jvp(total, (a,), (e,))[1])(a)
+        tangent = jax.grad(lambda a: jax.jvp(total, (a,), (e,))[1])(a)
+        return first, by_forward, by_reverse, tangent
 
-    by_forward, by_reverse, tangent = by_modes(a)
     h = 1e-6
-    differences = (gradient(a + h * e) - gradient(a - h * e)) / (2 * h)
+    _, by_forward, by_reverse, tangent = (np.asarray(x) for x in by_modes(a))
+    after, before = (np.asarray(by_modes(a + step * e)[0]) for step in (h, -h))
+    differences = (after - before) / (2 * h)
     assert relative_error(by_forward, differences) <= 1e-7
     for found in (by_reverse, tangent):
         assert relative_error(found, by_forward) <= bound(np.float64, 1e3)
@@ -122,13 +119,14 @@ def test_hessians_by_all_mixed_modes_agree(rng, shape):
 def test_mapped_and_compiled_calls_are_those_of_loops(rng):
     # One alone is factored by singular values, and a batch of them by Gram-Schmidt.
     a = gaussian(rng, (300, 6, 7))
-    looped = np.stack([jaxpinv.log_pdet(x) for x in a])
-    derived = np.stack([np.linalg.pinv(x).T for x in a])
+    looped = np.stack([jaxpinv.log_pdet(x) for x in a[:20]])
+    derived = np.linalg.pinv(a).swapaxes(-1, -2)
     condition = np.max(np.linalg.cond(a))
-    for f in (jaxpinv.log_pdet, jax.vmap(jaxpinv.log_pdet)):
-        for g in (f, jax.jit(f)):
-            assert np.max(np.abs(g(a) - looped)) <= bound(np.float64, condition)
-    gradient = jax.jit(jax.vmap(jax.grad(jaxpinv.log_pdet)))(a)
+    mapped, gradient = jax.jit(jax.vmap(jax.value_and_grad(jaxpinv.log_pdet)))(a)
+    for values in (jaxpinv.log_pdet(a), jax.jit(jaxpinv.log_pdet)(a), mapped):
+        difference = np.asarray(values)[:20] - looped
+        assert np.max(np.abs(difference)) <= bound(np.float64, condition)
+        assert np.all(np.isfinite(values))
     assert relative_error(gradient, derived) <= bound(np.float64, condition**2)
 
 
@@ -157,9 +155,11 @@ def test_reverse_over_reverse_through_a_scan(rng):
     def by_steps(a):
         return jnp.sum(jnp.sin(step(step(a))))
 
+    @jax.jit
     def second(a):
-        return jax.grad(lambda a: jnp.vdot(jax.grad(by_scan)(a), e))(a)
+        found = jax.grad(lambda a: jnp.vdot(jax.grad(by_scan)(a), e))(a)
+        return found, jax.jvp(jax.grad(by_steps), (a,), (e,))[1]
 
     e = gaussian(rng, a.shape)
-    expected = jax.jvp(jax.grad(by_steps), (a,), (e,))[1]
-    assert relative_error(second(a), expected) <= bound(np.float64, 1e3)
+    found, expected = second(a)
+    assert relative_error(found, expected) <= bound(np.float64, 1e3)

@@ -35,12 +35,19 @@ def value_and_jacobian(f, a, b, hermitian, **kwargs):
     return f(a, b), jax.jacobian(f, (0, 1))(a, b)
 
 
-@pytest.mark.slow_unless("False-more_truncated")
+@pytest.mark.slow_unless("more_truncated-False")
 class TestResiduals:
     """The residuals have the derivatives of squared norms."""
 
-    @pytest.mark.parametrize(("spectrum", "kwargs"), CASES.values(), ids=CASES)
-    @pytest.mark.parametrize("hermitian", [False, True])
+    # With a tolerance, the program has the branch for truncated zeros, too.
+    @pytest.mark.parametrize(
+        ("spectrum", "kwargs", "hermitian"),
+        [
+            pytest.param(spectrum, kwargs, hermitian, id=f"{name}-{hermitian}")
+            for name, (spectrum, kwargs) in CASES.items()
+            for hermitian in ((False, True) if kwargs else (False,))
+        ],
+    )
     def test_gradient_is_that_of_the_formula(self, rng, spectrum, kwargs, hermitian):
         a = hermitian_matrix(rng, spectrum) if hermitian else matrix(rng, (6, 4), spectrum)
         b = gaussian(rng, (len(a), 2))
@@ -61,12 +68,11 @@ class TestSingularValues:
     @pytest.mark.parametrize(
         ("shape", "dtype", "hermitian"),
         [
-            (SHAPES["tall"], np.complex128, False),
+            (SHAPES["tall"], np.float64, False),
             (SHAPES["wide"], np.complex128, False),
-            (SHAPES["square"], np.float64, False),
             (SHAPES["square"], np.complex128, True),
         ],
-        ids=["tall-complex", "wide-complex", "square-real", "hermitian-complex"],
+        ids=["tall-real", "wide-complex", "hermitian-complex"],
     )
     def test_derivatives_are_those_of_svd(self, rng, shape, dtype, hermitian):
         a = matrix(rng, shape, [3, 2, 1, 0.5], dtype)
@@ -129,7 +135,7 @@ class TestSingularValues:
         def values(a):
             return jaxpinv.lstsq(a, b, rtol).singular_values
 
-        s, ds = jax.jvp(values, (a,), (a,))
+        s, ds = jax.jit(lambda a: jax.jvp(values, (a,), (a,)))(a)
         assert np.array_equal(np.isnan(s), [[False] * 4, [True] * 4])
         assert np.array_equal(np.isnan(ds), np.isnan(s))
         assert relative_error(ds[0], s[0]) <= bound(np.float64)
@@ -140,7 +146,8 @@ class TestSingularValues:
         a, b = gaussian(rng, (2, 5, 4)), gaussian(rng, (5, 1))
         if rtol is None:
             a[1, 0, 0] = np.inf
-        gradient = jax.grad(lambda a: jnp.sum(jaxpinv.lstsq(a, b, rtol).singular_values))(a)
+        derive = jax.grad(lambda a: jnp.sum(jaxpinv.lstsq(a, b, rtol).singular_values))
+        gradient = jax.jit(derive)(a)
         assert np.all(np.isfinite(gradient[0]))
         assert np.all(np.isnan(gradient[1]))
 
@@ -149,6 +156,10 @@ class TestSingularValues:
         a = gaussian(rng, (2, 4, 4), np.float32)
         a[0, 0, 0] = np.inf
         b = np.ones((4, 1), np.float32)
-        s, ds = jax.jvp(lambda a: jaxpinv.lstsq(a, b).singular_values, (a,), (a,))
+
+        def values(a):
+            return jaxpinv.lstsq(a, b).singular_values
+
+        s, ds = jax.jit(lambda a: jax.jvp(values, (a,), (a,)))(a)
         assert np.array_equal(np.isnan(s), [[True] * 4, [False] * 4])
         assert np.array_equal(np.isnan(ds), np.isnan(s))

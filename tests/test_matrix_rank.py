@@ -23,18 +23,16 @@ def of_rank(rng, shape, rank, dtype=np.float64):
     return gaussian(rng, (*batch, m, rank), dtype) @ gaussian(rng, (*batch, rank, n), dtype)
 
 
-# A real and a complex dtype for each shape in turn, one of each precision.
-CASES = [
-    (shape, dtype)
-    for i, shape in enumerate(SHAPES)
-    for dtype in [(np.float32, np.complex128), (np.float64, np.complex64)][i % 2]
-]
+DTYPES = [np.float32, np.complex128, np.float64, np.complex64]
+CASES = [(shape, DTYPES[i % 4], "direct") for i, shape in enumerate(SHAPES)]
+CASES += [((5, 5), np.complex64, "svd"), ((2, 3, 30, 4), np.float32, "svd")]
 
 
-@pytest.mark.slow_unless("(4400|5, 5).*float32")
+@pytest.mark.unoptimized
+@pytest.mark.slow_unless("4400|5, 5.*float32")
 @pytest.mark.parametrize(
     ("shape", "dtype", "method"),
-    [*((*case, "direct") for case in CASES), *((*case, "svd") for case in CASES[::3])],
+    CASES,
     ids=lambda x: x.__name__ if isinstance(x, type) else str(x),
 )
 def test_it_is_that_of_numpy(rng, shape, dtype, method):
@@ -46,8 +44,9 @@ def test_it_is_that_of_numpy(rng, shape, dtype, method):
         assert np.array_equal(found, expected)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow_unless("1100")
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[i] for i in (1, 3, 6)], ids=str)
 def test_a_compiled_call_has_the_rank_of_an_eager_one(rng, shape):
     compiled = jax.jit(jaxpinv.matrix_rank)
     for rank in {1, min(shape[-2:]) - 1, min(shape[-2:])}:
@@ -85,7 +84,7 @@ def test_lower_triangles_alone_are_read(rng):
 
 @pytest.mark.unoptimized
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [3, 4400])
+@pytest.mark.parametrize("size", [3, 1700])
 def test_tolerances_are_of_batch_shape_and_enlarge_it(rng, size):
     a = matrix(rng, (6, 4), [1.0, 0.1, 0.01, 0.001])
     batch = np.broadcast_to(a, (size, 6, 4))
@@ -121,10 +120,11 @@ def test_a_matrix_that_is_not_finite_has_rank_0_alone(rng, size, value):
 
 @pytest.mark.slow_unless("30, 4")
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
-@pytest.mark.parametrize("shape", [(5, 4), (30, 4), (4400, 5, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(30, 4), (4400, 5, 4)], ids=str)
 def test_no_size_of_the_elements_changes_it(rng, shape, scale):
     a = of_rank(rng, shape, 3).astype(np.float32) * np.float32(scale)
-    assert np.all(jaxpinv.matrix_rank(a) == 3)
+    # Without a positive atol, the default rtol counts: the same program.
+    assert np.all(jaxpinv.matrix_rank(a, atol=0.0) == 3)
     assert np.all(jaxpinv.matrix_rank(a, atol=1e-3 * scale) == 3)
     m, n = shape[-2:]
     full = matrix(rng, (m, n), [1.0, 0.1, 0.01, 0.001]).astype(np.float32)
@@ -157,11 +157,15 @@ def test_it_passes_through_derivatives_and_vmap(rng):
     def loss(a):
         return jnp.sum(a**2) * jaxpinv.matrix_rank(a).astype(float)
 
-    assert np.allclose(jax.vmap(jax.grad(loss))(a), 6 * a)
-    assert np.allclose(jax.vmap(jax.jacfwd(loss))(a), 6 * a)
+    @jax.jit
+    def mapped(a, rtols):
+        derivatives = [jax.vmap(f(loss))(a) for f in (jax.grad, jax.jacfwd)]
+        return *derivatives, jax.vmap(jaxpinv.matrix_rank, (None, 0))(a, rtols)
+
+    *derivatives, found = mapped(a, np.array([1e-6, 2.0]))
+    for x in derivatives:
+        assert np.allclose(x, 6 * a)
     assert jax.vmap(jaxpinv.matrix_rank)(a).tolist() == [3] * 7
-    rtols = jnp.array([1e-6, 2.0])
-    found = jax.vmap(jaxpinv.matrix_rank, (None, 0))(a, rtols)
     assert found.tolist() == [[3] * 7, [0] * 7]
     branch = jax.lax.cond(True, jaxpinv.matrix_rank, jnp.linalg.matrix_rank, a[0])
     assert branch == 3

@@ -57,7 +57,7 @@ GRADED = Recipe(("graded",), 23445, 4, 213, ("rtol",), 0)
 @given(problems(is_not_empty), methods)
 @in_every_configuration("direct")
 @example(problem(Configuration((33, 3, 2)), HARD), "direct")
-@example(problem(Configuration((12, 9), np.float32), HARD._replace(digits=7)), "direct")
+@example(problem(Configuration((12, 9), np.complex64), HARD._replace(digits=7)), "direct")
 @example(problem(Configuration((3, 5), np.complex128), GRADED), "svd")
 def test_penrose_equations_hold_on_the_kept_part(p, method):
     found = results(p, method)
@@ -148,7 +148,7 @@ CUT = Recipe(("full",), 0, 0, 0, ("between",), 0)
 
 @given(problems(is_not_empty, scaled=False), methods, st.integers(-20, 20))
 @example(problem(Configuration((33, 3, 2)), CUT), "direct", -20)
-@example(problem(Configuration((12, 9), np.float32), CUT), "direct", -20)
+@example(problem(Configuration((12, 9), np.complex64), CUT), "direct", -20)
 def test_powers_of_two_scale_exactly(p, method, exponent):
     found = results(p, method)
     scale = p.rtol.dtype.type(2.0) ** exponent
@@ -184,12 +184,17 @@ def test_the_adjoint_has_the_adjoint_pseudo_inverse(p, method):
     )
 
 
+def has_projections(configuration: Configuration) -> bool:
+    """Whether projections onto null spaces are compiled: by default for wide ones alone."""
+    return strategies.IS_LARGE or configuration.shape[-2] < configuration.shape[-1]
+
+
 # The norms of its singular vectors, which NumPy shares, are off by 11 eps.
 CLUSTERED = Recipe(("clustered",), 4366, 0, 0, ("between",), 5)
 
 
-@given(problems(is_not_empty))
-@in_every_configuration()
+@given(problems(lambda c: is_not_empty(c) and has_projections(c)))
+@example(problem(Configuration((9, 12), np.complex64), CUT))
 @example(problem(Configuration((1, 9, 9), np.complex128), CLUSTERED))
 def test_rank_and_nullity_add_up_to_the_number_of_columns(p):
     found = results(p)

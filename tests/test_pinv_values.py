@@ -9,11 +9,11 @@ import pytest
 
 import jaxpinv
 from tests.comparison import bound, relative_error
+from tests.conftest import WAYS
 from tests.matrices import gaussian, hermitian_matrix, matrix
 from tests.mpmath_oracle import exact_derivative
 
 SHAPES = {"tall": (7, 4), "wide": (4, 7), "square": (5, 5), "batched": (3, 6, 4)}
-DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 SPECTRA = {
     "well_conditioned": [5, 4, 3, 2, 1],
     "ill_conditioned": [1, 1e-1, 1e-2, 1e-3, 1e-4],
@@ -31,18 +31,33 @@ def condition(spectrum, k):
     return max(kept) / min(kept) if kept else 1.0
 
 
-@pytest.mark.slow_unless("(tall|wide).*(float64|complex64)")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-class TestAgainstIndependentOracles:
-    """Every shape, spectrum and dtype."""
+# Pairs of a way, a shape and a dtype.
+PROGRAMS = [
+    ("pinv", "tall", np.float64),
+    ("pinv", "tall", np.complex64),
+    ("pinv", "wide", np.float32),
+    ("pinv", "square", np.complex128),
+    ("pinv", "batched", np.float32),
+    ("lstsq", "tall", np.complex128),
+    ("lstsq", "wide", np.complex64),
+    ("lstsq", "square", np.float64),
+    ("lstsq", "batched", np.float32),
+]
 
-    def test_satisfies_the_four_penrose_equations(self, rng, shape, spectrum, dtype):
-        a = matrix(rng, shape, spectrum, dtype)
-        x = np.asarray(jaxpinv.pinv(a, rtol=CUT))
+
+@pytest.mark.slow_unless("pinv-tall-complex64|pinv-wide|lstsq-wide")
+@pytest.mark.parametrize(
+    ("way", "shape", "dtype"), PROGRAMS, ids=lambda x: getattr(x, "__name__", x)
+)
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+class TestAgainstIndependentOracles:
+    """Every spectrum, for a few programs."""
+
+    def test_satisfies_the_four_penrose_equations(self, rng, way, shape, spectrum, dtype):
+        a = matrix(rng, SHAPES[shape], spectrum, dtype)
+        x = np.asarray(WAYS[way](a, rtol=CUT))
         a, x = (z.astype(np.result_type(z, np.float64)) for z in (a, x))
-        tolerance = bound(dtype, condition(spectrum, min(shape[-2:])))
+        tolerance = bound(dtype, condition(spectrum, min(SHAPES[shape][-2:])))
         ax, xa = a @ x, x @ a
         assert relative_error(ax @ a, a) <= tolerance
         assert relative_error(xa @ x, x) <= tolerance
@@ -50,25 +65,34 @@ class TestAgainstIndependentOracles:
         assert np.max(np.abs(xa - xa.conj().swapaxes(-1, -2))) <= tolerance
 
     def test_agrees_with_the_sum_over_triplets_in_50_digits(
-        self, pinv, rng, shape, spectrum, dtype
+        self, rng, way, shape, spectrum, dtype
     ):
-        a = matrix(rng, shape, spectrum, dtype)
-        tolerance = bound(dtype, condition(spectrum, min(shape[-2:])))
-        x = pinv(a, rtol=CUT)
+        a = matrix(rng, SHAPES[shape], spectrum, dtype)
+        tolerance = bound(dtype, condition(spectrum, min(SHAPES[shape][-2:])))
+        x = WAYS[way](a, rtol=CUT)
         assert x.dtype == dtype
         assert relative_error(x, exact_derivative(a, [], CUT)) <= tolerance
 
 
-@pytest.mark.slow_unless("complex64")
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.slow_unless("complex")
+@pytest.mark.parametrize(
+    ("way", "dtype"),
+    [
+        ("pinv", np.complex64),
+        ("pinv", np.float64),
+        ("lstsq", np.float32),
+        ("lstsq", np.complex128),
+    ],
+    ids=lambda x: getattr(x, "__name__", x),
+)
 @pytest.mark.parametrize(
     "eigenvalues",
     [[3, -2, 1, 0.5], [3, -2, 0, 0], [2, -2, 2, -2], [0, 0, 0, 0], [-3, -2, -1, -0.5]],
     ids=["indefinite", "deficient", "repeated", "zero", "negative"],
 )
-def test_hermitian_agrees_with_the_general_function(pinv, rng, eigenvalues, dtype):
+def test_hermitian_agrees_with_the_general_function(way, rng, eigenvalues, dtype):
     a = hermitian_matrix(rng, eigenvalues, dtype)
-    x = pinv(a, rtol=CUT, hermitian=True)
+    x = WAYS[way](a, rtol=CUT, hermitian=True)
     assert relative_error(x, exact_derivative(a, [], CUT)) <= bound(dtype, 6)
 
 
@@ -85,27 +109,38 @@ def test_hermitian_reads_only_the_lower_triangle(pinv, rng, dtype):
 
 
 @pytest.mark.unoptimized
-@pytest.mark.slow_unless("pinv.*value|value.*pinv")
+@pytest.mark.slow_unless("pinv")
 @pytest.mark.parametrize(
     "shape", [(0, 3), (3, 0), (0, 0), (2, 0, 3), (0, 3, 2), (0, 2, 3), (0, 0, 0)]
 )
-@pytest.mark.parametrize("order", ["value", "gradient"])
-def test_empty_shapes_give_zeros_of_the_right_shape(pinv, shape, order):
-    a = jnp.zeros(shape)
-    if order == "value":
-        x, rank = pinv(a, return_rank=True)
-        assert x.shape == (*shape[:-2], shape[-1], shape[-2])
-        assert rank.shape == shape[:-2]
-        assert not np.any(rank)
-    else:
-        assert jax.grad(lambda a: jnp.sum(pinv(a)))(a).shape == shape
+def test_empty_shapes_give_zeros_of_the_right_shape(pinv, shape):
+    x, rank = pinv(np.zeros(shape), return_rank=True)
+    assert x.shape == (*shape[:-2], shape[-1], shape[-2])
+    assert rank.shape == shape[:-2]
+    assert not np.any(rank)
 
 
 @pytest.mark.unoptimized
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 3), (0, 3, 2)])
-def test_empty_shapes_have_hessians_of_the_right_shape(pinv, shape):
-    hessian = jax.hessian(lambda a: jnp.sum(pinv(a)))(jnp.zeros(shape))
+@pytest.mark.parametrize(
+    ("way", "shape"),
+    [
+        ("pinv", (0, 3)),
+        ("pinv", (2, 0, 3)),
+        ("pinv", (0, 0, 0)),
+        ("lstsq", (3, 0)),
+        ("lstsq", (0, 3, 2)),
+        ("lstsq", (0, 0)),
+    ],
+)
+def test_empty_shapes_have_derivatives_of_the_right_shape(way, shape):
+    def total(a):
+        return jnp.sum(WAYS[way](a))
+
+    gradient, hessian = jax.jit(lambda a: (jax.grad(total)(a), jax.hessian(total)(a)))(
+        np.zeros(shape)
+    )
+    assert gradient.shape == shape
     assert hessian.shape == shape + shape
 
 
@@ -115,8 +150,9 @@ def test_empty_hermitian_matrices_are_served_too(pinv):
 
 
 @pytest.mark.slow_unless("pinv")
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_short_floats_are_computed_in_single_precision(pinv, rng, dtype):
+@pytest.mark.parametrize(("way", "dtype"), [("pinv", jnp.bfloat16), ("lstsq", jnp.float16)])
+def test_short_floats_are_computed_in_single_precision(way, rng, dtype):
+    pinv = WAYS[way]
     a = jnp.asarray(gaussian(rng, (4, 3)), dtype)
     x = pinv(a)
     assert x.dtype == dtype
@@ -124,17 +160,18 @@ def test_short_floats_are_computed_in_single_precision(pinv, rng, dtype):
 
 
 @pytest.mark.unoptimized
-@pytest.mark.slow_unless("pinv-bfloat16")
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_gradient_of_short_floats_is_that_of_single_precision(pinv, rng, dtype):
+@pytest.mark.slow_unless("pinv")
+@pytest.mark.parametrize(("way", "dtype"), [("pinv", jnp.bfloat16), ("lstsq", jnp.float16)])
+def test_gradient_of_short_floats_is_that_of_single_precision(way, rng, dtype):
     a = jnp.asarray(gaussian(rng, (4, 3)), dtype)
 
     def total(a):
-        return jnp.sum(pinv(a).astype(jnp.float32))
+        return jnp.sum(WAYS[way](a).astype(jnp.float32))
 
-    gradient = jax.grad(total)(a)
+    derive = jax.jit(jax.grad(total))
+    gradient = derive(a)
     assert gradient.dtype == dtype
-    assert np.array_equal(gradient, jax.grad(total)(a.astype(jnp.float32)).astype(dtype))
+    assert np.array_equal(gradient, derive(a.astype(jnp.float32)).astype(dtype))
 
 
 @pytest.mark.unoptimized
@@ -156,16 +193,20 @@ SCALES = {
 SCALES |= {np.complex64: SCALES[np.float32], np.complex128: SCALES[np.float64]}
 
 
+@partial(jax.jit, static_argnames="hermitian")
+def value_and_jvp(a, e, hermitian):
+    """The pseudo-inverse without values below a fifth of the norm, and its derivative."""
+    return jax.jvp(partial(jaxpinv.pinv, rtol=0.2, hermitian=hermitian), (a,), (e,))
+
+
 @pytest.mark.slow_unless("True-complex64")
 @pytest.mark.parametrize("extreme", range(4))
 @pytest.mark.parametrize(
     ("shape", "hermitian", "dtype"),
     [
         ((6, 4), False, np.float32),
-        ((6, 4), False, np.complex128),
-        ((4, 6), False, np.complex64),
-        ((4, 4), False, np.float64),
-        ((4, 4), True, np.float32),
+        ((4, 6), False, np.complex128),
+        ((4, 4), True, np.float64),
         ((4, 4), True, np.complex64),
     ],
     ids=lambda x: str(x) if isinstance(x, tuple | bool) else x.__name__,
@@ -176,29 +217,38 @@ def test_scaled_input_gives_the_scaled_value_and_jvp(rng, dtype, extreme, shape,
     a = matrix(rng, shape, [3, 2, 1, 0.5], double)
     a = a @ a.conj().T if hermitian else a
     e = gaussian(rng, shape, double)
-    f = partial(jaxpinv.pinv, rtol=0.2, hermitian=hermitian)
-    x, dx = jax.jvp(f, (a,), (e,))
+    x, dx = value_and_jvp(a, e, hermitian)
     # The tangent is scaled like the matrix, so the JVP has the size of the value.
     scaled = [(z * scale).astype(dtype) for z in (a, e)]
-    scaled_x, scaled_dx = jax.jvp(f, scaled[:1], scaled[1:])
+    scaled_x, scaled_dx = value_and_jvp(*scaled, hermitian)
     tolerance = bound(dtype, 36)
     assert relative_error(np.asarray(scaled_x, double) * scale, x) <= tolerance
     assert relative_error(np.asarray(scaled_dx, double) * scale, dx) <= tolerance
+
+
+@partial(jax.jit, static_argnums=0)
+def derivative(pinv, a, e):
+    """The derivative along `e`."""
+    return jax.jvp(pinv, (a,), (e,))[1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-25, 1e-30, 1e30])
 def test_tangent_of_another_scale_than_the_matrix_keeps_its_jvp(pinv, rng, scale):
     a, e = matrix(rng, (6, 4), [3, 2, 1, 0.5]), gaussian(rng, (6, 4))
-    dx = jax.jvp(pinv, (a,), (e,))[1]
-    scaled = jax.jvp(pinv, (a.astype(np.float32),), ((e * scale).astype(np.float32),))[1]
+    dx = exact_derivative(a, [e], CUT)
+    scaled = derivative(pinv, a.astype(np.float32), (e * scale).astype(np.float32))
     assert relative_error(np.asarray(scaled, float) / scale, dx) <= bound(np.float32, 36)
 
 
 @partial(jax.jit, static_argnums=0)
-def hessian_of_sum(pinv, a):
-    """The Hessian of a number that depends on every element, with a truncated value."""
-    return jax.hessian(lambda a: jnp.sum(jnp.sin(pinv(a, rtol=np.float64(0.25)))))(a)
+def hessian_of_sum(pinv, a, e):
+    """A Hessian times a direction, of a number that depends on every element."""
+
+    def total(a):
+        return jnp.sum(jnp.sin(pinv(a, rtol=np.float64(0.25))))
+
+    return jax.jvp(jax.grad(total), (a,), (e,))[1]
 
 
 @pytest.mark.unoptimized
@@ -230,11 +280,11 @@ class TestSinglePrecisionMode:
 
     @pytest.mark.slow
     def test_hessian_agrees_with_that_in_double_precision(self, pinv, rng):
-        a = matrix(rng, (5, 4), [3, 2, 1, 0.5])
-        hessian = hessian_of_sum(pinv, a.astype(np.float32))
+        a, e = matrix(rng, (5, 4), [3, 2, 1, 0.5]), gaussian(rng, (5, 4))
+        hessian = hessian_of_sum(pinv, a.astype(np.float32), e.astype(np.float32))
         with jax.enable_x64(True):
             # The same reference for both ways, so that it is compiled once.
-            exact = hessian_of_sum(jaxpinv.pinv, a)
+            exact = hessian_of_sum(jaxpinv.pinv, a, e)
         assert hessian.dtype == np.float32
         assert relative_error(hessian, exact) <= bound(np.float32, 6**2)
 
