@@ -7,7 +7,7 @@ import pytest
 from jax import export
 
 import jaxpinv
-from jaxpinv._inner import _CHUNK, _CHUNK_OF_VECTORS, _CHUNK_OVER_COLUMNS, _GROUP, inner
+from jaxpinv._inner import _group, inner
 from jaxpinv._linalg import matmul, squared_norms, sum_of_rows
 from jaxpinv._platform import form_plan
 from tests.comparison import bound, relative_error
@@ -17,11 +17,11 @@ from tests.matrices import gaussian
 def limit(m, k, j, dtype):
     """The stated error bound, relative to the sum of absolute products."""
     few = min(k, j) < 4
-    chunk = _CHUNK_OF_VECTORS if few else max(_CHUNK, _CHUNK_OVER_COLUMNS * max(k, j))
-    stages = np.ceil(np.log(max(m / chunk, 1)) / np.log(_GROUP))
+    chunk = 16 if few else max(128, 2 * max(k, j))
+    stages = np.ceil(np.log(max(m / chunk / 16, 1)) / np.log(8))
     # A complex product is four real ones, in two sums.
     factor = 2 if np.dtype(dtype).kind == "c" else 1
-    return factor * (chunk + _GROUP * stages + 2) * np.finfo(dtype).eps / 2
+    return factor * (chunk + 8 * stages + 16 + 1) * np.finfo(dtype).eps / 2
 
 
 @pytest.mark.slow_unless("float32")
@@ -58,6 +58,15 @@ def test_sums_within_chunks_are_not_merged_with_those_over_chunks(m, k, j, dtype
     size = np.abs(x).T.astype(float) @ np.abs(y).astype(float)
     error = np.abs(np.asarray(inner(jnp.asarray(x), jnp.asarray(y))) - exact)
     assert np.max(error / size) <= limit(m, k, j, dtype) / (2 if k > 1 else 1)
+
+
+def test_the_sums_of_chunks_are_added_in_as_few_groups_as_the_bound_says():
+    for terms in [*range(1, 5000), 62_500, 62_501, 65_536, 99_991]:
+        added, left = 0, terms
+        while left > 1:
+            added += _group(left)
+            left = -(-left // _group(left))
+        assert added <= 16 + 8 * max(0, np.ceil(np.log(terms / 16) / np.log(8) - 1e-9))
 
 
 @pytest.mark.parametrize("is_complex", [False, True])

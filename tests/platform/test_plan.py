@@ -315,15 +315,29 @@ class TestForms:
         ((66, 7, 6), (66, 7, 6), False, "isolated"),
         ((100, 9, 6), (100, 9, 6), False, "dot"),
         ((1000, 7, 6), (1000, 7, 1), False, "dot"),
+        ((10, 7, 6), (10, 7, 1), False, "summed"),
+        ((10, 7, 6), (10, 7, 1), True, "dot"),
+        ((3, 30), (3, 20), False, "summed"),
+        ((4, 30), (4, 20), True, "unrolled"),
+        ((30, 3), (30, 3), False, "summed"),
+        ((30, 4), (30, 4), False, "dot"),
         ((300, 4, 4), (300, 4, 4), True, "isolated"),
         ((300, 5, 4), (300, 5, 4), True, "dot"),
         ((4, 100), (4, 100), False, "unrolled"),
-        ((0, 4), (0, 4), False, "dot"),
+        ((0, 4), (0, 4), False, "summed"),
     ],
     ids=str,
 )
-def test_products_of_many_tiny_matrices_are_plain_arithmetic(x, y, is_complex, kind):
+def test_products_that_xla_would_compile_or_repeat_are_plain_arithmetic(
+    x, y, is_complex, kind
+):
     assert form_plan.product(x, y, is_complex=is_complex) == kind
+
+
+@pytest.mark.parametrize("n", [(236, "isolated"), (100_000, "unrolled")], ids=str)
+def test_a_thin_product_is_apart_from_its_uses_unless_it_is_large(n):
+    n, kind = n
+    assert form_plan.product((4, 4), (4, n), is_complex=False, is_long=True) == kind
 
 
 def test_a_symbolic_size_is_factored_in_one_piece():
