@@ -159,6 +159,19 @@ def test_a_result_does_not_depend_on_the_rest_of_the_batch(rng, others):
     assert np.all(np.isnan(y[::2])) == (others == "nan")
 
 
+@pytest.mark.slow_unless("512")
+@pytest.mark.parametrize("shape", [(40, 512, 1), (40, 170, 3)], ids=str)
+def test_sums_of_equal_terms_are_exact_to_a_few_roundings(rng, shape):
+    # A running sum rounds equal terms alike: of 512 it is off by 30 roundings.
+    a = rng.uniform(size=shape)
+    a[..., 0] = 0.1
+    a = a.astype(np.float32)
+    exact = np.linalg.pinv(a.astype(float))
+    error = np.linalg.norm(np.asarray(direct(a), float) - exact, axis=(-2, -1))
+    size = np.linalg.norm(exact, axis=(-2, -1)) * np.linalg.cond(a.astype(float))
+    assert np.max(error / size) <= 4 * np.finfo(np.float32).eps
+
+
 def test_zero_matrices_have_rank_zero_and_the_zero_inverse():
     a = np.zeros((BATCH, 6, 4), np.complex128)
     found = attempt(a, default_rtol(a))
