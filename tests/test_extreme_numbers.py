@@ -42,6 +42,15 @@ def test_the_largest_numbers_have_a_pseudo_inverse(method, shape):
     assert np.max(np.abs(x - exact)) <= np.finfo(np.float32).tiny
 
 
+@pytest.mark.parametrize("damp", [None, 1.0], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_a_solution_does_not_need_the_inverse_of_the_largest_numbers(dtype, damp):
+    # 1e-38 is a denormal number, which XLA takes for zero.
+    a = np.diag([1e38, 1e38 / 3]).astype(dtype)
+    x = jaxpinv.lstsq(a, np.full(2, 1e38, dtype), damp=damp).solution
+    assert np.max(np.abs(np.asarray(x) - [1, 3])) <= bound(np.float32, 3)
+
+
 @jax.jit
 def gradient_of_truncated(a, b, ct, atol):
     """The gradient of `<ct, x>` in the matrix."""

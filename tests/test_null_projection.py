@@ -52,6 +52,43 @@ class TestNullProjection:
             assert np.all(np.isnan(bad[1]))
 
     @pytest.mark.unoptimized
+    @pytest.mark.parametrize("damp", [None, 0.1], ids=str)
+    @pytest.mark.parametrize("is_stored", [False, True])
+    def test_it_has_a_transpose_in_the_vector(self, rng, damp, is_stored):
+        a = gaussian(rng, (3, 5), np.complex128)
+        x, ct = gaussian(rng, (2, 5), np.complex128)
+        d2 = 0 if damp is None else damp**2
+        exact = np.eye(5) - a.conj().T @ np.linalg.solve(a @ a.conj().T + d2 * np.eye(3), a)
+
+        def project(x):
+            if is_stored:
+                return jaxpinv.factorize(a).null_projection(x, damp=damp)
+            return jaxpinv.null_projection(a, x, damp=damp)
+
+        [found] = jax.linear_transpose(project, x)(ct)
+        assert np.max(np.abs(found - exact.T @ ct)) <= bound(np.float64)
+
+    @pytest.mark.unoptimized
+    def test_a_solution_with_projections_as_operators_has_a_gradient(self, rng):
+        a, e = gaussian(rng, (2, 2, 4))
+        b = np.ones(4)
+
+        def solution(a):
+            def operator(x):
+                return jaxpinv.null_projection(a, x) + 2 * x
+
+            # The solver transposes the operator for a gradient.
+            solve = jax.scipy.sparse.linalg.gmres
+            return jnp.sum(jnp.sin(solve(operator, jnp.asarray(b), tol=1e-12)[0]))
+
+        def exact(a):
+            return np.sum(np.sin(np.linalg.solve(3 * np.eye(4) - np.linalg.pinv(a) @ a, b)))
+
+        h = 1e-4
+        slope = (exact(a + h * e) - exact(a - h * e)) / (2 * h)
+        assert abs(np.sum(jax.grad(solution)(a) * e) - slope) <= 1e-6
+
+    @pytest.mark.unoptimized
     def test_batches_broadcast(self, rng):
         a = gaussian(rng, (4, 1, 3, 5))
         assert jaxpinv.null_projection(a, np.ones((2, 5, 6))).shape == (4, 2, 5, 6)
