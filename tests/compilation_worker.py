@@ -61,7 +61,7 @@ def maps(count: int, pinv: Callable) -> dict[str, float]:
     gc.set_threshold(100_000, 50, 100)
     programs, before = [], _maps()
     for k in range(count):
-        shape = (1 + k, 1, 1) if k % 10 else (1 + k // 10 % 10, 2 + k // 100)
+        shape = (1 + k, 1, 1) if k % 10 else (1 + (k // 10) % 10, 2 + k // 100)
         gradient = jax.jit(jax.grad(lambda a: jnp.sum(pinv(a))))
         a = np.random.default_rng(k).standard_normal(shape).astype(np.float32)
         assert np.all(np.isfinite(gradient(a)))

@@ -8,12 +8,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 BY_ROWS = PartitionSpec("rows")
 COLLECTIVES = re.compile(
-    r"all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast|reduce-scatter"
+    r"(all-gather|all-reduce|all-to-all|collective-permute|collective-broadcast"
+    r"|reduce-scatter)(?:-start)?\("
 )
 
 
 def collectives(compiled):
-    """The collectives in the text of a compiled program."""
+    """The collective operations in the text of a compiled program."""
     return COLLECTIVES.findall(compiled.as_text())
 
 

@@ -235,16 +235,17 @@ def test_singular_values_that_are_not_wanted_are_left_out(rng, kind):
     for x, y in zip(without[:3], with_values[:3], strict=True):
         assert np.array_equal(x, y)
 
-    def products(**kwargs):
-        """The number of products of matrices in an eager tangent."""
+    def operations(**kwargs):
+        """The number of operations in an eager tangent."""
         text = str(
             jax.make_jaxpr(
                 lambda a, b: jax.jvp(lambda a: solve(a, b, **kwargs), (a,), (a,))
             )(put(a, mesh=mesh), put(b, mesh=mesh))
         )
-        return text.count("dot_general")
+        return text.count(" = ")
 
-    assert products(return_singular_values=False) < products()
+    # The derivative of singular values takes two products and a sum.
+    assert operations(return_singular_values=False) <= operations() - 3
 
 
 def test_the_default_cutoff_does_not_truncate_everything_of_many_rows():
