@@ -6,13 +6,13 @@ one product of matrices sums each. The sums are added in groups, then the groups
 
     |error| <= (c + 8 ceil(log_8(m / (16 c))) + 16 + p) eps / 2 sum |x| |y|
 
-for chunks of at most c rows, with the rows on p devices. The logarithm counts only if it is
-positive. If a side has fewer than four
-columns, c is 16; otherwise it is 128 or twice the number of columns, whichever is more. Up
-to 32 rows are always one chunk (N. J. Higham, "The accuracy of floating point summation",
-SIAM J. Sci. Comput. 14 (1993) 783-799, on pairwise sums). The length of a chunk matters:
-the equal terms of an intercept column are all rounded the same way, so a running sum of 64
-of them is off by up to 8 eps, one of 16 by about 2. Derivatives are such products, too.
+for chunks of at most c rows, with the rows on p devices. A logarithm below 0 counts as 0.
+If a side has fewer than four columns, c is 16; otherwise it is 128 or twice the number of
+columns, whichever is more. Up to 32 rows are always one chunk (N. J. Higham, "The accuracy
+of floating point summation", SIAM J. Sci. Comput. 14 (1993) 783-799, on pairwise sums). The
+length of a chunk matters: the equal terms of an intercept column are all rounded the same
+way, so a running sum of 64 of them is off by up to 8 eps, one of 16 by about 2. Derivatives
+are such products, too.
 """
 
 import functools

@@ -250,7 +250,7 @@ def test_one_matrix_with_sharded_operands_has_second_derivatives(pinv, mesh, cas
 
 
 BOTH, ONLY_B, ONLY_A = (BATCH, BATCH), (PartitionSpec(), BATCH), (BATCH, PartitionSpec())
-# All that may be divided, on each kind of mesh and with each tolerance.
+# Each argument is divided on each kind of mesh and with each tolerance, both on one mesh.
 DIVIDED = {
     "auto-both-default": (AxisType.Auto, BOTH, None),
     "auto-b-rtol": (AxisType.Auto, ONLY_B, 0.3),
