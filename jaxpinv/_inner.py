@@ -6,13 +6,13 @@ one product of matrices sums each. The sums are added in groups, then the groups
 
     |error| <= (c + 8 ceil(log_8(m / (16 c))) + 16 + p) eps / 2 sum |x| |y|
 
-for chunks of at most c rows, with the rows on p devices. A logarithm below 0 counts as 0.
-If a side has fewer than four columns, c is 16; otherwise it is 128 or twice the number of
-columns, whichever is more. Up to 32 rows are always one chunk (N. J. Higham, "The accuracy
-of floating point summation", SIAM J. Sci. Comput. 14 (1993) 783-799, on pairwise sums). The
-length of a chunk matters: the equal terms of an intercept column are all rounded the same
-way, so a running sum of 64 of them is off by up to 8 eps, one of 16 by about 2. Derivatives
-are such products, too.
+for chunks of at most c rows, with the rows on p devices. A logarithm below 0 counts as 0,
+and complex products are off by up to twice as much. If a side has fewer than four columns,
+c is 16; otherwise it is 128 or twice the number of columns, whichever is more. Up to 32
+rows are always one chunk (N. J. Higham, "The accuracy of floating point summation", SIAM J.
+Sci. Comput. 14 (1993) 783-799, on pairwise sums). The length of a chunk matters: the equal
+terms of an intercept column are all rounded the same way, so a running sum of 64 of them is
+off by up to 8 eps, one of 16 by about 2. Derivatives are such products, too.
 """
 
 import functools
@@ -29,7 +29,7 @@ from jaxpinv import _rules
 from jaxpinv._platform import form_plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.workarounds import prevent_fusion
-from jaxpinv._shapes import evenly, is_static_shape, prepend_axes, without_unit_axes
+from jaxpinv._shapes import evenly, is_static_shape, like, prepend_axes, without_unit_axes
 
 # The bound above depends on these. For fewer than four columns XLA adds the products one by
 # one; for more, products of matrices are slower in shorter chunks.
@@ -43,19 +43,19 @@ def inner(x: Array, y: Array) -> Array:
 
 
 def plain_product(x: Array, y: Array) -> Array | None:
-    """`X Y`, `(..., k, j)`, of `(..., k, m)` and `(..., m, j)`, or None.
+    """`X Y`, `(..., k, j)`, of `X` `(..., k, m)` and `Y` `(..., m, j)`, by a library.
 
-    None if a sum in it or in its derivatives is long, or if XLA must not fuse it.
+    None if a sum in it or in its derivatives is long, or if it is planned when the program
+    is lowered and all batch axes are known.
     """
+    x, y = _of_one_rank(x, y)
     (k, m), j = x.shape[-2:], y.shape[-1]
     is_static = is_static_shape((k, m, j))
     if is_static and _has_long_axis(m, k, j):
         return None
     kind = _plan(x, y, (*x.shape[:-2], m, k))
-    if is_static and kind == "isolated":
+    if is_static and kind in ("isolated", "summed"):
         return None
-    if kind == "summed":
-        return _sum_over_rows(*_of_one_rank(jnp.swapaxes(x, -1, -2), y))
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -146,7 +146,7 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
         else:
             products = _product(x, y)
         return jnp.sum(_total(products), axis=-3)
-    kind = _plan(x, y, x.shape, is_long=_has_long_axis(m, k, j))
+    kind = _plan(x, y, x.shape, has_long=_has_long_axis(m, k, j))
     if kind == "summed":
         return _sum_over_rows(x, y)
     if kind == "dot":
@@ -155,10 +155,10 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
     return prevent_fusion(found) if kind == "isolated" and target.is_cpu else found
 
 
-def _plan(x: Array, y: Array, shape: tuple, is_long: bool = False) -> form_plan.Product:
+def _plan(x: Array, y: Array, shape: tuple, has_long: bool = False) -> form_plan.Product:
     """How a product without long sums is computed, if `X` or `X^T` has that shape."""
     is_complex = _is_complex(x, y)
-    return form_plan.product(shape, y.shape, is_complex=is_complex, is_long=is_long)
+    return form_plan.product(shape, y.shape, is_complex=is_complex, has_long=has_long)
 
 
 def _is_complex(x: Array, y: Array) -> bool:
@@ -183,17 +183,11 @@ def _product(x, y):
 
 
 def _inner_transpose_x(ct, x, y):
-    return _like(inner(jnp.swapaxes(y, -1, -2), jnp.swapaxes(ct, -1, -2)), x.aval)
+    return like(inner(jnp.swapaxes(y, -1, -2), jnp.swapaxes(ct, -1, -2)), x.aval)
 
 
 def _inner_transpose_y(ct, x, y):
-    return _like(inner(jnp.swapaxes(x, -1, -2), ct), y.aval)
-
-
-def _like(result, aval):
-    """`result`, summed over the batch axes along which the operand was broadcast."""
-    stretched = [i for i, n in enumerate(aval.shape) if n != result.shape[i]]
-    return jnp.sum(result, axis=stretched, keepdims=True) if stretched else result
+    return like(inner(jnp.swapaxes(x, -1, -2), ct), y.aval)
 
 
 inner_p = _rules.primitive("inner", _inner_impl, types=_product)

@@ -11,7 +11,7 @@ from jax.interpreters import ad
 from jaxpinv import _rules
 from jaxpinv._inner import inner, is_long, plain_product
 from jaxpinv._platform.workarounds import largest_of_short_axis
-from jaxpinv._shapes import is_static_shape
+from jaxpinv._shapes import is_static_shape, like
 
 
 def matmul(x: Array, y: Array) -> Array:
@@ -146,7 +146,7 @@ def adjoint(x: Array) -> Array:
 
 
 def with_tangent_of(x: Array, y: Array) -> Array:
-    """`x` with the tangent of `y`, which has the same dtype and broadcasts to `x`."""
+    """`x` with the tangent of `y`, of the same dtype and rank, which broadcasts to `x`."""
     [x] = with_tangent_of_p.bind(x, y)
     return x
 
@@ -157,11 +157,10 @@ def _with_tangent_of_change(results, primals, tangent):
 
 def _with_tangent_of_transpose(cts, x, y):
     [ct] = cts
-    # Of two maps that are linear in one operand, the second has the derivatives.
+    # If both operands are linear in the input, the derivatives are those of the second.
     if type(ct) is ad.Zero or not ad.is_undefined_primal(y):
         return [ct, None]
-    stretched = [i for i, n in enumerate(y.aval.shape) if n != ct.shape[i]]
-    return [None, jnp.sum(ct, axis=stretched, keepdims=True) if stretched else ct]
+    return [None, like(ct, y.aval)]
 
 
 with_tangent_of_p = _rules.attached("with_tangent_of", 1, 1, _with_tangent_of_change)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 
@@ -15,6 +16,12 @@ def is_static_shape(shape: tuple) -> bool:
 def prepend_axes(x: Array, rank: int) -> Array:
     """`x` with axes of length one in front, so that it has `rank` axes."""
     return jax.lax.expand_dims(x, range(rank - x.ndim))
+
+
+def like(x: Array, aval: Any) -> Array:
+    """`x`, summed over the axes along which an operand of type `aval` was broadcast."""
+    stretched = [i for i, n in enumerate(aval.shape) if n != x.shape[i]]
+    return jnp.sum(x, axis=stretched, keepdims=True) if stretched else x
 
 
 def evenly(count: int, most: int, unit: int = 1) -> int:

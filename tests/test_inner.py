@@ -77,6 +77,24 @@ def test_only_sums_over_short_chunks_use_no_library(is_complex):
             assert min(k, j) < 4
 
 
+def test_a_product_is_planned_with_its_whole_batch():
+    # A reduction in plain arithmetic suits one vector. For 3000 it would take 20 times as
+    # long as a library.
+    a, b = np.ones((30, 32), np.float32), np.ones((3000, 32, 1), np.float32)
+
+    def product(b):
+        return matmul(jnp.asarray(a), b)
+
+    assert "dot" not in lowered(product, b[0])
+    assert "dot" in lowered(jax.vmap(product), b)
+    assert "dot" in lowered(product, b)
+
+
+def lowered(f, x):
+    """The program for one argument, before XLA optimizes it."""
+    return jax.jit(f).lower(x).as_text()
+
+
 @pytest.mark.slow_unless("300000")
 @pytest.mark.parametrize("m", [1001, 20_000, 300_000])
 def test_equal_terms_cost_a_few_roundings_whatever_their_number(m):

@@ -232,10 +232,11 @@ def _folded_twice(f: Callable[[Array, Array], Array], isolate: Isolate, x: Array
 def _folded(f: Callable[[Array, Array], Array], x: Iterable[Array]) -> Array:
     """`f` folded in pairs over a short first axis, which XLA would reduce matrix by matrix.
 
-    A sum in pairs of up to 512 terms is off by at most 9 roundings.
+    The additions in a sum of up to 512 terms are off by at most 9 roundings.
     """
     terms = list(x)
     while len(terms) > 1:
+        # The last of an odd number of terms waits.
         pairs = zip(terms[::2], terms[1::2], strict=False)
         terms = [f(*pair) for pair in pairs] + terms[len(terms) // 2 * 2 :]
     return terms[0]

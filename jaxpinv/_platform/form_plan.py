@@ -87,7 +87,7 @@ def product(
     y: tuple,
     *,
     is_complex: bool,
-    is_long: bool = False,
+    has_long: bool = False,
     tuning: Tuning = DEFAULT,
 ) -> Product:
     """How the product `X^T Y` of batches `(..., m, k)` and `(..., m, j)` is computed.
@@ -98,9 +98,9 @@ def product(
 
     Args:
         x: shape of `X`.
-        y: shape of `Y`.
+        y: shape of `Y`, with as many axes.
         is_complex: whether the product is complex.
-        is_long: whether a product in the derivative of this one sums over a long axis.
+        has_long: whether a product in its derivative sums over a long axis.
         tuning: constants of speed.
     """
     (*x_batch, m, k), (*y_batch, _, j) = x, y
@@ -117,8 +117,8 @@ def product(
         return "isolated"
     if not is_thin:
         return "dot"
-    # XLA compiles what it fuses once more for each use.
-    return "isolated" if is_long and count <= tuning.outer else "unrolled"
+    # XLA compiles a fused product again for each of its uses.
+    return "isolated" if has_long and count <= tuning.outer else "unrolled"
 
 
 def _is_compiled(m: int, k: int, j: int, tuning: Tuning) -> bool:

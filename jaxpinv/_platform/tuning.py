@@ -25,8 +25,8 @@ class Tuning:
         products: most scalar multiplications in a batch for which a library call is faster
             than plain arithmetic, including its compilation over a thousand calls.
         compiled: XLA calls no library for a real product of a matrix with a vector, but
-            compiles each, and so with products of at most so many rows and columns, or
-            terms in each sum.
+            compiles each, and so for products that have at most this many rows and
+            columns, or whose sums have at most this many terms.
         summed: most scalar multiplications of such a product for which one reduction in
             plain arithmetic is better. It compiles faster and takes longer.
         sums: most elements of a product, the sum over a chunk of rows, for which plain

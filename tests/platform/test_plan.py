@@ -337,7 +337,7 @@ def test_products_that_xla_would_compile_or_repeat_are_plain_arithmetic(
 @pytest.mark.parametrize("n", [(236, "isolated"), (100_000, "unrolled")], ids=str)
 def test_a_thin_product_is_apart_from_its_uses_unless_it_is_large(n):
     n, kind = n
-    assert form_plan.product((4, 4), (4, n), is_complex=False, is_long=True) == kind
+    assert form_plan.product((4, 4), (4, n), is_complex=False, has_long=True) == kind
 
 
 def test_a_symbolic_size_is_factored_in_one_piece():
