@@ -8,11 +8,12 @@ one product of matrices sums each. The sums are added in groups, then the groups
 
 for chunks of at most c rows, with the rows on p devices. A logarithm below 0 counts as 0,
 and complex products are off by up to twice as much. If a side has fewer than four columns,
-c is 16; otherwise it is 128 or twice the number of columns, whichever is more. Up to 32
-rows are always one chunk (N. J. Higham, "The accuracy of floating point summation", SIAM J.
-Sci. Comput. 14 (1993) 783-799, on pairwise sums). The length of a chunk matters: the equal
-terms of an intercept column are all rounded the same way, so a running sum of 64 of them is
-off by up to 8 eps, one of 16 by about 2. Derivatives are such products, too.
+c is 16, and with fewer than eight it is 64; otherwise it is 128 or twice the number of
+columns, whichever is more. Up to 32 rows are always one chunk (N. J. Higham, "The accuracy
+of floating point summation", SIAM J. Sci. Comput. 14 (1993) 783-799, on pairwise sums). The
+length of a chunk matters: the equal terms of an intercept column are all rounded the same
+way, so a running sum of 64 of them is off by up to 8 eps, one of 16 by about 2. Derivatives
+are such products, too.
 """
 
 import functools
@@ -33,7 +34,7 @@ from jaxpinv._shapes import evenly, is_static_shape, like, prepend_axes, without
 
 # The bound above depends on these. For fewer than four columns XLA adds the products one by
 # one; for more, products of matrices are slower in shorter chunks.
-_CHUNK_OF_VECTORS, _CHUNK, _CHUNK_OVER_COLUMNS = 16, 128, 2
+_CHUNK_OF_VECTORS, _CHUNK_OF_FEW, _CHUNK, _CHUNK_OVER_COLUMNS = 16, 64, 128, 2
 _ONE_CHUNK, _GROUP, _LAST_GROUP = 32, 8, 16
 
 
@@ -79,6 +80,8 @@ def _chunk_limit(k: int, j: int) -> int:
     """The largest number of rows in a chunk."""
     if min(k, j) < 4:
         return _CHUNK_OF_VECTORS
+    if min(k, j) < 8:
+        return _CHUNK_OF_FEW
     return max(_CHUNK, _CHUNK_OVER_COLUMNS * max(k, j))
 
 

@@ -62,9 +62,12 @@ def _random(rng, m: int, n: int, dtype: str) -> np.ndarray:
 
 
 def _intercept(rng, m: int, n: int, dtype: str) -> np.ndarray:
-    """A column of ones, a straight line, and other regressors between 0 and 1."""
+    """Equal numbers, a straight line, and other regressors between 0 and 1.
+
+    Sums of ones would be exact. Those of 0.1 show how a running sum rounds equal terms.
+    """
     a = rng.uniform(size=(m, n))
-    a[:, 0] = 1
+    a[:, 0] = 0.1
     if n > 1:
         a[:, 1] = np.linspace(0, 1, m)
     return a if np.dtype(dtype).kind == "f" else a * np.exp(0.3j)
