@@ -51,11 +51,9 @@ def plain_product(x: Array, y: Array) -> Array | None:
     """
     x, y = _of_one_rank(x, y)
     (k, m), j = x.shape[-2:], y.shape[-1]
-    is_static = is_static_shape((k, m, j))
-    if is_static and _has_long_axis(m, k, j):
+    if is_static_shape((k, m, j)) and _has_long_axis(m, k, j):
         return None
-    kind = _plan(x, y, (*x.shape[:-2], m, k))
-    if is_static and kind in ("isolated", "summed"):
+    if _plan(x, y, (*x.shape[:-2], m, k)) in ("isolated", "summed"):
         return None
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
