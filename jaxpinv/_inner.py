@@ -30,7 +30,14 @@ from jaxpinv import _rules
 from jaxpinv._platform import form_plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.workarounds import prevent_fusion
-from jaxpinv._shapes import evenly, is_static_shape, like, prepend_axes, without_unit_axes
+from jaxpinv._shapes import (
+    divided,
+    evenly,
+    is_static_shape,
+    like,
+    prepend_axes,
+    without_unit_axes,
+)
 
 # The bound above depends on these. For fewer than four columns XLA adds the products one by
 # one; for more, products of matrices are slower in shorter chunks.
@@ -83,14 +90,6 @@ def _chunk_limit(k: int, j: int) -> int:
     return max(_CHUNK, _CHUNK_OVER_COLUMNS * max(k, j))
 
 
-def _chunks(rows: int, limit: int) -> tuple[int, int]:
-    """Number and length of the chunks of `rows` rows, without padding if possible."""
-    for length in range(min(limit, rows), limit // 2, -1):
-        if rows % length == 0:
-            return rows // length, length
-    return -(-rows // limit), limit
-
-
 def _in_chunks(x: Array, parts: int, count: int, length: int) -> Array:
     """`x`, `(..., m, k)`, in zero-padded chunks, `(..., parts, count, length, k)`."""
     *batch, m, k = x.shape
@@ -139,7 +138,7 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
     if is_long(m, k, j):
         # If the partitioner divides the rows among devices, no chunk is on two of them.
         parts = math.gcd(m, target.devices)
-        count, length = _chunks(m // parts, _chunk_limit(k, j))
+        count, length = divided(m // parts, _chunk_limit(k, j))
         x, y = (_in_chunks(z, parts, count, length) for z in (x, y))
         kind = _plan(x, y, x.shape)
         if kind == "summed" or form_plan.sums_products(k, j, is_complex=_is_complex(x, y)):

@@ -20,9 +20,11 @@ from jaxpinv._factorization import (
     pivoted_qr,
     ranks,
     svd,
+    thin_qr,
     triangular,
 )
 from jaxpinv._factorization.full_rank import Attempt, FullRank
+from jaxpinv._factorization.thin_qr import Shorten
 from jaxpinv._factors import Cutoff, Factors, Triplets
 from jaxpinv._linalg import with_tangent_of
 from jaxpinv._pinv_form import pinv_form
@@ -65,9 +67,16 @@ def triplets_of_plan(plan: Plan, *, hermitian: bool) -> Callable[[Array], Triple
         svd.triplets,
         hermitian=hermitian,
         route=plan.triplets,
+        shorten=shorten_of_plan(plan),
         calls=partial(chunking.in_calls, plan.svd_call),
         retries=plan.retries,
     )
+
+
+def shorten_of_plan(plan: Plan) -> Shorten:
+    """The QR factorization of tall matrices that a plan says."""
+    calls = partial(chunking.in_calls, plan.rows_call)
+    return partial(thin_qr.shorten, rows=plan.rows, calls=calls)
 
 
 def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | None:
@@ -138,7 +147,7 @@ def _singular_values_impl(a, s, *, method, tuning, is_stored, target):
 def values_of_plan(a: Array, plan: Plan) -> Array:
     """The singular values of `a`, `(..., min(m, n))`, computed without vectors."""
     calls = partial(chunking.in_calls, plan.values_call)
-    return svd.values(a, calls=calls, route=plan.values)
+    return svd.values(a, calls=calls, route=plan.values, shorten=shorten_of_plan(plan))
 
 
 singular_values_p = _rules.primitive("singular_values", _singular_values_impl)

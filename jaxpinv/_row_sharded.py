@@ -12,17 +12,19 @@ from jax.sharding import AbstractMesh, Mesh
 from jaxpinv import _solver
 from jaxpinv._calculus import svd_jvp
 from jaxpinv._calculus.form import Outer
-from jaxpinv._factorization import damped_tsqr, tsqr
+from jaxpinv._factorization import damped_tsqr, thin_qr, tsqr
 from jaxpinv._factors import Cutoff, Factors, Triplets, pseudo_inverse, truncate
 from jaxpinv._inputs import Inputs
 from jaxpinv._mesh import Placement
-from jaxpinv._platform import plan as plans
+from jaxpinv._platform.plan import Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT
 from jaxpinv._primitives import (
     attach,
     pinv_form,
+    plan_of,
     pseudo_inverse_of,
+    shorten_of_plan,
     triplets_of_plan,
 )
 from jaxpinv._solver import FactoredMatrix, Promoted, Strategy
@@ -35,7 +37,9 @@ def factor(
 
     This replaces the primitive `factor` for one matrix, with numbers as tolerances.
     """
-    found = tsqr.decompose(jax.lax.stop_gradient(a), place.mesh, place.axis, triplets)
+    found = tsqr.decompose(
+        jax.lax.stop_gradient(a), place.mesh, place.axis, shorten, triplets
+    )
     # A matrix that is not finite needs no mask: its singular values are NaN.
     factors = truncate(found, Cutoff(rtol, atol), finite=jnp.ones_like(rtol, bool))
     return (*factors, pseudo_inverse(factors)) if with_pinv else factors
@@ -137,7 +141,7 @@ def _factor_damped(place: Placement, given: Promoted, *, is_default: bool) -> Da
         begin = jnp.full_like(begin, jnp.inf)
     elif given.truncates:
         begin = jnp.where(is_damped, jnp.inf, begin)
-    decompose = damped_tsqr.on(place.mesh, place.axis, triplets)
+    decompose = damped_tsqr.on(place.mesh, place.axis, shorten, triplets)
     u, s, v, own, unit = decompose(plain, damping, begin)
     found = truncate((u, s, v), Cutoff(rtol, given.atol), jnp.ones_like(is_damped))
     n = a.shape[-1]
@@ -148,15 +152,22 @@ def _factor_damped(place: Placement, given: Promoted, *, is_default: bool) -> Da
 
 
 def _triplets_on(mesh: Mesh | AbstractMesh, axis: tsqr.Axis, a: Array) -> Triplets:
-    """Singular triplets of the matrix without its damping."""
-    return tsqr.decompose(jax.lax.stop_gradient(a), mesh, axis, triplets)
+    """Singular triplets of the matrix `a`, `(m, n)`, without its damping."""
+    return tsqr.decompose(jax.lax.stop_gradient(a), mesh, axis, shorten, triplets)
+
+
+def shorten(rows: Array) -> tuple[thin_qr.Product, Array]:
+    """A QR factorization of the rows on one device that makes them shorter."""
+    return shorten_of_plan(_plan(rows))(rows)
 
 
 def triplets(r: Array) -> Triplets:
     """Singular triplets of the triangular factor, `(n, n)`, computed on one device."""
+    return triplets_of_plan(_plan(r), hermitian=False)(r)
+
+
+def _plan(a: Array) -> Plan:
+    """The plan for a matrix on one device."""
     # All other devices wait for this one already, so a loop adds no other wait.
     target = Target(is_cpu=True, is_whole=True)
-    plan = plans.factorization(
-        r.shape, target, is_complex=jnp.iscomplexobj(r), method="svd"
-    )
-    return triplets_of_plan(plan, hermitian=False)(r)
+    return plan_of(a.shape, a, target, "svd")

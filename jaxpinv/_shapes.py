@@ -34,6 +34,18 @@ def evenly(count: int, most: int, unit: int = 1) -> int:
     return min(most, -(-size // unit) * unit)
 
 
+def divided(rows: int, most: int) -> tuple[int, int]:
+    """Number and length of equal chunks of at most `most` rows.
+
+    The length divides `rows` if a length above half of `most` does, so that no row need be
+    added to the last chunk.
+    """
+    for length in range(min(most, rows), most // 2, -1):
+        if rows % length == 0:
+            return rows // length, length
+    return -(-rows // most), most
+
+
 def without_unit_axes(f: Callable[..., Any], rank: int, *operands: Array) -> Any:
     """`f` of arrays with `rank` batch axes, computed without those of length 1 in all.
 

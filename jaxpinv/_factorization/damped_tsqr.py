@@ -16,13 +16,16 @@ from jax import Array
 from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxpinv._factorization import damped
-from jaxpinv._factorization.tsqr import Axis, Decompose, go_down, go_up, qr
+from jaxpinv._factorization import damped, thin_qr
+from jaxpinv._factorization.thin_qr import Shorten
+from jaxpinv._factorization.tsqr import Axis, Decompose, go_down, go_up
 from jaxpinv._linalg import matmul, power_of_two
 
 
 @functools.cache
-def on(mesh: Mesh | AbstractMesh, axis: Axis, of_triangular: Decompose) -> Callable:
+def on(
+    mesh: Mesh | AbstractMesh, axis: Axis, shorten: Shorten, of_triangular: Decompose
+) -> Callable:
     """A function for triplets of `[A T; D T]`, values of `A`, and the diagonal of `T`.
 
     Its arguments are a matrix, the damping, `(n,)` or `(1,)`, and `begin`. `T` reduces
@@ -31,7 +34,7 @@ def on(mesh: Mesh | AbstractMesh, axis: Axis, of_triangular: Decompose) -> Calla
     """
     by_rows = P(axis, None)
     mapped = jax.shard_map(
-        partial(_decompose, axis=axis, of_triangular=of_triangular),
+        partial(_decompose, axis=axis, shorten=shorten, of_triangular=of_triangular),
         mesh=mesh,
         in_specs=(by_rows, P(), P()),
         out_specs=(by_rows, P(), P(), P(), P()),
@@ -67,7 +70,13 @@ def _stacked(rows: Array, below: Array, *, axis: Axis) -> Array:
 
 
 def _decompose(
-    rows: Array, d: Array, begin: Array, *, axis: Axis, of_triangular: Decompose
+    rows: Array,
+    d: Array,
+    begin: Array,
+    *,
+    axis: Axis,
+    shorten: Shorten,
+    of_triangular: Decompose,
 ) -> tuple[Array, ...]:
     """The results of `on` on one device, from its rows of the matrix."""
     # As in `tsqr`: LAPACK must not see an Inf.
@@ -78,14 +87,14 @@ def _decompose(
     unit = damped.unit_of(d, largest, begin)
     scale = power_of_two(jnp.maximum(largest, jnp.max(d * unit)))
     rows, below = rows / scale.astype(rows.dtype), d * unit / scale
-    q, r = qr(rows)
+    product, r = thin_qr.factor(rows, shorten)
     r, tree = go_up(r, axis)
     take = partial(_of_triangular, of_triangular=of_triangular)
     is_first = jax.lax.axis_index(axis) == 0
     w, lower, s, own, v = jax.lax.cond(is_first, take, _zeros, r, below, unit)
     s, own, v = jax.lax.psum((s, own, v), axis)
     w = go_down(w, tree, axis)
-    top = matmul(q, w)
+    top = product(w)
     # With a large damping, `top` is tiny and has lost its digits beside `lower`.
     divisor = jnp.where(s == 0, 1, s)[None, :].astype(rows.dtype)
     again = matmul(rows * unit[None, :].astype(rows.dtype), v) / divisor

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxpinv._factorization.thin_qr import Shorten
 from jaxpinv._factors import Triplets
-from jaxpinv._linalg import adjoint, matmul, moderate_scale, transpose
+from jaxpinv._linalg import adjoint, moderate_scale, transpose
 from jaxpinv._shapes import is_static_shape
 
 # Three times the matrix converged for all 31 that failed. One attempt may not suffice: two
@@ -31,7 +32,7 @@ Calls = Callable[[Decomposition, Array], tuple[Array, ...]]
 
 
 def triplets(
-    a: Array, *, hermitian: bool, route: str, calls: Calls, retries: bool
+    a: Array, *, hermitian: bool, route: str, shorten: Shorten, calls: Calls, retries: bool
 ) -> Triplets:
     """Singular triplets `u`, `s`, `v` of `a`, `(..., m, n)`, with `A V = U diag(s)`.
 
@@ -39,21 +40,23 @@ def triplets(
         a: the matrices. Those that are not finite count as zero.
         hermitian: whether the matrices are Hermitian. Then the columns of `v` are their
             eigenvectors, and those of `u` are the same up to signs.
-        route: how matrices that are not Hermitian are decomposed: a key of `_ROUTES`.
+        route: how matrices that are not Hermitian are decomposed: "svd" by the library, or
+            of shorter ones "qr, svd" by the library, and "qr, eigh" by eigenvectors.
+        shorten: the QR factorization that makes them shorter.
         calls: how a batch is divided into calls.
         retries: whether to decompose multiples of a matrix whose decomposition is NaN.
     """
-    decompose = _eigh if hermitian else _ROUTES[route]
+    decompose = _eigh if hermitian else _decomposition(route, shorten)
     s, u, v = decomposed(decompose, a, calls=calls, retries=retries)
     return u, s, v if hermitian else adjoint(v)
 
 
-def values(a: Array, *, calls: Calls, route: str) -> Array:
+def values(a: Array, *, calls: Calls, route: str, shorten: Shorten) -> Array:
     """All singular values of `a`, `(..., m, n)`, descending, without vectors.
 
-    `route` is as in `triplets`.
+    `route` and `shorten` are as in `triplets`.
     """
-    decompose = partial(_values, route=route)
+    decompose = partial(_values, route=route, shorten=shorten)
     [s] = decomposed(decompose, a, calls=calls, retries=False)
     return s
 
@@ -163,13 +166,6 @@ def _eigh(a: Array) -> tuple[Array, Array, Array]:
     return jnp.abs(eigenvalues), v * sign[..., None, :], v
 
 
-def _svd_of_triangular(a: Array, svd: Decomposition = _svd) -> tuple[Array, Array, Array]:
-    """Thin singular value decomposition of `(..., m, n)`, by its triangular factor."""
-    q, r = jax.lax.linalg.qr(a, full_matrices=False)
-    s, u, vh = svd(r)
-    return s, matmul(q, u), vh
-
-
 def _svd_by_eigenvectors(a: Array) -> tuple[Array, Array, Array]:
     """Singular value decomposition of square matrices, from eigenvectors.
 
@@ -199,28 +195,32 @@ def _orthonormal(x: Array) -> Array:
     return q * sign[..., None, :]
 
 
-def _svd_by_eigenvectors_of_triangular(a: Array) -> tuple[Array, Array, Array]:
-    """Thin singular value decomposition of `(..., m, n)`, from eigenvectors."""
+def _decomposition(route: str, shorten: Shorten) -> Decomposition:
+    """The thin singular value decomposition of tall matrices, as `(s, u, v^H)`."""
+    if route == "svd":
+        return _svd
+    of_short = _svd_by_eigenvectors if route == "qr, eigh" else _svd
+    return partial(_svd_of_shorter, shorten=shorten, of_short=of_short)
+
+
+def _svd_of_shorter(
+    a: Array, *, shorten: Shorten, of_short: Decomposition
+) -> tuple[Array, ...]:
+    """Singular value decomposition of `(..., m, n)`, by that of a shorter matrix."""
     if a.shape[-2] == a.shape[-1]:
-        return _svd_by_eigenvectors(a)
-    return _svd_of_triangular(a, _svd_by_eigenvectors)
+        return of_short(a)
+    product, b = shorten(a)
+    s, u, vh = of_short(b)
+    return s, product(u), vh
 
 
-#: Thin singular value decompositions of tall matrices, as `(s, u, v^H)`.
-_ROUTES = {
-    "svd": _svd,
-    "qr, svd": _svd_of_triangular,
-    "qr, eigh": _svd_by_eigenvectors_of_triangular,
-}
-
-
-def _values(a: Array, *, route: str) -> tuple[Array]:
+def _values(a: Array, *, route: str, shorten: Shorten) -> tuple[Array]:
     """Singular values of `(..., m, n)` alone, `(..., min(m, n))`."""
     if route == "qr, eigh":
         is_wide = a.shape[-2] < a.shape[-1]
-        return (_ROUTES[route](transpose(a) if is_wide else a)[0],)
+        return (_decomposition(route, shorten)(transpose(a) if is_wide else a)[0],)
     if route == "qr, svd":
-        _, a = jax.lax.linalg.qr(a, full_matrices=False)
+        _, a = shorten(a)
     elif a.shape[-2] == a.shape[-1]:
         # LAPACK stores columns where we store rows: the transpose needs no copy.
         a = transpose(a)

@@ -18,6 +18,8 @@ from jax import Array
 from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
+from jaxpinv._factorization import thin_qr
+from jaxpinv._factorization.thin_qr import Shorten
 from jaxpinv._factors import Triplets
 from jaxpinv._linalg import matmul, power_of_two
 
@@ -29,23 +31,29 @@ Tree = list[tuple[int, list[tuple[int, int]], Array]]
 
 
 def decompose(
-    a: Array, mesh: Mesh | AbstractMesh, axis: Axis, of_triangular: Decompose
+    a: Array,
+    mesh: Mesh | AbstractMesh,
+    axis: Axis,
+    shorten: Shorten,
+    of_triangular: Decompose,
 ) -> Triplets:
     """Thin singular value decomposition `(u, s, v)` of `a`, `(m, n)` with `m >= n`.
 
     The rows of `a` and `u` are divided over the axis; `s` and `v` are on all devices. A
-    matrix that is not finite counts as zero and has `s = nan`. `of_triangular` decomposes
-    the triangular factor, `(n, n)`.
+    matrix that is not finite counts as zero and has `s = nan`. `shorten` factors the rows
+    of each device, and `of_triangular` decomposes the triangular factor, `(n, n)`.
     """
-    return _compiled(mesh, axis, of_triangular)(a)
+    return _compiled(mesh, axis, shorten, of_triangular)(a)
 
 
 @functools.cache
-def _compiled(mesh: Mesh | AbstractMesh, axis: Axis, of_triangular: Decompose):
+def _compiled(
+    mesh: Mesh | AbstractMesh, axis: Axis, shorten: Shorten, of_triangular: Decompose
+):
     """`decompose` as one program: outside of `jit` each operation would be a program."""
     by_rows = P(axis, None)
     mapped = jax.shard_map(
-        partial(_decompose, axis=axis, of_triangular=of_triangular),
+        partial(_decompose, axis=axis, shorten=shorten, of_triangular=of_triangular),
         mesh=mesh,
         in_specs=by_rows,
         out_specs=(by_rows, P(), P()),
@@ -53,19 +61,21 @@ def _compiled(mesh: Mesh | AbstractMesh, axis: Axis, of_triangular: Decompose):
     return jax.jit(mapped)
 
 
-def _decompose(rows: Array, *, axis: Axis, of_triangular: Decompose) -> Triplets:
+def _decompose(
+    rows: Array, *, axis: Axis, shorten: Shorten, of_triangular: Decompose
+) -> Triplets:
     """The result of `decompose` on one device, from its rows of the matrix."""
     # LAPACK may loop forever on an Inf: all devices must know if any has one.
     broken = jax.lax.psum(jnp.sum(~jnp.isfinite(rows), dtype=jnp.int32), axis) > 0
     rows = jnp.where(broken, 0, rows)
     scale = power_of_two(jax.lax.pmax(jnp.max(jnp.abs(rows), initial=0), axis))
-    q, r = qr(rows / scale.astype(rows.dtype))
+    product, r = thin_qr.factor(rows / scale.astype(rows.dtype), shorten)
     r, tree = go_up(r, axis)
     is_first = jax.lax.axis_index(axis) == 0
     w, s, v = jax.lax.cond(is_first, of_triangular, _zeros_like_svd, r)
     s, v = jax.lax.psum((s, v), axis)
     w = go_down(w, tree, axis)
-    return matmul(q, w), jnp.where(broken, jnp.nan, s * scale), v
+    return product(w), jnp.where(broken, jnp.nan, s * scale), v
 
 
 def go_up(r: Array, axis: Axis) -> tuple[Array, Tree]:
@@ -78,7 +88,7 @@ def go_up(r: Array, axis: Axis) -> tuple[Array, Tree]:
     while step < count:
         down = [(i, i + step) for i in range(0, count - step, 2 * step)]
         other = jax.lax.ppermute(r, axis, [(j, i) for i, j in down])
-        blocks, r = qr(jnp.concatenate([r, other]))
+        blocks, r = thin_qr.qr(jnp.concatenate([r, other]))
         tree.append((step, down, blocks))
         step *= 2
     return r, tree
@@ -92,12 +102,6 @@ def go_down(w: Array, tree: Tree, axis: Axis) -> Array:
         received = jax.lax.ppermute(matmul(others, w), axis, down)
         w = jnp.where(index % (2 * step) == 0, matmul(own, w), received)
     return w
-
-
-def qr(a: Array) -> tuple[Array, Array]:
-    """Thin QR factorization."""
-    q, r = jax.lax.linalg.qr(a, full_matrices=False)
-    return q, r
 
 
 def _zeros_like_svd(r: Array) -> Triplets:

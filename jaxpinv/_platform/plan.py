@@ -39,6 +39,8 @@ class Plan:
         triplets: how singular triplets are computed: by the library, from a triangular
             factor, or from eigenvectors of a Hermitian matrix made of that.
         values: how singular values alone are computed.
+        rows: rows of a matrix that a QR factorization takes at a time, at least.
+        rows_call: such chunks of rows in each LAPACK call.
         svd_call: matrices in each LAPACK call for a decomposition.
         values_call: matrices in each LAPACK call for singular values alone.
         qr_call: matrices in each LAPACK call for a QR factorization with a square Q.
@@ -60,6 +62,8 @@ class Plan:
     groups: int | None = None
     triplets: Route = "svd"
     values: Route = "svd"
+    rows: int | None = None
+    rows_call: int | None = None
     svd_call: int | None = None
     values_call: int | None = None
     qr_call: int | None = None
@@ -129,15 +133,18 @@ def factorization(
             rank_remainder=some,
         )
 
-    def call(flops: int) -> int:
+    def call(flops: int, count: int = count) -> int:
         # jaxlib counts complex arithmetic three times.
         return workarounds.matrices_of_one_call(count, flops * (3 if is_complex else 1))
 
+    rows = max(workarounds.ROWS_OF_QR, 4 * n)
+
     svd_call, is_long = call(10 * m * n * shorter), m >= tuning.long * n
     values_call = call(max(10 * n**3, 2 * m * n**2)) if is_long else svd_call
-    # A complex number counts as four.
+    # Long columns need it for accuracy. A complex number counts as four.
     is_tall = m >= tuning.tall * n and (
-        count * m * n * (4 if is_complex else 1) >= tuning.repays_tall
+        m >= 2 * workarounds.ROWS_OF_QR
+        or count * m * n * (4 if is_complex else 1) >= tuning.repays_tall
     )
     # Whole vectors: part of a vector takes as long as several.
     vectors = max(chunk // tuning.vector * tuning.vector, min(chunk, tuning.vector))
@@ -167,6 +174,8 @@ def factorization(
         remainder=remainder,
         triplets="qr, svd" if is_tall else "svd",
         values="qr, svd" if is_long else "svd",
+        rows=workarounds.ROWS_OF_QR,
+        rows_call=call(4 * rows * n**2, count * max(1, 2 * m // rows)),
         svd_call=svd_call,
         values_call=values_call,
         qr_call=call(4 * m**3),

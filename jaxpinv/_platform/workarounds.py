@@ -8,6 +8,7 @@
   NaN: see `may_not_converge`. `jaxpinv._factorization.svd` decomposes such a matrix again.
 - LAPACK's `gesdd` may loop forever on an Inf (Reference-LAPACK issue 1409). Until this is
   fixed, `jaxpinv._linalg.finite_or_zero` hides every Inf from decompositions.
+- LAPACK's QR factorization sums over long columns term by term: see `ROWS_OF_QR`.
 - OpenBLAS starts threads for small calls, which keep spinning after the call: see
   `OPENBLAS_ONE_THREAD`.
 - JAX cannot lower a QR factorization if the type says how the batch is divided: see
@@ -41,6 +42,11 @@ _FLOPS_OF_ONE_THREAD = 200_000
 # LAPACK's SMLSIZ: divide and conquer passes matrices of at most this many columns to QR
 # iteration, which has not been seen to fail.
 _DIVIDED = 25
+
+#: LAPACK sums over the rows of a matrix in running sums, so errors grow with their number
+#: (no release promises more). With so many rows at a time, those of equal terms stay within
+#: 4 eps per element of `R`: see `tests.factorization.test_thin_qr`.
+ROWS_OF_QR = 256
 
 #: OpenBLAS uses one thread for a triangular solve of fewer elements. Threads that it
 #: starts keep spinning after the call, and slow down what runs next on shared cores.

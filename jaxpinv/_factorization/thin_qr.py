@@ -1,0 +1,85 @@
+"""QR factorizations of tall matrices, a chunk of rows at a time if there are many.
+
+LAPACK sums over the rows of a matrix term by term, so its errors grow with their number:
+those of equal terms, as in an intercept column, all have the same sign. A chunk of rows is
+short. The triangular factors of all chunks, on top of each other, are a shorter matrix `B`
+with `A = Q B`, and if it is still long, it is shortened again (Demmel, Grigori, Hoemmen,
+Langou, SIAM J. Sci. Comput. 34 (2012) A206-A239).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxpinv._linalg import matmul
+from jaxpinv._shapes import divided, is_static_shape
+
+#: A product with a matrix of orthonormal columns, as a function of the second factor.
+Product = Callable[[Array], Array]
+#: Finds `Q`, as a function, and `B` with fewer rows than `A = Q B`.
+Shorten = Callable[[Array], tuple[Product, Array]]
+
+# Chunks have at least this many rows per column, so that `B` is several times as short.
+_ROWS_PER_COLUMN = 4
+
+
+def shorten(
+    a: Array, *, rows: int | None, calls: Callable[..., tuple[Array, ...]]
+) -> tuple[Product, Array]:
+    """`Q`, as a function, and `B` of `A = Q B`, `(..., m, n)`, with `m >= n`.
+
+    `B` is the triangular factor, or those of several chunks of `A` on top of each other.
+
+    Args:
+        a: the matrices.
+        rows: most rows in a chunk, if that is more than a few per column. If None, there
+            is one chunk.
+        calls: how a batch of chunks is divided into calls.
+    """
+    *batch, m, n = a.shape
+    if not _is_long(m, n, rows):
+        q, b = qr(a)
+        return lambda w: matmul(q, w), b
+    count, length = divided(m, _rows_of_chunk(n, rows))
+    missing = count * length - m
+    if missing:
+        a = jnp.pad(a, [*[(0, 0)] * len(batch), (0, missing), (0, 0)])
+    q, r = calls(qr, jnp.reshape(a, (*batch, count, length, n)))
+    above, b = lambda w: w, jnp.reshape(r, (*batch, count * n, n))
+    if _is_long(count * n, n, rows):
+        above, b = shorten(b, rows=rows, calls=calls)
+
+    def product(w: Array) -> Array:
+        k = w.shape[-1]
+        parts = jnp.reshape(above(w), (*batch, count, n, k))
+        found = jnp.reshape(matmul(q, parts), (*batch, count * length, k))
+        return found[..., :m, :] if missing else found
+
+    return product, b
+
+
+def factor(a: Array, shorten: Shorten) -> tuple[Product, Array]:
+    """`Q`, as a function, and the triangular factor `R` of `A = Q R`, `(..., m, n)`."""
+    product, b = shorten(a)
+    if b.shape[-2] == b.shape[-1]:
+        return product, b
+    q, r = qr(b)
+    return lambda w: product(matmul(q, w)), r
+
+
+def _is_long(m: int, n: int, rows: int | None) -> bool:
+    """Whether m by n matrices have at least two chunks."""
+    return is_static_shape((m, n)) and rows is not None and m >= 2 * _rows_of_chunk(n, rows)
+
+
+def _rows_of_chunk(n: int, rows: int) -> int:
+    """The largest number of rows in a chunk of n columns."""
+    return max(rows, _ROWS_PER_COLUMN * n)
+
+
+def qr(a: Array) -> tuple[Array, Array]:
+    """The thin QR factorization of `a`, `(..., m, n)`."""
+    q, r = jax.lax.linalg.qr(a, full_matrices=False)
+    return q, r
