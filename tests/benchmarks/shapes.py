@@ -73,6 +73,16 @@ def _intercept(rng, m: int, n: int, dtype: str) -> np.ndarray:
     return a if np.dtype(dtype).kind == "f" else a * np.exp(0.3j)
 
 
+def _indicators(rng, m: int, n: int, dtype: str) -> np.ndarray:
+    """Columns of equal numbers and zeros: in most rows, or from a threshold on."""
+    in_most, beyond = (
+        rng.random((m, n)) < 0.9,
+        np.arange(m)[:, None] * n // m >= np.arange(n),
+    )
+    a = 0.3 * (in_most if rng.integers(2) else beyond)
+    return a if np.dtype(dtype).kind == "f" else a * np.exp(0.3j)
+
+
 def _common_mean(rng, m: int, n: int, dtype: str) -> np.ndarray:
     a = rng.uniform(size=(m, n)) + rng.choice([0, 0.5, 1, 10])
     return a if np.dtype(dtype).kind == "f" else a + 0.5j * rng.uniform(size=(m, n))
@@ -100,6 +110,7 @@ def _graded(rng, m: int, n: int, dtype: str) -> np.ndarray | None:
 KINDS: dict[str, Callable[..., np.ndarray | None]] = {
     "gaussian": _random,
     "intercept": _intercept,
+    "indicators": _indicators,
     "common mean": _common_mean,
     "polynomial": _polynomial,
     "orthonormal": _orthonormal,
