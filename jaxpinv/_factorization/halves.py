@@ -5,15 +5,15 @@ from jax import Array
 
 from jaxpinv._linalg import adjoint, matmul
 
-# Fewest columns for which halves pay (`tests.benchmarks.compare`): for fewer, joining them
-# takes as long as the zeros save.
-_FEWEST = 128
+#: Fewest columns for which halves pay (`tests.benchmarks.compare`): for fewer, joining them
+#: takes as long as the zeros save.
+FEWEST = 128
 
 
 def times_upper(x: Array, upper: Array) -> Array:
     """The product of `x`, `(..., m, n)`, with `(..., n, n)`, without most of its zeros."""
     half = upper.shape[-1] // 2
-    if upper.shape[-1] < _FEWEST:
+    if upper.shape[-1] < FEWEST:
         return matmul(x, upper)
     left = matmul(x[..., :half], upper[..., :half, :half])
     return jnp.concatenate([left, matmul(x, upper[..., half:])], axis=-1)
@@ -22,7 +22,7 @@ def times_upper(x: Array, upper: Array) -> Array:
 def upper_times(upper: Array, x: Array) -> Array:
     """The product of `(..., n, n)` with `x`, `(..., n, k)`, without most of its zeros."""
     half = upper.shape[-1] // 2
-    if upper.shape[-1] < _FEWEST:
+    if upper.shape[-1] < FEWEST:
         return matmul(upper, x)
     below = matmul(upper[..., half:, half:], x[..., half:, :])
     return jnp.concatenate([matmul(upper[..., :half, :], x), below], axis=-2)
@@ -31,7 +31,7 @@ def upper_times(upper: Array, x: Array) -> Array:
 def gram_of_upper(upper: Array) -> Array:
     """The Gram matrix of `upper`, `(..., n, n)`, without most of its zeros."""
     half = upper.shape[-1] // 2
-    if upper.shape[-1] < _FEWEST:
+    if upper.shape[-1] < FEWEST:
         return matmul(adjoint(upper), upper)
     above = matmul(adjoint(upper[..., :half, :half]), upper[..., :half, :])
     right = upper[..., half:]
@@ -44,7 +44,7 @@ def gram_of_upper(upper: Array) -> Array:
 def gram(x: Array) -> Array:
     """The Gram matrix `X^H X`, `(..., n, n)`, without most of its upper triangle."""
     half = x.shape[-1] // 2
-    if x.shape[-1] < _FEWEST:
+    if x.shape[-1] < FEWEST:
         return matmul(adjoint(x), x)
     left, right = x[..., :half], x[..., half:]
     below = matmul(adjoint(right), x)
