@@ -1,5 +1,6 @@
 """Derivatives of several orders in one pass, so that they compile in one small program."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,3 +27,19 @@ def reverse_over_reverse(f: Callable, a: jax.Array, e: Any) -> tuple[jax.Array, 
 
     hessian, gradient = jax.grad(along, has_aux=True)(a)
     return gradient, hessian
+
+
+def hessian_vector_product(f):
+    """The derivative of the gradient of `f` along its first argument."""
+    return lambda a, *rest: jax.jvp(lambda a: jax.grad(f)(a, *rest), (a,), (a,))[1]
+
+
+@functools.cache
+def loss_by(pinv):
+    """The same loss for all tests, so that they share compiled programs."""
+
+    def loss(a, rtol=None, hermitian=False):
+        a = a @ a.swapaxes(-1, -2) if hermitian else a
+        return jnp.sum(jnp.sin(pinv(a, rtol, hermitian)))
+
+    return loss
