@@ -18,15 +18,15 @@ def two_derivatives(f: Callable, at: tuple, along: tuple) -> tuple[Any, Any, Any
     return value, slope, curvature
 
 
-def reverse_over_reverse(f: Callable, a: jax.Array, e: Any) -> tuple[jax.Array, jax.Array]:
-    """The gradient of a number, and its Hessian times `e`, both by reverse mode."""
+def reverse_over_reverse(f: Callable, a: jax.Array, e: Any) -> tuple[Any, Any, Any]:
+    """A number, its gradient, and its Hessian times `e`, both by reverse mode."""
 
     def along(a):
-        gradient = jax.grad(f)(a)
-        return jnp.vdot(gradient, e), gradient
+        value, gradient = jax.value_and_grad(f)(a)
+        return jnp.vdot(gradient, e), (value, gradient)
 
-    hessian, gradient = jax.grad(along, has_aux=True)(a)
-    return gradient, hessian
+    hessian, found = jax.grad(along, has_aux=True)(a)
+    return *found, hessian
 
 
 def hessian_vector_product(f):

@@ -33,6 +33,15 @@ def all_of(factored, b, x, damp):
     )
 
 
+@partial(jax.jit, static_argnames="method")
+def inverses(a, damps, method):
+    """Damped inverses, and solutions for the identity, of one factorization."""
+    factored, identity = jaxpinv.factorize(a, method=method), jnp.eye(len(a), dtype=a.dtype)
+    return jax.vmap(lambda d: (factored.pinv(damp=d), factored.solve(identity, damp=d)))(
+        damps
+    )
+
+
 # Method, shape and dtype, each with its own program.
 CASES = [
     pytest.param(method, SHAPES[shape], DTYPES[dtype], id=f"{method}-{shape}-{dtype}")
@@ -96,15 +105,13 @@ def test_no_digits_are_lost(rng, dtype, method, m, n, rank):
     is_deficient = rank < min(m, n)
     sizes = [0.5, 1, 3, 1e1, 1e2, 1e4] if is_deficient else [1e-6, 1e-3, 0.1, 1, 1e2, 1e4]
     damps = 2 * np.array(sizes, dtype)
-    zeros = np.zeros((n, 2), dtype)
-    identity = np.eye(m, dtype=dtype)
-    inverses, solutions, _ = path(a, identity, zeros, damps, method)
+    found = inverses(a, damps, method)
     for i, d in enumerate(damps.astype(float)):
         exact = damping_oracle.damped(a, np.full(n, d))
         values = np.hypot(np.linalg.svd(a.astype(float), compute_uv=False), d)
         limit = 4 * np.finfo(dtype).eps * values[0] / values[-1]
-        for x in (inverses[i], solutions[i]):
-            error = np.linalg.norm(np.asarray(x, float) - exact)
+        for x in found:
+            error = np.linalg.norm(np.asarray(x[i], float) - exact)
             assert error <= limit * np.linalg.norm(exact)
 
 
@@ -139,6 +146,11 @@ def solution_and_slope(a, b, clean, damp):
         return jaxpinv.factorize(a).solve(b, damp=damp)
 
     return solve(a, b), jax.grad(lambda a: jnp.sum(solve(a, clean)))(a)
+
+
+def projection(a, x, damp):
+    """A damped projection by a factorization."""
+    return jaxpinv.factorize(a, method="svd").null_projection(x, damp=damp)
 
 
 class TestTransformations:
@@ -211,7 +223,6 @@ class TestTransformations:
     @pytest.mark.slow
     @pytest.mark.parametrize("size", [1e-30, 1e30])
     def test_no_square_leaves_the_range(self, rng, size):
-        # The shapes are those of a program that loses no digits.
         a = of_rank(rng, (9, 12), 9)
         b, x = gaussian(rng, (9, 9)), gaussian(rng, (12, 2))
         exact = damping_oracle.filtered(a, 0.3)
@@ -234,10 +245,8 @@ class TestTransformations:
         known = np.zeros_like(a.T)
         known[0, 0] = 0.01
 
-        def projections(damp):
-            return jaxpinv.factorize(a, method="svd").null_projection(x, damp=damp)
-
-        for projected in (projections(damp), jax.jit(projections)(damp)):
+        for project in (projection, jax.jit(projection)):
+            projected = project(a, x, damp)
             assert np.array_equal(projected, x - (known @ a @ x))
         limit = bound(np.float32, 1)
         tall, wide = (jaxpinv.factorize(of, method="svd") for of in (a, a.T))
