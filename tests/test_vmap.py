@@ -36,6 +36,32 @@ class TestVmap:
         looped = np.stack([pinv(x) for x in stacked], axis=out_axis)
         assert np.array_equal(mapped, looped)
 
+    def test_a_map_over_the_last_axis_has_a_derivative(self, rng):
+        a, e = matrix(rng, (3, 5, 4), SPECTRUM), gaussian(rng, (3, 5, 4))
+
+        @jax.jit
+        def along(a, e):
+            return jax.jvp(jax.vmap(jaxpinv.pinv, 2), (a,), (e,))[1]
+
+        found = along(*(np.moveaxis(x, 0, 2) for x in (a, e)))
+        expected = jax.jvp(jaxpinv.pinv, (a,), (e,))[1]
+        assert relative_error(found, expected) <= bound(np.float64, 10)
+
+    def test_a_direction_that_is_not_mapped_sums_its_gradient(self, rng):
+        a, e = matrix(rng, (3, 5, 4), SPECTRUM), gaussian(rng, (5, 4))
+        ct = gaussian(rng, (3, 4, 5))
+
+        def paired(e):
+            slopes = jax.vmap(lambda a: jax.jvp(jaxpinv.pinv, (a,), (e,))[1])(a)
+            return jnp.sum(slopes * ct)
+
+        @jax.jit
+        def both(a, e):
+            return jax.grad(paired)(e), jax.vjp(jaxpinv.pinv, a)[1](ct)[0]
+
+        found, gradients = both(a, e)
+        assert relative_error(found, np.sum(gradients, 0)) <= bound(np.float64, 10)
+
     # Every kind of mapped argument, under the gradient and the second derivative.
     @pytest.mark.slow
     @pytest.mark.parametrize(
