@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import jaxpinv
+from jaxpinv._damped_primitives import values_p
+from jaxpinv._platform.tuning import DEFAULT
 from tests.matrices import gaussian
 
 pytestmark = pytest.mark.unoptimized
@@ -125,3 +127,15 @@ def test_other_values_and_tolerances_compile_nothing(
     assert after > before or way == "eager"
     jax.block_until_ready(f(other, second))
     assert compilations() == after
+
+
+def test_a_primitive_outside_of_jit_is_compiled_once(rng, compilations):
+    def values(a):
+        return values_p.bind(a, method="svd", tuning=DEFAULT)
+
+    # A shape that no other test compiles.
+    a, other = (jnp.asarray(gaussian(rng, (2, 9, 5))) for _ in range(2))
+    jax.block_until_ready(values(a))
+    before = compilations()
+    jax.block_until_ready(values(other))
+    assert compilations() == before

@@ -33,6 +33,15 @@ def test_a_damping_far_below_the_rounding_has_the_limit(damp):
         assert relative_error(projected, np.array([0, 1])) <= bound(np.float32, 1)
 
 
+def test_a_projection_keeps_its_digits_as_the_damping_vanishes(rng):
+    a, x = matrix(rng, (6, 4), [2, 1, 0.5, 0.3]), gaussian(rng, (4,))
+    # A difference of nearly equal numbers would keep four.
+    damp = 1e-6
+    exact = damp**2 * np.linalg.solve(a.T @ a + damp**2 * np.eye(4), x)
+    project = jax.jit(lambda a, x, damp: jaxpinv.null_projection(a, x, damp=damp))
+    assert relative_error(project(a, x, damp), exact) <= bound(np.float64, (2 / 0.3) ** 2)
+
+
 class TestWithoutDamping:
     """A damping of zero."""
 
