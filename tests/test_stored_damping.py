@@ -36,10 +36,8 @@ def all_of(factored, b, x, damp):
 @partial(jax.jit, static_argnames="method")
 def inverses(a, damps, method):
     """Damped inverses, and solutions for the identity, of one factorization."""
-    factored, identity = jaxpinv.factorize(a, method=method), jnp.eye(len(a), dtype=a.dtype)
-    return jax.vmap(lambda d: (factored.pinv(damp=d), factored.solve(identity, damp=d)))(
-        damps
-    )
+    factored, one = jaxpinv.factorize(a, method=method), jnp.eye(len(a), dtype=a.dtype)
+    return jax.vmap(lambda d: (factored.pinv(damp=d), factored.solve(one, damp=d)))(damps)
 
 
 # Method, shape and dtype, each with its own program.
