@@ -179,3 +179,26 @@ def test_the_warning_comes_only_where_the_default_is_used(kwargs, warned, dtype)
         warnings.simplefilter("always")
         jax.eval_shape(lambda a: jaxpinv.pinv(a, **kwargs), a)
     assert len(found) == (warned and dtype == np.float32)
+
+
+KINDS_OF_INPUT = {
+    "fortran": np.asfortranarray,
+    "transposed": lambda a: np.ascontiguousarray(a.T).T,
+    "negative_strides": lambda a: np.ascontiguousarray(a[::-1, ::-1])[::-1, ::-1],
+    "strided": lambda a: np.repeat(np.repeat(a, 2, axis=0), 3, axis=1)[::2, ::3],
+    "broadcast": lambda a: np.broadcast_to(a, (2, *a.shape))[1],
+    "read_only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+    "lists": lambda a: a.tolist(),
+    "tuples": lambda a: tuple(map(tuple, a.tolist())),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_INPUT)
+def test_the_memory_layout_of_the_input_does_not_matter(rng, kind):
+    for rank in range(4):
+        left, right = rng.integers(-8, 9, (4, rank)), rng.integers(-8, 9, (rank, 3))
+        a = (left @ right).astype(np.float64)
+        x, found = jaxpinv.pinv(a, return_rank=True)
+        y, other = jaxpinv.pinv(KINDS_OF_INPUT[kind](a), return_rank=True)
+        assert found == other == rank
+        assert np.array_equal(x, y)

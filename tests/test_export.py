@@ -84,6 +84,26 @@ def test_a_symbolic_batch_dimension_serves_every_batch(rng, name, batches):
 
 
 @pytest.mark.slow
+def test_a_symbolic_number_of_rows_serves_every_number(rng):
+    def solve(a, b):
+        # The fields are those of a named tuple, which cannot be exported.
+        return tuple(jaxpinv.lstsq(a, b))
+
+    (m,) = export.symbolic_shape("m", constraints=["m >= 3"])
+    shapes = [jax.ShapeDtypeStruct(size, np.float64) for size in [(m, 3), (m,)]]
+    exported = export.export(jax.jit(solve))(*shapes)
+    for rows in (3, 7):
+        a, b = gaussian(rng, (rows, 3)), gaussian(rng, (rows,))
+        for found, known in zip(exported.call(a, b), solve(a, b), strict=True):
+            np.testing.assert_allclose(found, known, rtol=0, atol=1e-14)
+    # The default cutoff grows with the rows, too.
+    eps = np.finfo(float).eps
+    a = np.vstack([np.diag([1, 1, 30 * eps]), np.zeros((57, 3))])
+    assert exported.call(a[:20], np.ones(20))[2] == 3
+    assert exported.call(a, np.ones(60))[2] == 2
+
+
+@pytest.mark.slow
 def test_an_exported_program_can_be_differentiated_twice(rng):
     a = gaussian(rng, (3, 5, 4))
     exported = export.export(jax.jit(jaxpinv.pinv))(jax.ShapeDtypeStruct(a.shape, a.dtype))
@@ -122,6 +142,16 @@ def test_every_platform_lowers_to_its_own_library(name, shape, platform):
     }
     others -= set(KERNELS[platform].values())
     assert not any(call.startswith(tuple(others)) for call in calls)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "rocm"])
+def test_only_a_cpu_loops_over_a_batch(platform):
+    # Elsewhere each step would wait for the host. On a TPU, JAX's own QR has loops.
+    f = jax.jit(partial(jaxpinv.pinv, method="direct"))
+    exported = export.export(f, platforms=[platform])(
+        jax.ShapeDtypeStruct((64, 40, 30), np.float32)
+    )
+    assert ("stablehlo.while" in exported.mlir_module()) == (platform == "cpu")
 
 
 @pytest.mark.slow_unless("hermitian")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxpinv
-from tests.comparison import bound
+from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, matrix
 
 
@@ -66,7 +66,7 @@ class TestNullProjection:
             return jaxpinv.null_projection(a, x, damp=damp)
 
         [found] = jax.linear_transpose(project, x)(ct)
-        assert np.max(np.abs(found - exact.T @ ct)) <= bound(np.float64)
+        assert relative_error(found, exact.T @ ct) <= bound(np.float64)
 
     @pytest.mark.unoptimized
     def test_a_solution_with_projections_as_operators_has_a_gradient(self, rng):
@@ -78,7 +78,7 @@ class TestNullProjection:
                 return jaxpinv.null_projection(a, x) + 2 * x
 
             # The solver transposes the operator for a gradient.
-            solve = jax.scipy.sparse.linalg.gmres
+            solve = jax.scipy.sparse.linalg.bicgstab
             return jnp.sum(jnp.sin(solve(operator, jnp.asarray(b), tol=1e-12)[0]))
 
         def exact(a):
@@ -86,7 +86,7 @@ class TestNullProjection:
 
         h = 1e-4
         slope = (exact(a + h * e) - exact(a - h * e)) / (2 * h)
-        assert abs(np.sum(jax.grad(solution)(a) * e) - slope) <= 1e-6
+        assert abs(np.sum(jax.jit(jax.grad(solution))(a) * e) - slope) <= 1e-6
 
     @pytest.mark.unoptimized
     def test_batches_broadcast(self, rng):

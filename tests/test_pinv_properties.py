@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import event, example, given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
-import jaxpinv
 from tests import strategies
 from tests.matrices import unitary
 from tests.numpy_oracle import (
@@ -292,26 +290,3 @@ def test_pseudo_inverses_of_kronecker_products_are_those_products(kinds, seed, m
     ranks = [np.linalg.matrix_rank(x, tol=1e-10) for x in factors]
     assert found.rank == np.prod(ranks)
     assert_small(p, error, known.is_telling, sizes(known)[0], 2 * known.condition)
-
-
-KINDS_OF_INPUT = {
-    "fortran": np.asfortranarray,
-    "transposed": lambda a: np.ascontiguousarray(a.T).T,
-    "negative_strides": lambda a: np.ascontiguousarray(a[::-1, ::-1])[::-1, ::-1],
-    "strided": lambda a: np.repeat(np.repeat(a, 2, axis=0), 3, axis=1)[::2, ::3],
-    "broadcast": lambda a: np.broadcast_to(a, (2, *a.shape))[1],
-    "read_only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
-    "lists": lambda a: a.tolist(),
-    "tuples": lambda a: tuple(map(tuple, a.tolist())),
-}
-
-
-@given(
-    hnp.arrays(np.float64, (4, 3), elements=st.integers(-8, 8).map(float)),
-    st.sampled_from(list(KINDS_OF_INPUT)),
-)
-def test_the_memory_layout_of_the_input_does_not_matter(a, kind):
-    x, rank = jaxpinv.pinv(a, return_rank=True)
-    y, other = jaxpinv.pinv(KINDS_OF_INPUT[kind](a), return_rank=True)
-    assert rank == other
-    assert np.array_equal(x, y)

@@ -4,28 +4,17 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import mpmath
 import numpy as np
 import pytest
 import scipy.sparse.linalg
 
 import jaxpinv
 from tests import damping_oracle
-from tests.comparison import bound, pair, relative_error
-from tests.differentiation import reverse_over_reverse, two_derivatives
+from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, hermitian_matrix, matrix
+from tests.stored_damping_cases import DTYPES, RANKS, SHAPES, of_rank
 
-# Sides of more than eight, so that the matrices are not factored anew.
-SHAPES = {"tall": (12, 9), "square": (9, 9), "wide": (9, 10)}
-RANKS = {"full": 9, "deficient": 4, "zero": 0}
-DTYPES = {"real": np.float64, "complex": np.complex128}
 DAMPS = np.array([0.0, 0.3, 2.0])
-
-
-def of_rank(rng, shape, rank, dtype=np.float64):
-    """A matrix with singular values from 2 to 0.5, and zeros."""
-    zeros = [0.0] * (min(shape) - rank)
-    return matrix(rng, shape, [*np.linspace(2, 0.5, rank), *zeros], dtype)
 
 
 @partial(jax.jit, static_argnames="method")
@@ -42,6 +31,13 @@ def all_of(factored, b, x, damp):
         factored.solve(b, damp=damp),
         factored.null_projection(x, damp=damp),
     )
+
+
+@partial(jax.jit, static_argnames="method")
+def inverses(a, damps, method):
+    """Damped inverses, and solutions for the identity, of one factorization."""
+    factored, one = jaxpinv.factorize(a, method=method), jnp.eye(len(a), dtype=a.dtype)
+    return jax.vmap(lambda d: (factored.pinv(damp=d), factored.solve(one, damp=d)))(damps)
 
 
 # Method, shape and dtype, each with its own program.
@@ -107,132 +103,14 @@ def test_no_digits_are_lost(rng, dtype, method, m, n, rank):
     is_deficient = rank < min(m, n)
     sizes = [0.5, 1, 3, 1e1, 1e2, 1e4] if is_deficient else [1e-6, 1e-3, 0.1, 1, 1e2, 1e4]
     damps = 2 * np.array(sizes, dtype)
-    zeros = np.zeros((n, 2), dtype)
-    identity = np.eye(m, dtype=dtype)
-    inverses, solutions, _ = path(a, identity, zeros, damps, method)
+    found = inverses(a, damps, method)
     for i, d in enumerate(damps.astype(float)):
         exact = damping_oracle.damped(a, np.full(n, d))
         values = np.hypot(np.linalg.svd(a.astype(float), compute_uv=False), d)
         limit = 4 * np.finfo(dtype).eps * values[0] / values[-1]
-        for x in (inverses[i], solutions[i]):
-            error = np.linalg.norm(np.asarray(x, float) - exact)
+        for x in found:
+            error = np.linalg.norm(np.asarray(x[i], float) - exact)
             assert error <= limit * np.linalg.norm(exact)
-
-
-def derivatives(name, a, c, d, e, dc, dd):
-    """The first and the second derivative, by the oracle."""
-    # From the shorter side, where a damping of zero is regular too.
-    of, along = (a, e) if a.shape[0] >= a.shape[1] else (a.conj().T, e.conj().T)
-    ds, dds = (np.full(min(a.shape), y) for y in (d, dd))
-    x = damping_oracle.damped(of, ds)
-    x1, x2 = (damping_oracle.derivative(of, ds, along, dds, order) for order in (1, 2))
-    if of is not a:
-        x, x1, x2 = (y.conj().T for y in (x, x1, x2))
-    if name == "pinv":
-        return x1, x2
-    if name == "solve":
-        return x1 @ c + x @ dc, x2 @ c + 2 * x1 @ dc
-    y, y1, y2 = x @ a, x1 @ a + x @ e, x2 @ a + 2 * x1 @ e
-    return dc - y1 @ c - y @ dc, -y2 @ c - 2 * y1 @ dc
-
-
-def damped_by(name, *, is_known, method, inside):
-    """A result of a factorization as a function of the matrix, a vector and a damping."""
-    make = partial(jaxpinv.factorize, method=method)
-    make = jax.jit(make) if inside else make
-
-    def f(a, c, d):
-        factored = make(a)
-        damp = {"damp": 0.7 if is_known else d}
-        if name == "pinv":
-            return factored.pinv(**damp)
-        return getattr(factored, name)(c, **damp)
-
-    return f
-
-
-@partial(jax.jit, static_argnames=("name", "modes", "is_known", "method", "inside"))
-def all_derivatives(name, modes, at, along, ct, **options):
-    """The first and the second derivative along `along`, by each of the modes.
-
-    Those by "forward" are of the result, and others of its gradient along `ct`.
-    """
-    f = damped_by(name, **options)
-
-    def gradient(*at):
-        return jax.vjp(f, *at)[1](ct)
-
-    def pushed(*at):
-        slopes = gradient(*at)
-        pairs = zip(slopes, along, strict=True)
-        return sum(jnp.sum(jnp.real(g * t)) for g, t in pairs), slopes
-
-    def reverse():
-        second, first = jax.grad(pushed, argnums=(0, 1, 2), has_aux=True)(*at)
-        return first, second
-
-    ways = {
-        "forward": lambda: two_derivatives(f, at, along)[1:],
-        "forward over reverse": lambda: jax.jvp(gradient, at, along),
-        "reverse": reverse,
-    }
-    return {mode: ways[mode]() for mode in modes}
-
-
-# Function, modes, whether the damping is known, and other options that change the program.
-# A traced damping has large programs, with one mode each.
-DERIVATIVES = [
-    pytest.param(
-        *(name, modes, damp == "known", method, SHAPES[shape], DTYPES[dtype]),
-        id=f"{name}-{damp}-{method}-{shape}-{dtype}",
-    )
-    for name, damp, method, shape, dtype, modes in [
-        ("pinv", "known", "direct", "tall", "real", ("forward", "reverse")),
-        ("pinv", "traced", "svd", "wide", "complex", ("forward over reverse",)),
-        ("solve", "known", "svd", "wide", "complex", ("forward over reverse", "reverse")),
-        ("solve", "traced", "direct", "tall", "complex", ("forward",)),
-        (
-            *("null_projection", "known", "direct", "square", "complex"),
-            ("forward", "forward over reverse"),
-        ),
-        ("null_projection", "traced", "svd", "tall", "real", ("reverse",)),
-    ]
-]
-
-
-@pytest.mark.unoptimized
-@pytest.mark.slow_unless("deficient-solve-known")
-@pytest.mark.parametrize(
-    ("name", "modes", "is_known", "method", "shape", "dtype"), DERIVATIVES
-)
-@pytest.mark.parametrize("rank", RANKS.values(), ids=RANKS)
-def test_derivatives_exist_at_every_matrix(
-    rng, name, modes, is_known, method, shape, rank, dtype
-):
-    # The oracle's differences pass through the deficient matrix.
-    m, n = shape
-    a, e = of_rank(rng, shape, rank, dtype), gaussian(rng, shape, dtype)
-    length = m if name == "solve" else n
-    c, dc = (gaussian(rng, (length, 1), dtype) for _ in range(2))
-    options = {"is_known": is_known, "method": method, "inside": method == "direct"}
-    damps = [(0.7, 0.0 if is_known else 0.4)]
-    if rank == 9 and not is_known:
-        # A damping of zero, at which the same program serves.
-        damps.append((0.0, 1.0))
-    for d, dd in damps:
-        exact = derivatives(name, a, c, d, e, dc, dd)
-        ct, along = gaussian(rng, exact[0].shape, dtype), (e, dc, dd)
-        found = all_derivatives(name, modes, (a, c, d), along, ct, **options)
-        # A first derivative that vanishes is compared with the size of the second.
-        least = np.max(np.abs(exact[1])) if d == 0 else 0
-        for x, known in zip(found.pop("forward", ()), exact, strict=False):
-            size = max(np.max(np.abs(known)), least)
-            assert np.max(np.abs(x - known)) <= 1e-9 * size
-        for slopes in found.values():
-            for x, known in zip(slopes, exact, strict=True):
-                pushed = sum(pair(g, t) for g, t in zip(x, along, strict=True))
-                size = max(np.sum(np.abs(ct * known)), least)
-                assert abs(pushed - pair(ct, known)) <= 1e-9 * size
 
 
 class TestWithoutDamping:
@@ -268,6 +146,11 @@ def solution_and_slope(a, b, clean, damp):
     return solve(a, b), jax.grad(lambda a: jnp.sum(solve(a, clean)))(a)
 
 
+def projection(a, x, damp):
+    """A damped projection by a factorization."""
+    return jaxpinv.factorize(a, method="svd").null_projection(x, damp=damp)
+
+
 class TestTransformations:
     """Places where a factorization is made, and where it is damped."""
 
@@ -281,48 +164,19 @@ class TestTransformations:
             assert text.count('custom_call_target="lapack_dgesdd_ffi"') == count
 
     @pytest.mark.unoptimized
-    @pytest.mark.slow
-    def test_it_passes_through_the_carry_of_a_scan(self, rng):
-        # Like the search for the step of a trust region.
-        a, e, b = gaussian(rng, (9, 10)), gaussian(rng, (9, 10)), gaussian(rng, (9,))
-        damps = np.array([0.5, 1.0, 2.0])
-
-        def by_scan(a):
-            def step(carry, damp):
-                factored, d = carry
-                x = factored.solve(b, damp=damp * d)
-                return (factored, jnp.sum(x**2)), x
-
-            start = jaxpinv.factorize(a), jnp.asarray(1.0)
-            (factored, last), found = jax.lax.scan(step, start, damps)
-            return jnp.sum(found**3) + last * jnp.sum(factored.solve(b, damp=last))
-
-        def by_loop(a):
-            d, total, row = 1.0, 0.0, mpmath.matrix(b[None].tolist())
-            for damp in damps:
-                y = damping_oracle.by_definition(a, [damp * d] * 10) * row.T
-                d, total = sum(x**2 for x in y), total + sum(x**3 for x in y)
-            y = damping_oracle.by_definition(a, [d] * 10) * row.T
-            return total + d * sum(y)
-
-        value, (gradient, hessian) = jax.jit(
-            lambda a: (by_scan(a), reverse_over_reverse(by_scan, a, e))
-        )(a)
-        found = value, pair(gradient, e), pair(hessian, e)
-        for x, exact in zip(found, damping_oracle.differences(by_loop, a, e), strict=True):
-            assert relative_error(x, exact) <= 1e-8
-
-    @pytest.mark.unoptimized
     def test_tolerances_that_are_given_hold(self, rng):
         a, b = matrix(rng, (12, 9), [3, 2, 0.5, *[0.1] * 6]), gaussian(rng, (12,))
         u, s, vh = np.linalg.svd(a, full_matrices=False)
         kept = np.where(np.hypot(s, 0.2) > 0.3, s / (s**2 + 0.04), 0)
         exact = (vh.T * kept) @ u.T
-        factored = jaxpinv.factorize(a, atol=0.3)
-        assert relative_error(factored.pinv(damp=0.2), exact) <= bound(np.float64, 10)
-        assert relative_error(factored.solve(b, damp=0.2), exact @ b) <= bound(
-            np.float64, 10
-        )
+
+        @jax.jit
+        def damped(factored):
+            return factored.pinv(damp=0.2), factored.solve(b, damp=0.2)
+
+        found = damped(jaxpinv.factorize(a, atol=0.3))
+        for x, known in zip(found, (exact, exact @ b), strict=True):
+            assert relative_error(x, known) <= bound(np.float64, 10)
         # The default would truncate 1e-15, but does not apply with a damping.
         tiny = matrix(rng, (12, 9), [1, 0.5, *[1e-15] * 7])
         exact = damping_oracle.filtered(tiny, 1e-14)
@@ -370,7 +224,6 @@ class TestTransformations:
     @pytest.mark.slow
     @pytest.mark.parametrize("size", [1e-30, 1e30])
     def test_no_square_leaves_the_range(self, rng, size):
-        # The shapes are those of a program that loses no digits.
         a = of_rank(rng, (9, 12), 9)
         b, x = gaussian(rng, (9, 9)), gaussian(rng, (12, 2))
         exact = damping_oracle.filtered(a, 0.3)
@@ -393,10 +246,8 @@ class TestTransformations:
         known = np.zeros_like(a.T)
         known[0, 0] = 0.01
 
-        def projections(damp):
-            return jaxpinv.factorize(a, method="svd").null_projection(x, damp=damp)
-
-        for projected in (projections(damp), jax.jit(projections)(damp)):
+        for project in (projection, jax.jit(projection)):
+            projected = project(a, x, damp)
             assert np.array_equal(projected, x - (known @ a @ x))
         limit = bound(np.float32, 1)
         tall, wide = (jaxpinv.factorize(of, method="svd") for of in (a, a.T))

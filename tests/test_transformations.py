@@ -1,4 +1,4 @@
-"""Under JAX's transformations: vmap, jit, linearize, checkpoint, custom rules, jaxprs."""
+"""Under JAX's transformations: jit, linearize, checkpoint, custom rules, jaxprs."""
 
 import functools
 from functools import partial
@@ -10,18 +10,12 @@ import pytest
 
 import jaxpinv
 from tests.comparison import bound, pair, relative_error
+from tests.differentiation import hessian_vector_product, loss_by
 from tests.matrices import gaussian, matrix
 
 pytestmark = pytest.mark.unoptimized
 
 SPECTRUM = [4, 2, 1, 0.5]
-MAPPED = {"matrix": (0, None), "tolerance": (None, 0), "both": (0, 0)}
-KINDS = {
-    "pinv": ("pinv", False),
-    "lstsq": ("lstsq", False),
-    "pinv_hermitian": ("pinv", True),
-    "lstsq_hermitian": ("lstsq", True),
-}
 
 
 @pytest.fixture
@@ -33,22 +27,6 @@ def a(rng):
 def loss(pinv):
     """A number that depends on every element of the pseudo-inverse."""
     return loss_by(pinv)
-
-
-@functools.cache
-def loss_by(pinv):
-    """The same loss for all tests, so that they share compiled programs."""
-
-    def loss(a, rtol=None, hermitian=False):
-        a = a @ a.swapaxes(-1, -2) if hermitian else a
-        return jnp.sum(jnp.sin(pinv(a, rtol, hermitian)))
-
-    return loss
-
-
-def hessian_vector_product(f):
-    """The derivative of the gradient of `f` along its first argument."""
-    return lambda a, *rest: jax.jvp(lambda a: jax.grad(f)(a, *rest), (a,), (a,))[1]
 
 
 def names(jaxpr):
@@ -118,103 +96,6 @@ class TestJaxprs:
         numbers = sum(x.size for x in jax.tree.leaves(pullback) if hasattr(x, "size"))
         # One more number says whether U is the identity.
         assert numbers == m * n + n * n + 2 * n + 1
-
-
-class TestVmap:
-    """Mapped functions equal loops."""
-
-    @pytest.mark.slow_unless("pinv")
-    @pytest.mark.parametrize("in_axis", [0, 1, 2, -1])
-    @pytest.mark.parametrize("out_axis", [0, 1, 2, -1])
-    def test_any_axes_of_the_matrix(self, pinv, rng, in_axis, out_axis):
-        stacked = matrix(rng, (3, 5, 4), SPECTRUM)
-        mapped = jax.vmap(pinv, in_axis, out_axis)(np.moveaxis(stacked, 0, in_axis))
-        looped = np.stack([pinv(x) for x in stacked], axis=out_axis)
-        assert np.array_equal(mapped, looped)
-
-    # Every kind of mapped argument, under the gradient and the second derivative.
-    @pytest.mark.slow
-    @pytest.mark.parametrize(
-        ("axes", "pinv", "hermitian", "derive"),
-        [
-            pytest.param(
-                MAPPED[name], *KINDS[kind], derive, id=f"{name}-{kind}-{derive.__name__}"
-            )
-            for name, kind, derive in [
-                ("matrix", "lstsq", jax.grad),
-                ("matrix", "pinv_hermitian", hessian_vector_product),
-                ("tolerance", "lstsq_hermitian", jax.grad),
-                ("tolerance", "pinv", hessian_vector_product),
-                ("both", "pinv_hermitian", jax.grad),
-                ("both", "pinv", jax.hessian),
-            ]
-        ],
-        indirect=["pinv"],
-    )
-    def test_over_matrix_or_tolerance_or_both(self, loss, rng, axes, hermitian, derive):
-        matrices = matrix(rng, (3, 4, 4), SPECTRUM)
-        rtols = np.array([0.01, 0.3, 0.6])
-        f = jax.jit(derive(partial(loss, hermitian=hermitian)))
-        args = [
-            x if axis == 0 else x[0]
-            for x, axis in zip((matrices, rtols), axes, strict=True)
-        ]
-        looped = np.stack(
-            [
-                f(*(x[i] if axis == 0 else x for x, axis in zip(args, axes, strict=True)))
-                for i in range(3)
-            ]
-        )
-        assert relative_error(jax.vmap(f, axes)(*args), looped) <= bound(np.float64, 1e3)
-
-    @pytest.mark.slow_unless("pinv")
-    def test_nested_over_matrix_and_tolerance_gives_the_table(self, pinv, rng):
-        matrices, rtols = matrix(rng, (3, 5, 4), SPECTRUM), np.array([0.01, 0.3])
-        f = jax.vmap(jax.vmap(pinv, (None, 0)), (0, None))
-        table = np.stack([[pinv(x, r) for r in rtols] for x in matrices])
-        assert relative_error(f(matrices, rtols), table) <= bound(np.float64)
-
-    def test_over_a_tolerance_factorizes_once(self, a):
-        f = jax.jit(jax.vmap(jaxpinv.pinv, (None, 0)))
-        text = f.lower(a, jnp.array([0.01, 0.3])).as_text()
-        [line] = [line for line in text.splitlines() if "lapack_dgesdd_ffi" in line]
-        assert ": (tensor<1x5x4xf64>) -> " in line
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize(
-        ("pinv", "axes"),
-        [
-            ("pinv", (0, 0)),
-            ("pinv", (None, 0)),
-            ("lstsq", (0, None)),
-        ],
-        ids=str,
-        indirect=["pinv"],
-    )
-    def test_of_tangents_and_cotangents(self, pinv, rng, axes):
-        shapes = [(3, 5, 4) if axis == 0 else (5, 4) for axis in axes]
-        a, e = matrix(rng, shapes[0], SPECTRUM), gaussian(rng, shapes[1])
-
-        def both(a, e):
-            _, pullback = jax.vjp(pinv, a)
-            return jax.jvp(pinv, (a,), (e,))[1], pullback(e.T)[0]
-
-        both = jax.jit(both)
-        mapped = jax.vmap(both, axes)(a, e)
-        whole = [
-            np.broadcast_to(x, (3, 5, 4)) if axis is None else x
-            for x, axis in zip((a, e), axes, strict=True)
-        ]
-        looped = [both(*pair) for pair in zip(*whole, strict=True)]
-        for result, expected in zip(mapped, zip(*looped, strict=True), strict=True):
-            assert relative_error(result, np.stack(expected)) <= bound(np.float64, 10)
-
-    @pytest.mark.slow
-    def test_of_length_one_and_zero(self, loss, pinv, rng):
-        for length in (0, 1):
-            x = rng.standard_normal((length, 5, 4))
-            assert jax.vmap(pinv)(x).shape == (length, 4, 5)
-            assert jax.vmap(jax.grad(loss))(x).shape == (length, 5, 4)
 
 
 @pytest.mark.slow

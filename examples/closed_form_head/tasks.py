@@ -1,5 +1,6 @@
 """The tasks of the closed-form head: scikit-learn's digits, rotated, mirrored and moved."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -34,6 +35,7 @@ def place(key: Array, picture: Array, orientation: Array) -> Array:
     return jax.lax.dynamic_update_slice(field, x, (row, column))
 
 
+@partial(jax.jit, static_argnums=2)
 def task(key: Array, digits: Array, orientations: int) -> tuple[Array, Array]:
     """Pictures to train and to test with, `(4, 5, 12, 12)` and `(4, 10, 12, 12)`."""
     which, turn, move, *draws = jax.random.split(key, 3 + WAY)
@@ -48,6 +50,7 @@ def task(key: Array, digits: Array, orientations: int) -> tuple[Array, Array]:
     return shots[:, :SHOT], shots[:, SHOT:]
 
 
+@partial(jax.jit, static_argnums=(2, 3))
 def tasks(key: Array, digits: Array, count: int, orientations: int) -> tuple[Array, Array]:
     """A batch of tasks."""
     keys = jax.random.split(key, count)

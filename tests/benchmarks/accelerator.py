@@ -44,7 +44,7 @@ TESTS = (
     "tests/calculus/test_derivatives.py::TestEveryShapeSpectrumAndDtype",
 )
 REHEARSED = TESTS[:1]
-#: Processes that run them, because they mostly compile.
+#: At most so many processes run them, because they mostly compile.
 WORKERS = 4
 #: Share of the time that the tests may take.
 SHARE_OF_TESTS = 0.4
@@ -148,7 +148,7 @@ def run_tests(
     command += ["-p", "no:cacheprovider", "-W", "default"]
     command += ["--continue-on-collection-errors", *tests]
     if importlib.util.find_spec("xdist") is not None:
-        command += ["-n", str(WORKERS)]
+        command += ["-n", str(min(WORKERS, len(tests)))]
     environment = os.environ | {"JAXPINV_TESTS_ON": platform}
     start, stopped = time.monotonic(), False
     with log.open("w", encoding="utf-8") as file:

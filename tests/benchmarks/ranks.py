@@ -22,6 +22,7 @@ from jaxpinv._factorization import gram_schmidt
 from jaxpinv._factors import Cutoff
 from jaxpinv._platform import workarounds
 from tests.factorization.tiny_cases import CLASSES
+from tests.jacobi_oracle import Triplets, norms, product, triplets
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 SHAPES = ((2, 2), (3, 3), (4, 3), (5, 5), (6, 7), (7, 2), (4, 8), (8, 6), (6, 6), (8, 8))
@@ -31,15 +32,6 @@ TOLERANCES = (0.1, 1e-3)
 WORST = 4
 #: Beyond this condition times eps no digit is left to compare.
 NO_DIGITS = 1e-2
-_SWEEPS = 12
-
-
-class Triplets(NamedTuple):
-    """Singular triplets `(B, m, k)`, `(B, k)`, `(B, n, k)`, values descending."""
-
-    u: np.ndarray
-    s: np.ndarray
-    v: np.ndarray
 
 
 class Counts(NamedTuple):
@@ -132,33 +124,6 @@ def tolerances(rng, batch: int, m: int, n: int, dtype: str) -> np.ndarray:
     return chosen.astype(limits.dtype)
 
 
-def triplets(a: np.ndarray) -> Triplets:
-    """Singular triplets with more digits than `a` has, by one-sided Jacobi rotations."""
-    if a.shape[1] < a.shape[2]:
-        v, s, u = triplets(np.conj(np.swapaxes(a, 1, 2)))
-        return Triplets(u, s, v)
-    if np.finfo(a.dtype).eps > 1e-10:
-        u, s, vh = np.linalg.svd(
-            a.astype(np.result_type(a, np.float64)), full_matrices=False
-        )
-        return Triplets(u, s, np.conj(np.swapaxes(vh, 1, 2)))
-    # The batch goes last: `A` on top of the identity, of which columns are rotated.
-    batch, m, n = a.shape
-    identity = np.broadcast_to(np.eye(n)[..., None], (n, n, batch))
-    top = np.moveaxis(a, 0, -1).astype(np.result_type(a, np.longdouble))
-    largest = np.max(np.abs(top), axis=(0, 1), initial=0)
-    scale = np.where(largest > 0, largest, 1)
-    z = np.concatenate([top / scale, identity.astype(top.dtype)])
-    for _ in range(_SWEEPS):
-        if not any([_rotate(z, m, i, j) for i in range(n) for j in range(i + 1, n)]):
-            break
-    s = np.sqrt(np.sum(np.abs(z[:m]) ** 2, axis=0))
-    order = np.argsort(-s, axis=0)
-    s, z = np.take_along_axis(s, order, 0), np.take_along_axis(z, order[None], 1)
-    u = z[:m] / np.where(s > 0, s, 1)
-    return Triplets(np.moveaxis(u, -1, 0), (s * scale).T, np.moveaxis(z[m:], -1, 0))
-
-
 def kept_of(known: Triplets, rtol: np.ndarray) -> np.ndarray:
     """Ranks, `(B,)`."""
     return np.sum(known.s > rtol[:, None].astype(known.s.dtype) * known.s[:, :1], axis=1)
@@ -183,12 +148,12 @@ def measure(a: np.ndarray, rtol: np.ndarray) -> Counts:
     unit = np.where(gap > 0, gap, 1)
     condition = np.where(rank > 0, np.where(gap > 0, s[:, 0] / unit, np.inf), 1)
     inverse = np.where(is_kept, 1, 0) / np.where(is_kept, known.s, 1)
-    exact = _product(known.v * inverse[:, None], np.conj(np.swapaxes(known.u, 1, 2)))
-    size = _norms(exact)
+    exact = product(known.v * inverse[:, None], np.conj(np.swapaxes(known.u, 1, 2)))
+    size = norms(exact)
     is_same = (found == rank) & (found_by_svd == rank) & (condition * eps < NO_DIGITS)
     unit = np.where(size > 0, size, 1) * eps
     error, error_by_svd = (
-        np.where(is_same, _norms(y - exact) / unit, 0) for y in (x, by_svd)
+        np.where(is_same, norms(y - exact) / unit, 0) for y in (x, by_svd)
     )
     condition = np.where(is_same, condition, 1)
     excess = error / np.maximum(WORST * condition, WORST * error_by_svd)
@@ -237,36 +202,6 @@ def _orthonormal(rng, batch: int, m: int, k: int, dtype) -> np.ndarray:
     if np.dtype(dtype).kind == "c":
         x = x + 1j * rng.standard_normal(x.shape)
     return np.linalg.qr(x)[0]
-
-
-def _rotate(z: np.ndarray, m: int, i: int, j: int) -> bool:
-    """Makes two columns orthogonal in the first m rows; whether any was not."""
-    x, y = z[:, i].copy(), z[:, j].copy()
-    p, q = (np.sum(np.abs(c[:m]) ** 2, axis=0) for c in (x, y))
-    overlap = np.sum(np.conj(x[:m]) * y[:m], axis=0)
-    size = np.abs(overlap)
-    needs = size > np.finfo(size.dtype).eps * np.sqrt(p) * np.sqrt(q)
-    if not np.any(needs):
-        return False
-    safe = np.where(needs, size, 1)
-    phase = np.where(needs, overlap / safe, 1)
-    tau = (q - p) / (2 * safe)
-    t = np.where(tau < 0, -1, 1) / (np.abs(tau) + np.hypot(1, tau))
-    t = np.where(needs, t, 0)
-    c = 1 / np.hypot(1, t)
-    z[:, i] = c * x - c * t * np.conj(phase) * y
-    z[:, j] = c * t * phase * x + c * y
-    return True
-
-
-def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Products of batches, for NumPy has none with so many digits that is fast."""
-    return np.sum(x[:, :, :, None] * y[:, None], axis=2)
-
-
-def _norms(x: np.ndarray) -> np.ndarray:
-    """Frobenius norms of a batch."""
-    return np.sqrt(np.sum(np.abs(x) ** 2, axis=(1, 2)))
 
 
 def of_dtype(dtype: str, count: int, shapes: Sequence[tuple[int, int]] = SHAPES) -> Counts:

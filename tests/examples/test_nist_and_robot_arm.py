@@ -155,9 +155,10 @@ def test_the_kinematics_agree_with_the_links_of_the_robot_description(rng):
 def test_the_geometric_jacobian_is_the_derivative_of_the_pose(rng):
     q = jnp.asarray(rng.uniform(arm_kinematics.LOWER, arm_kinematics.UPPER))
     chain = arm_kinematics.frames(q)
-    slopes = jax.jacfwd(lambda q: arm_kinematics.frames(q)[7])(q)
-    spin = jnp.einsum("ijk,lj->ilk", slopes[:3, :3], chain[7, :3, :3])
-    expected = jnp.stack([*slopes[:3, 3], spin[2, 1], spin[0, 2], spin[1, 0]])
+    slopes = jax.jit(jax.jacfwd(lambda q: arm_kinematics.frames(q)[7]))(q)
+    slopes = np.asarray(slopes)
+    spin = np.einsum("ijk,lj->ilk", slopes[:3, :3], np.asarray(chain)[7, :3, :3])
+    expected = np.stack([*slopes[:3, 3], spin[2, 1], spin[0, 2], spin[1, 0]])
     np.testing.assert_allclose(arm_kinematics.jacobian(chain), expected, atol=1e-14)
 
 
@@ -175,7 +176,7 @@ def test_a_twist_leads_from_one_pose_to_the_other(angle, rng):
 
 def test_the_gradient_of_a_twist_is_finite_where_there_is_none():
     pose = jnp.eye(4)
-    slope = jax.jacrev(arm_kinematics.twist_between)(pose, pose)
+    slope = jax.jit(jax.jacrev(arm_kinematics.twist_between))(pose, pose)
     assert jnp.all(jnp.isfinite(slope))
 
 
@@ -195,8 +196,12 @@ def test_the_velocity_has_the_derivative_of_differences(rng):
         chain = arm_kinematics.frames(q)
         return arm_motion.velocity(q, chain, twist, jnp.asarray(0.01), jnp.asarray(0.5))[0]
 
-    _, slope = jax.jvp(dq, (q,), (way,))
-    differences = (dq(q + 1e-5 * way) - dq(q - 1e-5 * way)) / 2e-5
+    @jax.jit
+    def along(q):
+        return jax.jvp(dq, (q,), (way,))
+
+    _, slope = along(q)
+    differences = (along(q + 1e-5 * way)[0] - along(q - 1e-5 * way)[0]) / 2e-5
     np.testing.assert_allclose(slope, differences, rtol=1e-6, atol=1e-7)
 
 

@@ -56,11 +56,13 @@ def test_the_manipulability_of_a_jacobian_without_full_rank_is_zero(monkeypatch)
     assert jnp.all(jnp.isfinite(uphill))
 
 
+jacobian_of = jax.jit(lambda q: kinematics.jacobian(kinematics.frames(q)))
+frames_of, twist_between = map(jax.jit, (kinematics.frames, kinematics.twist_between))
+
+
 @pytest.mark.parametrize("name", motion.RULES)
 def test_joint_speeds_agree_with_normal_equations_and_differences(name, lines):
     line, rule = lines[name], motion.RULES[name]
-    jacobian_of = jax.jit(lambda q: kinematics.jacobian(kinematics.frames(q)))
-    frames_of = jax.jit(kinematics.frames)
     middle = np.asarray(frames_of(jnp.asarray(motion.SINGULAR)))[7]
 
     def log_volume(q):
@@ -73,7 +75,7 @@ def test_joint_speeds_agree_with_normal_equations_and_differences(name, lines):
         wanted = middle.copy()
         wanted[:3, 3] -= motion.LENGTH / 2 * np.cos(phase) * motion.DIRECTION
         pose = frames_of(q)[7]
-        error = np.asarray(kinematics.twist_between(pose, jnp.asarray(wanted)))
+        error = np.asarray(twist_between(pose, jnp.asarray(wanted)))
         np.testing.assert_allclose(line.behind[instant], np.linalg.norm(error[:3]))
         correction = motion.FEEDBACK * error
         correction *= min(1, motion.LARGEST_CORRECTION / np.linalg.norm(correction))

@@ -216,6 +216,25 @@ class TestSharpNorms:
         assert bool(certificate._by_products(a, w, cutoff, one, zero)) == (margin < 1)
 
 
+@pytest.mark.unoptimized
+@pytest.mark.parametrize("name", ["rtol", "atol"])
+def test_a_rank_is_proven_only_between_what_is_kept_and_what_is_left(name):
+    eps = np.finfo(float).eps
+
+    def proven(tolerance, rank, w_norm, remainder):
+        given = {"rtol": 0.0, "atol": 0.0, name: tolerance}
+        cutoff = Cutoff(*(jnp.asarray(given[x]) for x in Cutoff._fields))
+        one = jnp.asarray(1.0)
+        return bool(certificate.certify_rank(one, w_norm, remainder, rank, cutoff, 3))
+
+    # The smallest value of a matrix of norm 1 is at least 0.1.
+    assert proven(0.09, 3, 10.0, 0.0)
+    assert not proven(0.11, 3, 10.0, 0.0)
+    # What is left is 1.5 eps with its rounding, and the largest value at least 0.7.
+    assert proven(2.5 * eps, 2, 10.0, eps)
+    assert not proven(1.4 * eps, 2, 10.0, eps)
+
+
 @pytest.mark.slow
 def test_graded_matrices_are_certified_by_what_the_proof_assumes(rng):
     a = rng.standard_normal((1000, 6, 6)) * np.geomspace(1, 1e-11, 6)[:, None]
