@@ -23,9 +23,10 @@ import numpy as np
 
 import jaxpinv
 from tests.benchmarks import shapes_report
+from tests.benchmarks.kinds import KINDS
 from tests.benchmarks.shapes_report import DIRECT, DTYPES, JNP, METHODS, Cell
 from tests.extended_oracle import Operands, Reference, condition_number, errors
-from tests.matrices import gaussian, unitary
+from tests.matrices import gaussian
 
 COLUMNS = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16, 24, 32, 64)
 ROWS = (10, 30, 100, 300, 1001, 4095, 4097, 20_000, 100_000, 300_000, 1_000_000)
@@ -36,8 +37,8 @@ SQUARE = (100, 200, 300)
 MOST_ELEMENTS = 20_000_000
 #: In 80 bits there are 2e8 products a second: most of one Gram matrix.
 MOST_PRODUCTS = {"float64": 2e7, "complex128": 1e7}
-#: An orthonormal matrix and its derivatives take time: most elements of them.
-MOST_ORTHONORMAL, MOST_DERIVED = 1_000_000, 2_000_000
+#: Derivatives take time: most elements of a matrix.
+MOST_DERIVED = 2_000_000
 LARGEST_CONDITION = 2e3
 #: As many matrices of a batch are looked at.
 LOOKED_AT = 6
@@ -55,67 +56,6 @@ class Shape(NamedTuple):
     def elements(self) -> int:
         """Of all matrices."""
         return self.batch * self.m * self.n
-
-
-def _random(rng, m: int, n: int, dtype: str) -> np.ndarray:
-    return gaussian(rng, (m, n), dtype) / np.sqrt(m)
-
-
-def _intercept(rng, m: int, n: int, dtype: str) -> np.ndarray:
-    """Equal numbers, a straight line, and other regressors between 0 and 1.
-
-    Sums of ones would be exact. Those of 0.1 show how a running sum rounds equal terms.
-    """
-    a = rng.uniform(size=(m, n))
-    a[:, 0] = 0.1
-    if n > 1:
-        a[:, 1] = np.linspace(0, 1, m)
-    return a if np.dtype(dtype).kind == "f" else a * np.exp(0.3j)
-
-
-def _indicators(rng, m: int, n: int, dtype: str) -> np.ndarray:
-    """Columns of equal numbers and zeros: in most rows, or from a threshold on."""
-    in_most, beyond = (
-        rng.random((m, n)) < 0.9,
-        np.arange(m)[:, None] * n // m >= np.arange(n),
-    )
-    a = 0.3 * (in_most if rng.integers(2) else beyond)
-    return a if np.dtype(dtype).kind == "f" else a * np.exp(0.3j)
-
-
-def _common_mean(rng, m: int, n: int, dtype: str) -> np.ndarray:
-    a = rng.uniform(size=(m, n)) + rng.choice([0, 0.5, 1, 10])
-    return a if np.dtype(dtype).kind == "f" else a + 0.5j * rng.uniform(size=(m, n))
-
-
-def _polynomial(rng, m: int, n: int, dtype: str) -> np.ndarray:
-    """Powers of a straight line, and in complex ones of a wave."""
-    t = np.linspace(0, 1, m) if n < 4 else np.linspace(-1, 1, m)
-    powers = np.vander(t, n, increasing=True)
-    return powers if np.dtype(dtype).kind == "f" else powers * np.exp(1j * t)[:, None]
-
-
-def _orthonormal(rng, m: int, n: int, dtype: str) -> np.ndarray | None:
-    return unitary(rng, m, n, dtype) if m * n <= MOST_ORTHONORMAL else None
-
-
-def _graded(rng, m: int, n: int, dtype: str) -> np.ndarray | None:
-    """Condition 1000."""
-    left = _orthonormal(rng, m, n, dtype)
-    if left is None or n == 1:
-        return None
-    return (left * np.geomspace(1, 1e-3, n)) @ unitary(rng, n, n, dtype)
-
-
-KINDS: dict[str, Callable[..., np.ndarray | None]] = {
-    "gaussian": _random,
-    "intercept": _intercept,
-    "indicators": _indicators,
-    "common mean": _common_mean,
-    "polynomial": _polynomial,
-    "orthonormal": _orthonormal,
-    "graded": _graded,
-}
 
 
 def operands(shape: Shape, kind: str, seed: int) -> Operands | None:
