@@ -39,16 +39,17 @@ def shorten(
         calls: how a batch of chunks is divided into calls.
     """
     *batch, m, n = a.shape
-    if not _is_long(m, n, rows):
+    limit = _rows_of_chunk(m, n, rows)
+    if limit is None:
         q, b = qr(a)
         return lambda w: matmul(q, w), b
-    count, length = divided(m, _rows_of_chunk(n, rows))
+    count, length = divided(m, limit)
     missing = count * length - m
     if missing:
         a = jnp.pad(a, [*[(0, 0)] * len(batch), (0, missing), (0, 0)])
     q, r = calls(qr, jnp.reshape(a, (*batch, count, length, n)))
     above, b = lambda w: w, jnp.reshape(r, (*batch, count * n, n))
-    if _is_long(count * n, n, rows):
+    if _rows_of_chunk(count * n, n, rows) is not None:
         above, b = shorten(b, rows=rows, calls=calls)
 
     def product(w: Array) -> Array:
@@ -69,14 +70,12 @@ def factor(a: Array, shorten: Shorten) -> tuple[Product, Array]:
     return lambda w: product(matmul(q, w)), r
 
 
-def _is_long(m: int, n: int, rows: int | None) -> bool:
-    """Whether m by n matrices have at least two chunks."""
-    return is_static_shape((m, n)) and rows is not None and m >= 2 * _rows_of_chunk(n, rows)
-
-
-def _rows_of_chunk(n: int, rows: int) -> int:
-    """The largest number of rows in a chunk of n columns."""
-    return max(rows, _ROWS_PER_COLUMN * n)
+def _rows_of_chunk(m: int, n: int, rows: int | None) -> int | None:
+    """The most rows in a chunk of m by n matrices, or None if there is only one chunk."""
+    if rows is None or not is_static_shape((m, n)):
+        return None
+    most = max(rows, _ROWS_PER_COLUMN * n)
+    return most if m >= 2 * most else None
 
 
 def qr(a: Array) -> tuple[Array, Array]:

@@ -7,10 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._platform.chunking import Map
-
-# Up to so many indices are sorted: that compiles much faster than a cumulative sum, and
-# takes little longer.
-_SORTED = 1 << 15
+from jaxpinv._platform.tuning import DEFAULT, Tuning
 
 
 def replacing(
@@ -56,10 +53,10 @@ def replace(
     return jax.lax.while_loop(lambda state: state[0] < count, step, state)[1]
 
 
-def _in_front(chosen: Array) -> Array:
+def _in_front(chosen: Array, tuning: Tuning = DEFAULT) -> Array:
     """Indices of the chosen matrices first, then indices beyond the end of the batch."""
     batch = chosen.shape[0]
-    if batch <= _SORTED:
+    if batch <= tuning.sorted:
         places = jnp.arange(batch, dtype=jnp.int32)
         return jax.lax.sort(jnp.where(chosen, places, batch), is_stable=False)
     rank = jnp.cumsum(chosen, dtype=jnp.int32)

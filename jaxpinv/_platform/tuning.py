@@ -29,6 +29,9 @@ class Tuning:
             columns, or whose sums have at most this many terms.
         summed: most scalar multiplications of such a product for which one reduction in
             plain arithmetic is better. It compiles faster and takes longer.
+        short: XLA's CPU backend reduces an axis of up to so many elements one matrix at a
+            time.
+        many_short: fewest matrices for which another reduction repays its compilation.
         sums: most elements of a product, the sum over a chunk of rows, for which plain
             arithmetic is faster than a library call for each chunk.
         sums_complex: `sums` for complex matrices.
@@ -48,6 +51,8 @@ class Tuning:
         few: largest chunk of matrices without a certificate that are searched for and
             decomposed one by one, which takes half as long to compile.
         searched: largest batch for which `few` applies: beyond, the search takes longer.
+        sorted: most indices that are brought into order by sorting, which compiles much
+            faster than a cumulative sum, and takes little longer.
         share: where loops over a batch gain nothing, only the matrices without a
             certificate are decomposed if they are at most 1 / `share` of the batch.
         rows_of_few: or if they have at most this many rows in all.
@@ -85,6 +90,8 @@ class Tuning:
     products: int = 1 << 14
     compiled: int = 3
     summed: int = 1 << 11
+    short: int = 8
+    many_short: int = 256
     sums: int = 1
     sums_complex: int = 15
     thin: int = 4
@@ -97,6 +104,7 @@ class Tuning:
     beyond_caches: int = 1 << 19
     few: int = 8
     searched: int = 1 << 13
+    sorted: int = 1 << 15
     share: int = 64
     rows_of_few: int = 1 << 12
     jacobi: int = 32

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import jaxlib
 from jax import Array
 
+from jaxpinv._platform.tuning import DEFAULT, Tuning
 from jaxpinv._shapes import evenly
 
 _VERSION: str = jaxlib.__version__  # pyright: ignore[reportPrivateImportUsage]
@@ -51,10 +52,6 @@ ROWS_OF_QR = 256
 #: OpenBLAS uses one thread for a triangular solve of fewer elements. Threads that it
 #: starts keep spinning after the call, and slow down what runs next on shared cores.
 OPENBLAS_ONE_THREAD = 1024
-
-# XLA's CPU backend reduces an axis of up to `_SHORT` elements one matrix at a time. From
-# `_MANY` matrices on, another method is worth its compilation.
-_SHORT, _MANY = 8, 256
 
 
 def matrices_of_one_call(count: int, flops: int, *, shares: bool = SHARES_BATCHES) -> int:
@@ -93,11 +90,14 @@ def copied_in_branch(x: Array) -> Array:
     return jax.lax.optimization_barrier(x)
 
 
-def largest_of_short_axis(x: Array) -> Array:
-    """The maximum of nonnegative `x` over its second-to-last axis, which is kept."""
+def largest_of_short_axis(x: Array, tuning: Tuning = DEFAULT) -> Array:
+    """The maximum of nonnegative `x` over its second-to-last axis, which is kept.
+
+    For many matrices of a short axis, XLA's own reduction takes one at a time.
+    """
     *batch, m, _ = x.shape
     is_known = all(isinstance(size, int) for size in x.shape)
-    if is_known and 0 < m <= _SHORT and max(*batch, 1, 1) >= _MANY:
+    if is_known and 0 < m <= tuning.short and max(*batch, 1, 1) >= tuning.many_short:
         return functools.reduce(jnp.maximum, (x[..., i, None, :] for i in range(m)))
     return jnp.max(x, axis=-2, keepdims=True, initial=0)
 

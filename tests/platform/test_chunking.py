@@ -11,6 +11,7 @@ import jaxpinv
 from jaxpinv._factorization import certificate
 from jaxpinv._factors import Cutoff
 from jaxpinv._platform import chunking, replacing, workarounds
+from jaxpinv._platform.tuning import DEFAULT
 
 BATCH = 11
 SIZES = [1, 3, 5, BATCH, 2 * BATCH]
@@ -110,7 +111,7 @@ def test_calls_take_equally_many_matrices():
     assert workarounds.matrices_of_one_call(161, flops, shares=True) == 54
 
 
-@pytest.mark.parametrize("batch", [100, 2 * replacing._SORTED])
+@pytest.mark.parametrize("batch", [100, 2 * DEFAULT.sorted])
 @pytest.mark.parametrize("share", [0, 0.1, 1])
 def test_chosen_matrices_come_first_and_in_order(rng, batch, share):
     chosen = rng.random(batch) < share
