@@ -47,7 +47,8 @@ def shortened(a, rows=ROWS_OF_QR, size=None):
     ids=str,
 )
 def test_errors_of_equal_terms_do_not_grow_with_the_rows(shape, dtype):
-    a = of_equal_terms(*shape, dtype)
+    m, n = shape
+    a = of_equal_terms(m, n, dtype)
     double = np.result_type(dtype, np.float64)
     q, b = (np.asarray(x).astype(double) for x in shortened(a))
     assert len(b) <= 2 * ROWS_OF_QR
