@@ -8,7 +8,7 @@ one product of matrices sums each. The sums are added in groups, then the groups
 
 for chunks of at most c rows, with the rows on p devices. A logarithm below 0 counts as 0,
 and complex products are off by up to twice as much. If a side has fewer than four columns,
-c is 16, and with fewer than eight it is 64; otherwise it is 128 or twice the number of
+c is 16, and with fewer than 16 it is 64; otherwise it is 128 or twice the number of
 columns, whichever is more. Up to 32 rows are always one chunk (N. J. Higham, "The accuracy
 of floating point summation", SIAM J. Sci. Comput. 14 (1993) 783-799, on pairwise sums). The
 length of a chunk matters: the equal terms of an intercept column are all rounded the same
@@ -85,7 +85,7 @@ def _chunk_limit(k: int, j: int) -> int:
     """The largest number of rows in a chunk."""
     if min(k, j) < 4:
         return _CHUNK_OF_VECTORS
-    if min(k, j) < 8:
+    if min(k, j) < 16:
         return _CHUNK_OF_FEW
     return max(_CHUNK, _CHUNK_OVER_COLUMNS * max(k, j))
 
