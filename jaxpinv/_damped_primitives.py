@@ -61,7 +61,13 @@ def _damped_factor_impl(
         trial=trial,
         undamped=undamped if needs_own else None,
     )
-    return (*factors, x, p)
+    # Whichever way was taken, results have the batch axes of all operands.
+    whole = jnp.broadcast_shapes(batch, rtol.shape, atol.shape)
+    ranks = Factors(u=2, s=1, v=2, kept=1, is_inverse=0)
+    return tuple(
+        jnp.broadcast_to(y, (*whole, *y.shape[y.ndim - rank :]))
+        for y, rank in zip((*factors, x, p), (*ranks, 2, 2), strict=True)
+    )
 
 
 def _attempt(plan: Plan, target: Target, *, truncates: bool) -> Factor | None:

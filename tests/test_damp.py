@@ -198,6 +198,23 @@ class TestTransformations:
         assert "4,7,5" not in str(jax.make_jaxpr(mapped)(damp)).split("damped_factor")[0]
 
     @pytest.mark.unoptimized
+    @pytest.mark.parametrize("method", ["direct", "svd"])
+    def test_a_map_over_tolerances_alone_equals_a_loop(self, rng, method):
+        a, b = matrix(rng, (7, 5), [2, 1, 0.5, 0.3, 0.01]), gaussian(rng, (7,))
+
+        def results(rtol):
+            options = {"damp": 0.1, "rtol": rtol, "method": method}
+            slope = jax.grad(lambda a: jaxpinv.pinv(a, **options)[0, 0])(a)
+            return jaxpinv.lstsq(a, b, **options).solution, slope
+
+        rtols = np.array([1e-3, 0.1, 0.4])
+        looped = [jax.jit(results)(rtol) for rtol in rtols]
+        solutions, slopes = map(np.stack, zip(*looped, strict=True))
+        found = jax.vmap(results)(rtols)
+        assert relative_error(found[0], solutions) <= bound(np.float64, 100)
+        assert relative_error(found[1], slopes) <= bound(np.float64, 100)
+
+    @pytest.mark.unoptimized
     def test_rank_and_values_have_the_whole_batch(self, rng):
         a, b = gaussian(rng, (7, 5)), gaussian(rng, (7,))
         damped = partial(jaxpinv.lstsq, damp=np.array([0.5, 1.0]))
