@@ -21,9 +21,6 @@ Product = Callable[[Array], Array]
 #: Finds `Q`, as a function, and `B` with fewer rows than `A = Q B`.
 Shorten = Callable[[Array], tuple[Product, Array]]
 
-# Chunks have at least this many rows per column, so that `B` is several times as short.
-_ROWS_PER_COLUMN = 4
-
 
 def shorten(
     a: Array, *, rows: int | None, calls: Callable[..., tuple[Array, ...]]
@@ -34,22 +31,21 @@ def shorten(
 
     Args:
         a: the matrices.
-        rows: most rows in a chunk, if that is more than a few per column. If None, there
-            is one chunk.
+        rows: most rows in a chunk, several times as many as columns. If None, there is one
+            chunk.
         calls: how a batch of chunks is divided into calls.
     """
     *batch, m, n = a.shape
-    limit = _rows_of_chunk(m, n, rows)
-    if limit is None:
+    if rows is None or not _is_long(m, rows):
         q, b = qr(a)
         return lambda w: matmul(q, w), b
-    count, length = divided(m, limit)
+    count, length = divided(m, rows)
     missing = count * length - m
     if missing:
         a = jnp.pad(a, [*[(0, 0)] * len(batch), (0, missing), (0, 0)])
     q, r = calls(qr, jnp.reshape(a, (*batch, count, length, n)))
     above, b = lambda w: w, jnp.reshape(r, (*batch, count * n, n))
-    if _rows_of_chunk(count * n, n, rows) is not None:
+    if _is_long(count * n, rows):
         above, b = shorten(b, rows=rows, calls=calls)
 
     def product(w: Array) -> Array:
@@ -64,18 +60,15 @@ def shorten(
 def factor(a: Array, shorten: Shorten) -> tuple[Product, Array]:
     """`Q`, as a function, and the triangular factor `R` of `A = Q R`, `(..., m, n)`."""
     product, b = shorten(a)
-    if b.shape[-2] == b.shape[-1]:
+    if b.shape[-2] <= b.shape[-1]:
         return product, b
     q, r = qr(b)
     return lambda w: product(matmul(q, w)), r
 
 
-def _rows_of_chunk(m: int, n: int, rows: int | None) -> int | None:
-    """The most rows in a chunk of m by n matrices, or None if there is only one chunk."""
-    if rows is None or not is_static_shape((m, n)):
-        return None
-    most = max(rows, _ROWS_PER_COLUMN * n)
-    return most if m >= 2 * most else None
+def _is_long(m: int, rows: int) -> bool:
+    """Whether m rows are at least two chunks."""
+    return is_static_shape((m,)) and m >= 2 * rows
 
 
 def qr(a: Array) -> tuple[Array, Array]:

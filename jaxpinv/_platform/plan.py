@@ -39,7 +39,7 @@ class Plan:
         triplets: how singular triplets are computed: by the library, from a triangular
             factor, or from eigenvectors of a Hermitian matrix made of that.
         values: how singular values alone are computed.
-        rows: rows of a matrix that a QR factorization takes at a time, at least.
+        rows: most rows of a matrix that a QR factorization takes at a time.
         rows_call: such chunks of rows in each LAPACK call.
         svd_call: matrices in each LAPACK call for a decomposition.
         values_call: matrices in each LAPACK call for singular values alone.
@@ -137,6 +137,7 @@ def factorization(
         # jaxlib counts complex arithmetic three times.
         return workarounds.matrices_of_one_call(count, flops * (3 if is_complex else 1))
 
+    # So many per column that the triangular factors of all chunks are a shorter matrix.
     rows = max(workarounds.ROWS_OF_QR, 4 * n)
 
     svd_call, is_long = call(10 * m * n * shorter), m >= tuning.long * n
@@ -174,7 +175,7 @@ def factorization(
         remainder=remainder,
         triplets="qr, svd" if is_tall else "svd",
         values="qr, svd" if is_long else "svd",
-        rows=workarounds.ROWS_OF_QR,
+        rows=rows,
         rows_call=call(4 * rows * n**2, count * max(1, 2 * m // rows)),
         svd_call=svd_call,
         values_call=values_call,

@@ -205,6 +205,16 @@ def test_a_matrix_of_any_size_loses_no_digit_in_single_precision(rng, scale):
     assert relative_error(x, reference) <= bound(np.float32, 6)
 
 
+def test_equal_terms_in_many_rows_lose_no_digit():
+    # A running sum over the rows of one device would be off by 40 eps.
+    rows = np.arange(160_000)[:, None] >> np.arange(2)
+    a = np.where(rows & 1, np.float32(0.1), np.float32(-0.1))
+    a[:, 0] = 0.1
+    exact = np.linalg.pinv(a.astype(float))
+    error = np.linalg.norm(np.asarray(pinv_by_rows(put(a)), float) - exact, 2)
+    assert error <= 8 * np.finfo(np.float32).eps * np.linalg.norm(exact, 2)
+
+
 @pytest.mark.slow_unless("Auto")
 @pytest.mark.parametrize(
     ("axis", "kind"), [("x", AxisType.Explicit), (("x", "y"), AxisType.Auto)], ids=str
