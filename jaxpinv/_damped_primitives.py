@@ -63,10 +63,11 @@ def _damped_factor_impl(
     )
     # Whichever way was taken, results have the batch axes of all operands.
     whole = jnp.broadcast_shapes(batch, rtol.shape, atol.shape)
-    ranks = Factors(u=2, s=1, v=2, kept=1, is_inverse=0)
+    rank_of = {"u": 2, "s": 1, "v": 2, "kept": 1, "is_inverse": 0}
+    ranks = (*(rank_of[name] for name in Factors._fields), 2, 2)
     return tuple(
         jnp.broadcast_to(y, (*whole, *y.shape[y.ndim - rank :]))
-        for y, rank in zip((*factors, x, p), (*ranks, 2, 2), strict=True)
+        for y, rank in zip((*factors, x, p), ranks, strict=True)
     )
 
 
