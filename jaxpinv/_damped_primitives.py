@@ -61,7 +61,7 @@ def _damped_factor_impl(
         trial=trial,
         undamped=undamped if needs_own else None,
     )
-    # Whichever way was taken, results have the batch axes of all operands.
+    # Not every route returns the batch axes of all operands.
     whole = jnp.broadcast_shapes(batch, rtol.shape, atol.shape)
     rank_of = {"u": 2, "s": 1, "v": 2, "kept": 1, "is_inverse": 0}
     ranks = (*(rank_of[name] for name in Factors._fields), 2, 2)

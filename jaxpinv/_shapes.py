@@ -43,7 +43,8 @@ def divided(rows: int, most: int) -> tuple[int, int]:
     for length in range(min(most, rows), most // 2, -1):
         if rows % length == 0:
             return rows // length, length
-    return -(-rows // most), most
+    count = -(-rows // most)
+    return count, -(-rows // count)
 
 
 def without_unit_axes(f: Callable[..., Any], rank: int, *operands: Array) -> Any:

@@ -40,9 +40,9 @@ def triplets(
         a: the matrices. Those that are not finite count as zero.
         hermitian: whether the matrices are Hermitian. Then the columns of `v` are their
             eigenvectors, and those of `u` are the same up to signs.
-        route: how matrices that are not Hermitian are decomposed: "svd" by the library, or
-            of shorter ones "qr, svd" by the library, and "qr, eigh" by eigenvectors.
-        shorten: the QR factorization that makes them shorter.
+        route: how matrices that are not Hermitian are decomposed: "svd" by the library,
+            "qr, svd" by the library after `shorten`, "qr, eigh" by eigenvectors after it.
+        shorten: a QR factorization that leaves shorter matrices.
         calls: how a batch is divided into calls.
         retries: whether to decompose multiples of a matrix whose decomposition is NaN.
     """

@@ -18,8 +18,14 @@ from jaxpinv._shapes import divided, is_static_shape
 
 #: A product with a matrix of orthonormal columns, as a function of the second factor.
 Product = Callable[[Array], Array]
-#: Finds `Q`, as a function, and `B` with fewer rows than `A = Q B`.
+#: Finds `Q`, as a function, and `B` of `A = Q B`, shorter unless `A` is square.
 Shorten = Callable[[Array], tuple[Product, Array]]
+
+
+def qr(a: Array) -> tuple[Array, Array]:
+    """The thin QR factorization of `a`, `(..., m, n)`."""
+    q, r = jax.lax.linalg.qr(a, full_matrices=False)
+    return q, r
 
 
 def shorten(
@@ -52,7 +58,8 @@ def shorten(
         k = w.shape[-1]
         parts = jnp.reshape(above(w), (*batch, count, n, k))
         found = jnp.reshape(matmul(q, parts), (*batch, count * length, k))
-        return found[..., :m, :] if missing else found
+        # XLA would repeat the product for each row of a pseudo-inverse made of it.
+        return jax.lax.optimization_barrier(found[..., :m, :] if missing else found)
 
     return product, b
 
@@ -67,11 +74,5 @@ def factor(a: Array, shorten: Shorten) -> tuple[Product, Array]:
 
 
 def _is_long(m: int, rows: int) -> bool:
-    """Whether m rows are at least two chunks."""
-    return is_static_shape((m,)) and m >= 2 * rows
-
-
-def qr(a: Array) -> tuple[Array, Array]:
-    """The thin QR factorization of `a`, `(..., m, n)`."""
-    q, r = jax.lax.linalg.qr(a, full_matrices=False)
-    return q, r
+    """Whether m rows are more than one chunk."""
+    return is_static_shape((m,)) and m > rows

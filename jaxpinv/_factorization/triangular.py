@@ -121,7 +121,7 @@ def orthonormalizer(gram: Array, *, width: int) -> Array:
     n = gram.shape[-1]
     if n <= width:
         return _inverse_of_adjoint(gram)
-    # More often than that, halves would not repay their compilation.
+    # For fewer columns, halves would not repay their compilation.
     if n > 2 * FEWEST:
         return _orthonormalizer_by_halves(gram, width)
     blocks = -(-n // width)

@@ -133,19 +133,16 @@ def factorization(
             rank_remainder=some,
         )
 
-    def call(flops: int, count: int = count) -> int:
+    def call(flops: int, matrices: int = count) -> int:
         # jaxlib counts complex arithmetic three times.
-        return workarounds.matrices_of_one_call(count, flops * (3 if is_complex else 1))
-
-    # So many per column that the triangular factors of all chunks are a shorter matrix.
-    rows = max(workarounds.ROWS_OF_QR, 4 * n)
+        return workarounds.matrices_of_one_call(matrices, flops * (3 if is_complex else 1))
 
     svd_call, is_long = call(10 * m * n * shorter), m >= tuning.long * n
     values_call = call(max(10 * n**3, 2 * m * n**2)) if is_long else svd_call
-    # Long columns need it for accuracy. A complex number counts as four.
+    rows = max(workarounds.ROWS_OF_QR, tuning.rows_of_qr * n)
+    # Many rows need it for accuracy (`ROWS_OF_QR`). A complex number counts as four.
     is_tall = m >= tuning.tall * n and (
-        m >= 2 * workarounds.ROWS_OF_QR
-        or count * m * n * (4 if is_complex else 1) >= tuning.repays_tall
+        m > rows or count * m * n * (4 if is_complex else 1) >= tuning.repays_tall
     )
     # Whole vectors: part of a vector takes as long as several.
     vectors = max(chunk // tuning.vector * tuning.vector, min(chunk, tuning.vector))

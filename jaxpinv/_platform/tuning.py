@@ -62,6 +62,8 @@ class Tuning:
         long: fewest rows per column for which singular values are computed from the
             triangular factor. LAPACK does the same, with a slower QR factorization.
         tall: fewest rows per column for which singular vectors are computed from it, too.
+        rows_of_qr: fewest rows per column in each of several QR factorizations of one
+            matrix, so that the triangular factors of all are a much shorter matrix.
         repays_tall: fewest elements of a batch for which this repays its compilation.
         rank_rows: most rows of tiny matrices whose rank is certified faster than their
             singular values are computed.
@@ -111,6 +113,7 @@ class Tuning:
     eigenvectors: int = 128
     long: int = 2
     tall: int = 32
+    rows_of_qr: int = 8
     repays_tall: int = 1 << 15
     rank_rows: int = 64
     rank_share: int = 8
