@@ -45,8 +45,8 @@ _FLOPS_OF_ONE_THREAD = 200_000
 _DIVIDED = 25
 
 #: LAPACK sums over the rows of a matrix in running sums, so errors grow with their number
-#: (no release promises more). With so many rows at a time, those of equal terms stay within
-#: 4 eps per element of `R`: see `tests.factorization.test_thin_qr`.
+#: (no release promises more). With so many rows at a time, Q and R of equal terms are off
+#: by less than 8 eps in the norm: see `tests.factorization.test_thin_qr`.
 ROWS_OF_QR = 256
 
 #: OpenBLAS uses one thread for a triangular solve of fewer elements. Threads that it
