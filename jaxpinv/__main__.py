@@ -134,7 +134,7 @@ def _reason(count: int, m: int, n: int, method: str) -> str:
 
 
 _ROUTES = {
-    "qr, svd": "singular vectors: from those of the triangular factor",
+    "qr, svd": "singular vectors: from those of a shorter matrix, by QR",
     "qr, eigh": "singular vectors: from eigenvectors of a Hermitian matrix",
 }
 
@@ -157,7 +157,7 @@ def _sizes(chosen: plan.Plan, count: int) -> Iterator[str]:
 def _details(chosen: plan.Plan) -> Iterator[str]:
     """How matrices are decomposed."""
     if chosen.values == "qr, svd":
-        yield "singular values alone: those of the triangular factor"
+        yield "singular values alone: those of a shorter matrix, by QR"
     if chosen.triplets != "svd":
         yield _ROUTES[chosen.triplets]
     if chosen.retries:

@@ -168,6 +168,6 @@ def triplets(r: Array) -> Triplets:
 
 def _plan(a: Array) -> Plan:
     """The plan for a matrix on one device."""
-    # All other devices wait for this one already, so a loop adds no other wait.
+    # A loop adds no wait: devices wait for each other only before and after it.
     target = Target(is_cpu=True, is_whole=True)
     return plan_of(a.shape, a, target, "svd")

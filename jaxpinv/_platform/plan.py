@@ -36,8 +36,8 @@ class Plan:
         loops: whether a loop decomposes them. If not, all are decomposed if more are left.
         groups: number of parts of a batch divided over devices. Each part decomposes its
             own matrices without a certificate. If None, all are decomposed if any is.
-        triplets: how singular triplets are computed: by the library, from a triangular
-            factor, or from eigenvectors of a Hermitian matrix made of that.
+        triplets: how singular triplets are computed: by the library, by the library from a
+            shorter matrix, or from eigenvectors of a Hermitian matrix made of that.
         values: how singular values alone are computed.
         rows: most rows of a matrix that a QR factorization takes at a time.
         rows_call: such chunks of rows in each LAPACK call.

@@ -28,10 +28,8 @@ def _intercept(rng, m: int, n: int, dtype: str) -> np.ndarray:
 
 def _indicators(rng, m: int, n: int, dtype: str) -> np.ndarray:
     """Columns of equal numbers and zeros: in most rows, or from a threshold on."""
-    in_most, beyond = (
-        rng.random((m, n)) < 0.9,
-        np.arange(m)[:, None] * n // m >= np.arange(n),
-    )
+    in_most = rng.random((m, n)) < 0.9
+    beyond = np.arange(m)[:, None] * n // m >= np.arange(n)
     a = 0.3 * (in_most if rng.integers(2) else beyond)
     return a if np.dtype(dtype).kind == "f" else a * np.exp(0.3j)
 

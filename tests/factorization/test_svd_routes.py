@@ -31,16 +31,18 @@ def plainly(f, a):
     return f(a)
 
 
-shorten = partial(thin_qr.shorten, rows=None, calls=plainly)
+OPTIONS = {
+    "shorten": partial(thin_qr.shorten, rows=None, calls=plainly),
+    "calls": plainly,
+}
 
 
 def decomposed(route, a):
     """Singular triplets and singular values alone, in double precision."""
-    options = {"route": route, "shorten": shorten, "calls": plainly}
     triplets = jax.jit(
-        lambda a: svd.triplets(a, hermitian=False, retries=False, **options)
+        lambda a: svd.triplets(a, hermitian=False, route=route, retries=False, **OPTIONS)
     )(a)
-    values = jax.jit(lambda a: svd.values(a, **options))(a)
+    values = jax.jit(lambda a: svd.values(a, route=route, **OPTIONS))(a)
     double = np.result_type(a.dtype, np.float64)
     return *(np.asarray(x).astype(double) for x in triplets), np.asarray(values)
 
@@ -77,6 +79,5 @@ def test_triplets_are_those_of_the_matrix(rng, dtype, route, shape):
 def test_values_of_wide_matrices_are_those_of_their_transposes(rng):
     a = rng.standard_normal((3, 5, 40))
     for route in ("svd", "qr, eigh"):
-        options = {"route": route, "shorten": shorten, "calls": plainly}
-        values = svd.values(jnp.asarray(a), **options)
+        values = svd.values(jnp.asarray(a), route=route, **OPTIONS)
         assert np.allclose(values, np.linalg.svd(a, compute_uv=False), rtol=1e-13)
