@@ -5,10 +5,11 @@ from importlib import metadata as _metadata
 from jaxpinv import sharded as sharded
 from jaxpinv._factorize import factorize
 from jaxpinv._log_pdet import log_pdet
-from jaxpinv._lstsq import LstsqResult, lstsq
-from jaxpinv._null_space import NullSpaceResult, null_projection, null_space
+from jaxpinv._lstsq import lstsq
+from jaxpinv._null_space import null_projection, null_space
 from jaxpinv._pinv import pinv, pinverse
 from jaxpinv._rank import matrix_rank
+from jaxpinv._results import LstsqResult, NullSpaceResult
 from jaxpinv._stored import Factorization
 
 try:

@@ -1,36 +1,15 @@
 """The public function `lstsq`."""
 
 from functools import partial
-from typing import Any, NamedTuple
 
-from jax import Array
 from jax.typing import ArrayLike
 
 from jaxpinv import _damped
 from jaxpinv._damping import is_everywhere
 from jaxpinv._eager import compiled
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
+from jaxpinv._results import LstsqResult
 from jaxpinv._solver import Strategy, factorize
-
-
-class LstsqResult(NamedTuple):
-    """What `lstsq` returns.
-
-    Attributes:
-        solution: `(..., n)` or `(..., n, k)`, in the dtype of `a` and `b`.
-        residuals: squared 2-norms of the columns of `b - a @ solution`, `(...)` or
-            `(..., k)`, real.
-        rank: number of singular values that were kept, in the default integer dtype,
-            `(...)`.
-        singular_values: all of them, descending, `(..., min(m, n))`, real; None if they
-            were not computed.
-    """
-
-    solution: Array
-    residuals: Array
-    rank: Array
-    # `Any` stands for None, so that callers who keep them need no check for None.
-    singular_values: Array | Any
 
 
 def lstsq(

@@ -1,7 +1,6 @@
 """The public functions `null_projection` and `null_space`."""
 
 from functools import partial
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -14,20 +13,8 @@ from jaxpinv._factorization.complement import in_front
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
 from jaxpinv._linalg import matmul
 from jaxpinv._primitives import complement_p
+from jaxpinv._results import NullSpaceResult
 from jaxpinv._solver import FactoredMatrix, Strategy, factorize
-
-
-class NullSpaceResult(NamedTuple):
-    """What `null_space` returns.
-
-    Attributes:
-        basis: `(..., n, n)`, in the floating dtype of `a`. Its first `nullity` columns are
-            an orthonormal basis, and the others are zero.
-        nullity: the dimension of the null space, in the default integer dtype, `(...)`.
-    """
-
-    basis: Array
-    nullity: Array
 
 
 def null_projection(

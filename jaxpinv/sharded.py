@@ -18,8 +18,8 @@ from jax.typing import ArrayLike
 from jaxpinv import _damping, _inputs, _mesh, _row_sharded
 from jaxpinv._factorization.tsqr import Axis
 from jaxpinv._inputs import Inputs, named_tolerances
-from jaxpinv._lstsq import LstsqResult
 from jaxpinv._mesh import Placement
+from jaxpinv._results import LstsqResult
 from jaxpinv._sharded_calls import numbers
 from jaxpinv._sharded_log_pdet import log_pdet
 
