@@ -69,7 +69,7 @@ class TestDerivativesInBothArguments:
             exact = mixed_derivative(a, b, directions[:order], db, cutoff(kwargs))
             assert relative_error(result, exact) <= TOLERANCE
 
-    @pytest.mark.slow_unless("wide-(full|more)")
+    @pytest.mark.slow_unless("wide-full")
     @cases_of(tall="tolerance", wide="default, tolerance", square="default")
     def test_gradient_and_its_derivative_are_exact(
         self, rng, shape, spectrum, kwargs, dtype

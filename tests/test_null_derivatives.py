@@ -98,7 +98,7 @@ def projection_and_derivatives(a, x, e, dx, **kwargs):
     return two_derivatives(f, (a, x), (e, dx))
 
 
-@pytest.mark.slow_unless("wide-more")
+@pytest.mark.slow
 @cases_of(tall="tolerance", wide="tolerance", square="default")
 def test_projections_and_derivatives_are_exact(rng, shape, spectrum, kwargs, dtype):
     a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)

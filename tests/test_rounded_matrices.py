@@ -39,7 +39,7 @@ def test_rounding_never_reaches_half_of_the_default_cutoff(rng, dtype, kind):
     largest = 0.0
     for m, n in itertools.product(SIZES, SIZES):
         for rank in {1, min(m, n) // 2, min(m, n) - 1} - {0, min(m, n)}:
-            a = np.asarray(jnp.asarray(of_rank(rng, (5, m, n), rank, kind), dtype))
+            a = of_rank(rng, (5, m, n), rank, kind).astype(dtype)
             s = np.linalg.svd(a.astype(float), compute_uv=False)
             largest = max(largest, *(s[:, rank] / s[:, 0]))
     assert 0.1 < largest / float(jnp.finfo(dtype).eps) < 0.5

@@ -41,7 +41,7 @@ CASES = {
 all_cases = pytest.mark.parametrize(("shape", "dtype"), CASES.values(), ids=CASES)
 
 
-@pytest.mark.slow_unless("tiny_wide")
+@pytest.mark.slow_unless("^squares-")
 @all_cases
 class TestAgreement:
     """Direct values next to others."""
@@ -73,8 +73,10 @@ def test_columns_of_u_are_orthonormal_to_rounding(rng, shape):
 
 
 def test_a_diagonal_matrix_has_exactly_the_reciprocals():
-    d = np.arange(3.0, 15.0)
-    assert np.array_equal(direct_pinv(np.diag(d)), np.diag(1 / d))
+    # Of a shape and dtype that `TestAgreement` has, too.
+    d = np.arange(3, 39, dtype=np.float32).reshape(3, 12, 1)
+    x = directly_inverted(d * np.eye(12, dtype=np.float32))
+    assert np.array_equal(x, np.eye(12, dtype=np.float32) / d)
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxpinv
 from jaxpinv._factorization import damped_qr, halves
+from jaxpinv._factors import Cutoff
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, matrix
 
@@ -46,16 +46,21 @@ def test_large_damped_inverses_lose_no_digits(rng):
     # The power series is short for all but the smaller dampings.
     a = matrix(rng, (140, 131), list(np.geomspace(1, 1e-4, 131)), dtype).astype(dtype)
     u, s, vh = np.linalg.svd(a.astype(complex), full_matrices=False)
-    damps = [1e-3, 3e-3, 1e-2, 3e-2, 0.1, 1, 10]
+    damps = [2e-3, 3e-3, 1e-2, 3e-2, 0.1, 1, 10]
 
     @jax.jit
     def inverse(a, damp):
-        return jaxpinv.pinv(a, damp=damp, method="direct")
+        # Without what follows where it is not certified.
+        cutoff = Cutoff(jnp.zeros_like(damp), jnp.zeros_like(damp))
+        found = damped_qr.by_gram(a, damp[None], cutoff, truncates=False)
+        return found.x, found.certified
 
     for damp in damps:
         d = float(np.finfo(dtype).dtype.type(damp))
         exact = (vh.conj().T * (s / (s**2 + d**2))) @ u.conj().T
-        found = np.asarray(inverse(a, np.finfo(dtype).dtype.type(damp)))
+        found, certified = inverse(a, np.finfo(dtype).dtype.type(damp))
+        assert certified
+        found = np.asarray(found)
         condition = np.hypot(s[0], d) / np.hypot(s[-1], d)
         error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
         assert error <= 4 * np.finfo(dtype).eps * condition, damp
@@ -80,6 +85,16 @@ def test_columns_that_are_nearly_orthonormal_are_corrected(rng, size):
     products = ((p, np.linalg.inv(normal)), (both @ w, q), (q.T @ q, np.eye(5)))
     for found, known in ((x, exact), *products):
         assert relative_error(found, known) <= bound(np.float32)
+
+
+def test_the_short_series_leaves_out_less_than_rounding(rng):
+    # One column, whose length is off by so much that the next power would be 10 eps.
+    a, d = gaussian(rng, (9, 1)), np.full(1, 0.7)
+    eps = float(np.finfo(np.float32).eps)
+    normal = np.sum(a**2) + 0.49
+    first = np.full((1, 1), (1 + (10 * eps) ** (1 / 3)) ** 0.5 / normal**0.5)
+    x = correct(*(jnp.asarray(y, np.float32) for y in (a, d, first)))[2]
+    assert relative_error(x, a.T / normal) <= 4 * eps
 
 
 def test_the_series_of_a_matrix_does_not_depend_on_its_batch(rng):

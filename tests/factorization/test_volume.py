@@ -126,6 +126,7 @@ def test_products_sharpen_the_certificate(rng):
     assert list(certified_by_lu(a, 1e-2)) == [False, True]
 
 
+@pytest.mark.slow
 def test_a_growth_of_elimination_is_seen(rng):
     # Wilkinson's matrix: partial pivoting lets the last columns grow by 2^(k-1).
     n, a = 60, []
@@ -152,7 +153,7 @@ def test_what_is_not_finite_is_not_certified():
     assert not by_lu(np.full((9, 9), np.nan, np.float32), 1e-5)[1]
 
 
-@pytest.mark.slow_unless("1e[+]16-.160|1e-30-.12")
+@pytest.mark.slow_unless("1e-30-.12")
 @pytest.mark.parametrize("shape", [(160, 160), (200, 20), (12, 12)], ids=str)
 @pytest.mark.parametrize("size", [1e-30, 1e-20, 1e14, 1e16, 1.5 * 2.0**63, 1e36])
 def test_ranks_and_values_are_right_at_every_size(rng, size, shape):

@@ -111,11 +111,14 @@ def test_calls_take_equally_many_matrices():
     assert workarounds.matrices_of_one_call(161, flops, shares=True) == 54
 
 
+in_front = jax.jit(replacing._in_front)
+
+
 @pytest.mark.parametrize("batch", [100, 2 * DEFAULT.sorted])
 @pytest.mark.parametrize("share", [0, 0.1, 1])
 def test_chosen_matrices_come_first_and_in_order(rng, batch, share):
     chosen = rng.random(batch) < share
-    order = np.asarray(replacing._in_front(jnp.asarray(chosen)))
+    order = np.asarray(in_front(chosen))
     count = chosen.sum()
     np.testing.assert_array_equal(order[:count], np.flatnonzero(chosen))
     assert np.all(order[count:] == batch)
@@ -127,7 +130,7 @@ def test_a_pivot_that_is_not_positive_rules_out_full_rank(rng, pivot):
     pivots = np.ones((64, 16))
     pivots[5, 3] = pivot
     cutoff, norm = Cutoff(jnp.zeros(64), jnp.zeros(64)), jnp.full(64, 16.0)
-    ruled_out = certificate.rules_out_full_rank(a, norm, jnp.asarray(pivots), cutoff)
+    ruled_out = jax.jit(certificate.rules_out_full_rank)(a, norm, pivots, cutoff)
     assert np.flatnonzero(ruled_out).tolist() == [5]
 
 

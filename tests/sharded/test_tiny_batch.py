@@ -30,7 +30,7 @@ def exact_gradient(a, x):
     return off_range @ ct @ x @ t + t @ x @ ct @ off_corange - t @ (2 * x) @ t
 
 
-@pytest.mark.slow_unless("left-Auto")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda x: x.name)
 @pytest.mark.parametrize("left", [0, 3], ids=["none", "left"])
 def test_devices_communicate_only_whether_any_matrix_is_left(rng, left, kind):
