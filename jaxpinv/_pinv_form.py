@@ -8,7 +8,6 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.interpreters import ad
@@ -20,7 +19,7 @@ from jaxpinv._factors import ApplyGram, Factors
 from jaxpinv._linalg import transpose
 from jaxpinv._platform import chunking, form_plan
 from jaxpinv._platform.tuning import DEFAULT, Tuning
-from jaxpinv._shapes import without_unit_axes
+from jaxpinv._shapes import like, without_unit_axes
 
 _FACTORS = len(Factors._fields)
 
@@ -126,8 +125,7 @@ def _changes(primals, tangents, layout, **params) -> Iterator[Array]:
 
 def _total(x, terms):
     """The sum of the terms of the tangent of `x`."""
-    zero = ad.Zero(jax.typeof(x).to_tangent_aval())
-    return functools.reduce(ad.add_tangents, terms, zero)
+    return functools.reduce(ad.add_tangents, terms, _rules.zero_tangent(x))
 
 
 def _pinv_form_transpose(ct, *operands, layout, **params):
@@ -148,10 +146,7 @@ def _pinv_form_transpose(ct, *operands, layout, **params):
     opened = Outer(*(None if x is operand else x for x in slot)) if is_outer else None
     result = pinv_form(operands[:_FACTORS], [opened, *slots], **params)
     result = result if is_outer else transpose(result)
-    stretched = [i for i, n in enumerate(operand.aval.shape) if n != result.shape[i]]
-    if stretched:
-        result = jnp.sum(result, axis=stretched, keepdims=True)
-    return [*before, result, *after]
+    return [*before, like(result, operand.aval), *after]
 
 
 pinv_form_p = _rules.primitive("pinv_form", _pinv_form_impl, types=_pinv_form_types)

@@ -37,9 +37,7 @@ def factor(
 
     This replaces the primitive `factor` for one matrix, with numbers as tolerances.
     """
-    found = tsqr.decompose(
-        jax.lax.stop_gradient(a), place.mesh, place.axis, shorten, triplets
-    )
+    found = _triplets_on(*place, a)
     # A matrix that is not finite needs no mask: its singular values are NaN.
     factors = truncate(found, Cutoff(rtol, atol), finite=jnp.ones_like(rtol, bool))
     return (*factors, pseudo_inverse(factors)) if with_pinv else factors

@@ -10,6 +10,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -67,26 +68,25 @@ def attached(name: str, count: int, source: int, change: Callable) -> Primitive:
 def constant_jvp(p, primals, tangents, **params):
     """The rule of a primitive whose derivative is zero."""
     results = p.bind(*primals, **params)
-    zeros = [
-        ad.Zero(jax.typeof(x).to_tangent_aval())
-        for x in (results if p.multiple_results else [results])
-    ]
-    return results, zeros if p.multiple_results else zeros[0]
+    if p.multiple_results:
+        return results, [zero_tangent(x) for x in results]
+    return results, zero_tangent(results)
+
+
+def zero_tangent(x: Array) -> ad.Zero:
+    """The tangent of `x` if nothing that it depends on moves."""
+    return ad.Zero(jax.typeof(x).to_tangent_aval())
 
 
 def _attached_jvp(p, source, change, primals, tangents, **params):
     results = p.bind(*primals, **params)
     if type(tangents[source]) is ad.Zero:
-        return results, [ad.Zero(jax.typeof(x).to_tangent_aval()) for x in results]
+        return results, [zero_tangent(x) for x in results]
     return results, change(results, primals, tangents[source], **params)
 
 
 def _attached_batching(p, count, args, axes, **params):
-    [size] = {x.shape[axis] for x, axis in zip(args, axes, strict=True) if axis is not None}
-    args = [
-        x[None] if axis is None else jnp.moveaxis(x, axis, 0)
-        for x, axis in zip(args, axes, strict=True)
-    ]
+    size, args = _with_mapped_in_front(args, axes)
     results = (jnp.broadcast_to(x, (size, *x.shape[1:])) for x in args[:count])
     return p.bind(*results, *args[count:], **params), [0] * count
 
@@ -115,16 +115,18 @@ def _types(types, *avals, **params):
     return tuple(jax.make_jaxpr(partial(types, **params))(*avals).out_avals)
 
 
+def _with_mapped_in_front(args, axes):
+    """The length of mapped axes, and operands with these, or one of length 1, in front."""
+    pairs = list(zip(args, axes, strict=True))
+    [size] = {x.shape[axis] for x, axis in pairs if axis is not None}
+    return size, [
+        x[None] if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in pairs
+    ]
+
+
 def _batching(p, args, axes, **params):
-    # Mapped axes move to the front. Operands that are not mapped get an axis of length 1.
-    [size] = {x.shape[axis] for x, axis in zip(args, axes, strict=True) if axis is not None}
-    results = p.bind(
-        *(
-            x[None] if axis is None else jnp.moveaxis(x, axis, 0)
-            for x, axis in zip(args, axes, strict=True)
-        ),
-        **params,
-    )
+    size, args = _with_mapped_in_front(args, axes)
+    results = p.bind(*args, **params)
     if not p.multiple_results:
         return results, 0
     mapped = [x.shape[0] == size for x in results]

@@ -1,4 +1,4 @@
-"""Shapes of batches of matrices: static or symbolic, with axes in front."""
+"""Shapes of batches of matrices, static or symbolic, and places in a batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +45,12 @@ def divided(rows: int, most: int) -> tuple[int, int]:
             return rows // length, length
     count = -(-rows // most)
     return count, -(-rows // count)
+
+
+def last_true(x: Array, before: Array | int) -> Array:
+    """The last place of `True` in a vector `x` before the place `before`, or -1."""
+    places = jax.lax.iota(jnp.int32, x.shape[0])
+    return jnp.max(jnp.where(x & (places < before), places, -1), initial=-1)
 
 
 def without_unit_axes(f: Callable[..., Any], rank: int, *operands: Array) -> Any:

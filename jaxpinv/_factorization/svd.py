@@ -19,7 +19,7 @@ from jax import Array
 from jaxpinv._factorization.thin_qr import Shorten
 from jaxpinv._factors import Triplets
 from jaxpinv._linalg import adjoint, moderate_scale, transpose
-from jaxpinv._shapes import is_static_shape
+from jaxpinv._shapes import is_static_shape, last_true
 
 # Three times the matrix converged for all 31 that failed. One attempt may not suffice: two
 # of 68 transposes of such matrices failed as well.
@@ -126,10 +126,6 @@ def _complete(decompose: Decomposition, a: Array, found: list[Array]) -> list[Ar
     a, *found = (jnp.reshape(x, (-1, *x.shape[len(batch) :])) for x in (a, *found))
     # A failed decomposition is NaN everywhere.
     failed = jnp.isnan(jax.lax.index_in_dim(found[0], 0, axis=-1, keepdims=False))
-    places = jax.lax.iota(jnp.int32, failed.shape[0])
-
-    def last_before(i: Array | int) -> Array:
-        return jnp.max(jnp.where(failed & (places < i), places, -1), initial=-1)
 
     def step(state: tuple[Array, Array, list[Array]]) -> tuple[Array, Array, list[Array]]:
         i, factor, found = state
@@ -140,11 +136,11 @@ def _complete(decompose: Decomposition, a: Array, found: list[Array]) -> list[Ar
             for x, y in zip(found, (s / factor, *vectors), strict=True)
         ]
         is_done = ~jnp.isnan(s[0, 0]) | (factor >= 3**_ATTEMPTS)
-        i = jnp.where(is_done, last_before(i), i)
+        i = jnp.where(is_done, last_true(failed, i), i)
         return i, jnp.where(is_done, 3, 3 * factor), placed
 
     # Derived from the arguments, so that in `shard_map` it varies over the same devices.
-    last = last_before(places.shape[0])
+    last = last_true(failed, failed.shape[0])
     factor = (3 + 0 * last).astype(found[0].dtype)
     *_, found = jax.lax.while_loop(lambda state: state[0] >= 0, step, (last, factor, found))
     return [jnp.reshape(x, (*batch, *x.shape[1:])) for x in found]

@@ -32,10 +32,13 @@ class Plan:
         pivoted_qr: whether matrices not of full rank are tried by QR with column pivoting.
         by_halves: whether this QR branches on the rank, because it takes single matrices.
         remainder: matrices without a certificate that are decomposed at a time. If it is 1,
-            they are also searched for one by one. If None, all are decomposed if any is.
-        loops: whether a loop decomposes them. If not, all are decomposed if more are left.
+            they are also searched for one by one. If None, one without a certificate makes
+            the program decompose the whole batch.
+        loops: whether a loop decomposes them. If not, and more than `remainder` are left,
+            the program decomposes the whole batch.
         groups: number of parts of a batch divided over devices. Each part decomposes its
-            own matrices without a certificate. If None, all are decomposed if any is.
+            own matrices without a certificate. If None, one without a certificate makes the
+            program decompose the whole batch.
         triplets: how singular triplets are computed: by the library, by the library from a
             shorter matrix, or from eigenvectors of a Hermitian matrix made of that.
         values: how singular values alone are computed.

@@ -8,6 +8,7 @@ from jax import Array
 
 from jaxpinv._platform.chunking import Map
 from jaxpinv._platform.tuning import DEFAULT, Tuning
+from jaxpinv._shapes import last_true
 
 
 def replacing(
@@ -174,20 +175,16 @@ def _replace_one_by_one(
     f: Map, chosen: Array, found: Sequence[Array], *operands: Array
 ) -> tuple[Array, ...]:
     """Replace one matrix at a time, the last one first."""
-    places = jax.lax.iota(jnp.int32, chosen.shape[0])
-
-    def last_before(i: Array | int) -> Array:
-        return jnp.max(jnp.where(chosen & (places < i), places, -1), initial=-1)
 
     def step(state: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
         last, found = state
         # Unsigned, because a negative one would count from the end.
         i = last.astype(jnp.uint32)
         some = f(*(jax.lax.dynamic_slice_in_dim(x, i, 1) for x in operands))
-        return last_before(last), tuple(
+        return last_true(chosen, last), tuple(
             jax.lax.dynamic_update_slice_in_dim(x, y, i, 0)
             for x, y in zip(found, some, strict=True)
         )
 
-    state = (last_before(chosen.shape[0]), tuple(found))
+    state = (last_true(chosen, chosen.shape[0]), tuple(found))
     return jax.lax.while_loop(lambda state: state[0] >= 0, step, state)[1]

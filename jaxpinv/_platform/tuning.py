@@ -24,9 +24,9 @@ class Tuning:
         repays_rows: see `repays`.
         products: most scalar multiplications in a batch for which a library call is faster
             than plain arithmetic, including its compilation over a thousand calls.
-        compiled: XLA calls no library for a real product of a matrix with a vector, but
-            compiles each, and so for products that have at most this many rows and
-            columns, or whose sums have at most this many terms.
+        compiled: XLA compiles a real product, and calls no library for it, if a factor is
+            a vector, if it has at most this many rows and columns, or if its sums have at
+            most this many terms.
         summed: most scalar multiplications of such a product for which one reduction in
             plain arithmetic is better. It compiles faster and takes longer.
         short: XLA's CPU backend reduces an axis of up to so many elements one matrix at a
@@ -36,21 +36,23 @@ class Tuning:
             arithmetic is faster than a library call for each chunk.
         sums_complex: `sums` for complex matrices.
         thin: most terms of a sum of outer products for which plain arithmetic is faster.
-        outer: most scalar multiplications of such a sum that is isolated from what uses it:
-            that compiles faster, and takes longer for large arrays.
-        joint: most columns in a batch for which derivatives along several directions, of
-            which some are shared, repeat products with the shared ones. That compiles
-            faster, and with more columns takes longer.
+        outer: most scalar multiplications of such a sum that is isolated from what uses
+            it. That compiles faster, but takes longer for large arrays.
+        joint: most columns in a batch for which derivatives along several directions
+            repeat products with directions that all matrices share. That compiles faster,
+            but takes longer if there are more columns.
         gram_schmidt: most elements of a matrix that Gram-Schmidt orthonormalizes faster
             than two Gram matrices do, because it sums over rows in plain arithmetic.
         chunk: elements of the matrices processed at a time, so that they fit in a cache.
-        volumes: log-volumes without factors make few arrays, so they are computed for this
-            many times the elements of a chunk at a time.
+        volumes: how many times the elements of a chunk the matrices have whose log-volumes
+            are computed at a time, because that makes few arrays.
         vector: where arithmetic is vectorized over the batch, chunks are multiples of this.
         beyond_caches: fewest elements of a batch whose higher derivatives gain from chunks.
-        few: largest chunk of matrices without a certificate that are searched for and
-            decomposed one by one, which takes half as long to compile.
-        searched: largest batch for which `few` applies: beyond, the search takes longer.
+        few: matrices without a certificate are searched for and decomposed one by one if
+            a chunk of them would have at most this many. That takes half as long to
+            compile.
+        searched: largest batch for which `few` applies. In larger ones the search takes
+            longer.
         sorted: most indices that are brought into order by sorting, which compiles much
             faster than a cumulative sum, and takes little longer.
         share: where loops over a batch gain nothing, only the matrices without a
