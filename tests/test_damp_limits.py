@@ -117,6 +117,7 @@ class TestCutoff:
         # The other unknowns have the right size, 1e-14 times that of these.
         assert relative_error(found[2:], known[2:]) <= 1
 
+    @pytest.mark.slow
     def test_nor_does_it_drown_their_zeros(self, rng):
         a = gaussian(rng, (8, 4)).astype(np.float32)
         a[:, 1] = a[:, 0]

@@ -67,6 +67,7 @@ def test_it_keeps_the_digits_that_the_gram_matrix_loses(rng):
 
 
 @pytest.mark.unoptimized
+@pytest.mark.slow
 def test_the_gradient_is_the_transposed_pseudo_inverse(rng):
     a = gaussian(rng, (40, 6, 7), np.complex128)
     found, gradient, rank = value_gradient_and_rank(a, "direct")

@@ -35,7 +35,7 @@ def value_and_jacobian(f, a, b, hermitian, **kwargs):
     return f(a, b), jax.jacobian(f, (0, 1))(a, b)
 
 
-@pytest.mark.slow_unless("more_truncated-False")
+@pytest.mark.slow
 class TestResiduals:
     """The residuals have the derivatives of squared norms."""
 

@@ -52,6 +52,7 @@ class TestNullProjection:
             assert np.all(np.isnan(bad[1]))
 
     @pytest.mark.unoptimized
+    @pytest.mark.slow_unless("False-None|True-0.1")
     @pytest.mark.parametrize("damp", [None, 0.1], ids=str)
     @pytest.mark.parametrize("is_stored", [False, True])
     def test_it_has_a_transpose_in_the_vector(self, rng, damp, is_stored):
@@ -69,6 +70,7 @@ class TestNullProjection:
         assert relative_error(found, exact.T @ ct) <= bound(np.float64)
 
     @pytest.mark.unoptimized
+    @pytest.mark.slow
     def test_a_solution_with_projections_as_operators_has_a_gradient(self, rng):
         a, e = gaussian(rng, (2, 2, 4))
         b = np.ones(4)

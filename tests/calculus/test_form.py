@@ -56,7 +56,7 @@ def test_directions_may_lack_batch_axes_of_others(rng, broadcasts):
     own, of_shared = (gaussian(rng, (3, *a.shape), np.complex128) for _ in range(2))
     u, s, vh = np.linalg.svd(a, full_matrices=False)
     row = (u, s, vh.conj().T, s > 0.5, np.zeros((), bool))
-    factors = Factors(*(jnp.asarray(x)[None] for x in row))
+    factors = Factors(*(jnp.asarray(x[None]) for x in row))
     # The matrix moves by of_shared along both other directions at once.
     along = {1: jnp.asarray(shared), 2: jnp.asarray(own), 3: jnp.asarray(of_shared)}
     found = derivative_along(factors, along, options=(("broadcasts", broadcasts),))

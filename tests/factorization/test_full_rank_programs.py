@@ -38,6 +38,7 @@ def test_works_with_jit_disabled(rng, shape):
     assert relative_error(x, np.linalg.pinv(a)) <= bound(np.float64, CONDITION)
 
 
+@pytest.mark.slow_unless("cuda|tpu-.64")
 @pytest.mark.parametrize("shape", [(64, 3, 2), (12, 12), (3, 14, 10)], ids=str)
 @pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
 def test_lowers_for_other_platforms(shape, platform):

@@ -12,6 +12,9 @@ from tests.matrices import gaussian
 WIDTH = 24
 
 
+made_orthonormal = jax.jit(partial(orthonormalizer, width=WIDTH))
+
+
 def exact(gram):
     """The inverse of the adjoint of the lower Cholesky factor, by NumPy."""
     return np.swapaxes(np.linalg.inv(np.linalg.cholesky(gram)).conj(), -1, -2)
@@ -30,7 +33,7 @@ def test_columns_are_made_orthonormal(rng, shape, dtype):
     *batch, n = shape
     a = gaussian(rng, (*batch, 2 * n, n), dtype)
     gram = np.swapaxes(a.conj(), -1, -2) @ a
-    found = np.asarray(jax.jit(partial(orthonormalizer, width=WIDTH))(gram))
+    found = np.asarray(made_orthonormal(gram))
     assert np.array_equal(found, np.triu(found))
     assert np.max(np.abs(found - exact(gram))) <= 1e-12 * np.max(np.abs(found))
 
@@ -40,5 +43,5 @@ def test_a_gram_matrix_that_is_not_positive_leaves_a_pivot_that_is_not(rng, plac
     a = gaussian(rng, (600, 300))
     gram = a.T @ a
     gram[place, place] = -1
-    found = np.asarray(jax.jit(partial(orthonormalizer, width=WIDTH))(gram))
+    found = np.asarray(made_orthonormal(gram))
     assert not np.all(np.diagonal(found) > 0)

@@ -1,10 +1,12 @@
 """The package itself: what importing it does, and what it depends on."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import jaxpinv
@@ -39,18 +41,20 @@ def test_importing_changes_no_setting_and_starts_no_backend():
     )
 
 
-def test_the_version_is_that_of_the_installed_metadata():
-    run(
-        "from importlib import metadata, reload\n"
-        "import jaxpinv\n"
-        "assert jaxpinv.__version__ == metadata.version('jaxpinv')\n"
-        "metadata.version = lambda name: f'{name} 7.8.9'\n"
-        "assert reload(jaxpinv).__version__ == 'jaxpinv 7.8.9'\n"
-        "def version(name):\n"
-        "    raise metadata.PackageNotFoundError(name)\n"
-        "metadata.version = version\n"
-        "assert reload(jaxpinv).__version__ == '0+unknown'\n"
-    )
+def unknown(name):
+    """The version of a package that is not installed."""
+    raise metadata.PackageNotFoundError(name)
+
+
+def test_the_version_is_that_of_the_installed_metadata(monkeypatch):
+    installed = metadata.version("jaxpinv")
+    assert jaxpinv.__version__ == installed
+    cases = ((lambda name: f"{name} 7.8.9", "jaxpinv 7.8.9"), (unknown, "0+unknown"))
+    for version, expected in cases:
+        with monkeypatch.context() as patch:
+            patch.setattr(metadata, "version", version)
+            assert importlib.reload(jaxpinv).__version__ == expected
+    assert importlib.reload(jaxpinv).__version__ == installed
 
 
 def test_nothing_private_of_jax_is_imported():

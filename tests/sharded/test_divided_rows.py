@@ -107,7 +107,7 @@ def put_arguments(a, e, ct):
     return put(a), put(e), put(ct, BY_COLUMNS)
 
 
-@pytest.mark.slow_unless("real")
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
 @pytest.mark.parametrize("case", SPECTRA)
 def test_pinv_and_its_derivatives_are_those_of_the_whole_matrix(rng, dtype, case):
