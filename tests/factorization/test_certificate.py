@@ -220,7 +220,8 @@ class TestSharpNorms:
     def test_the_inverse_alone_can_refuse(self, margin):
         a, w = np.eye(9), np.diag([100.0] + [1.0] * 8)
         by_products = jax.jit(certificate._by_products)
-        found = by_products(a, w, Cutoff(0.0, margin / 100), 1.0, 0.0)
+        cutoff = Cutoff(jnp.asarray(0.0), jnp.asarray(margin / 100))
+        found = by_products(a, w, cutoff, 1.0, 0.0)
         assert bool(found) == (margin < 1)
 
 
