@@ -267,6 +267,12 @@ class TestTransformations:
             "pinv: expected damp_scale of shape (..., 3), one for each unknown, got",
         ),
         (
+            {"damp": 1.0, "damp_scale": np.ones((2, 3))},
+            ValueError,
+            "pinv: expected a damping that broadcasts against the batch shape (3,), got "
+            "damp of shape () and damp_scale of shape (2, 3)",
+        ),
+        (
             {"damp": 1.0, "damp_scale": -np.ones(3)},
             ValueError,
             "pinv: expected damp_scale >= 0",

@@ -134,5 +134,5 @@ class TestCutoff:
         a = matrix(rng, (5, 4), [3, 2, 0.5, 0.1])
         u, s, vh = np.linalg.svd(a, full_matrices=False)
         kept = np.where(np.hypot(s, 0.2) > 0.3, s / (s**2 + 0.04), 0)
-        found = pinv(a, damp=0.2, atol=0.3)
+        found = pinv(a, damp=0.2, damp_scale=np.ones(4), atol=0.3)
         assert relative_error(found, (vh.T * kept) @ u.T) <= bound(np.float64, 10)

@@ -64,7 +64,7 @@ class TestSingularValues:
     """Singular values have the derivatives of those of `jnp.linalg.svd`."""
 
     # One dtype per shape: all pairs would compile twice as many programs.
-    @pytest.mark.slow_unless("tall")
+    @pytest.mark.slow_unless("hermitian")
     @pytest.mark.parametrize(
         ("shape", "dtype", "hermitian"),
         [

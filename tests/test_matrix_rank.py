@@ -83,7 +83,7 @@ def test_lower_triangles_alone_are_read(rng):
 
 
 @pytest.mark.unoptimized
-@pytest.mark.slow
+@pytest.mark.slow_unless("1700")
 @pytest.mark.parametrize("size", [3, 1700])
 def test_tolerances_are_of_batch_shape_and_enlarge_it(rng, size):
     a = matrix(rng, (6, 4), [1.0, 0.1, 0.01, 0.001])

@@ -271,7 +271,7 @@ class TestTransformations:
         assert np.array_equal(alike[:-1], mixed[:-1])
 
     @pytest.mark.unoptimized
-    @pytest.mark.slow_unless("svd-shape3")
+    @pytest.mark.slow_unless("svd-shape[13]")
     @pytest.mark.parametrize(
         ("method", "shape"),
         [("auto", (0, 3)), ("svd", (3, 0)), ("auto", (0, 0)), ("svd", (2, 0, 12))],

@@ -93,7 +93,7 @@ class TestOverDevices:
         assert relative_error(x, np.linalg.pinv(a)) <= bound(np.float64, CONDITION)
 
 
-@pytest.mark.slow
+@pytest.mark.slow_unless("^m, 9")
 @pytest.mark.parametrize(
     ("spec", "constraints", "shape"),
     [

@@ -106,6 +106,18 @@ def test_a_large_damping_does_not_truncate_other_unknowns(rng):
     assert relative_error(found, exact) <= bound(np.float32, 100)
 
 
+def test_a_given_tolerance_applies_and_singular_values_are_those_of_the_matrix(rng):
+    a, b = matrix(rng, (M, N), [3, 1, 0.1]), gaussian(rng, (M,))
+    scale, values = np.ones(N), np.hypot([3, 1, 0.1], 0.3)
+    options = {"rtol": 0.2, "damp": 0.3, "damp_scale": scale}
+    found = sharded.lstsq(put(a), put(b), **options)
+    u, s, vh = np.linalg.svd(a, full_matrices=False)
+    kept = np.where(values > 0.2 * values[0], s / values**2, 0)
+    assert relative_error(found.solution, vh.T * kept @ (u.T @ b)) <= bound(np.float64, 100)
+    assert relative_error(found.singular_values, s) <= bound(np.float64)
+    assert found.rank == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [None, SCALE], ids=["one", "scaled"])
 def test_meshes_with_explicit_axes_do_as_well(rng, scale):
