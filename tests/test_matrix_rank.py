@@ -10,11 +10,14 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxpinv
+from jaxpinv._platform.tuning import DEFAULT
 from tests.matrices import gaussian, hermitian_matrix, matrix
 from tests.sharded.meshes import collectives
 
 #: Square, long, wide; chunks of one and of many matrices; by Gram-Schmidt and not.
 SHAPES = [(5, 5), (40, 6), (6, 40), (3, 30, 30), (2, 3, 30, 4), (4400, 4, 5), (1100, 70, 3)]
+#: Fewest 6 by 4 matrices whose ranks are certified.
+MANY = DEFAULT.rank_chunks * (DEFAULT.chunk // (6 * 4))
 
 
 def of_rank(rng, shape, rank, dtype=np.float64):
@@ -83,8 +86,8 @@ def test_lower_triangles_alone_are_read(rng):
 
 
 @pytest.mark.unoptimized
-@pytest.mark.slow_unless("1700")
-@pytest.mark.parametrize("size", [3, 1700])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [3, MANY])
 def test_tolerances_are_of_batch_shape_and_enlarge_it(rng, size):
     a = matrix(rng, (6, 4), [1.0, 0.1, 0.01, 0.001])
     batch = np.broadcast_to(a, (size, 6, 4))
@@ -103,6 +106,14 @@ def test_tolerances_are_of_batch_shape_and_enlarge_it(rng, size):
     expected = np.resize([1, 2, 3, 4, 0], size)
     assert np.array_equal(jaxpinv.matrix_rank(batch, each), expected)
     assert np.array_equal(jaxpinv.matrix_rank(batch, atol=each), expected)
+
+
+@pytest.mark.unoptimized
+def test_what_one_tolerance_truncates_as_rounding_another_one_keeps(rng):
+    a = gaussian(rng, (6, 2)) @ gaussian(rng, (2, 4))
+    rtols = np.array([[1e-12], [0.0]])
+    found = jaxpinv.matrix_rank(np.broadcast_to(a, (MANY, 6, 4)), rtols)
+    assert np.array_equal(found, np.tile([[2], [4]], MANY))
 
 
 @pytest.mark.unoptimized
