@@ -72,6 +72,7 @@ class TestWithoutDamping:
         exact = np.stack([damping_oracle.filtered(x, 0.5) for x in a[1::2]])
         assert relative_error(found[1::2], exact) <= bound(np.float32, 6)
 
+    @pytest.mark.slow
     def test_so_it_is_with_a_scale(self, rng):
         a = matrix(rng, (5, 4), [3, 2, 0, 0])
         found = pinv(a, damp=0.0, damp_scale=np.ones(4))

@@ -214,7 +214,7 @@ def test_a_column_that_is_not_finite_stays_alone(rng):
 
 
 @pytest.mark.unoptimized
-@pytest.mark.slow_unless("direct-.60, 20, 30")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "shape"),
     [

@@ -95,7 +95,7 @@ DIGITS = [
 ]
 
 
-@pytest.mark.slow_unless("float32-svd-9x12-9")
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "method", "m", "n", "rank"), DIGITS)
 def test_no_digits_are_lost(rng, dtype, method, m, n, rank):
     a = of_rank(rng, (m, n), rank, dtype)

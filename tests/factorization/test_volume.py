@@ -188,6 +188,7 @@ def test_a_value_has_the_rank_of_its_derivative(rng):
     assert np.array_equal(np.round(np.sum(g * a, axis=(1, 2))), rank)
 
 
+@pytest.mark.slow
 def test_a_batch_has_the_rank_of_each_matrix(rng):
     a = gaussian(rng, (30, 12, 12))
     for k in range(0, 30, 3):

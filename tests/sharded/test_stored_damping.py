@@ -110,7 +110,7 @@ CASES = {
 }
 
 
-@pytest.mark.slow_unless("explicit-svd-wide")
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_batch_needs_no_collective_and_stays_divided(case):
     kind, method, shape, result, _ = case.split("-")
