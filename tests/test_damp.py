@@ -196,6 +196,8 @@ class TestTransformations:
         assert relative_error(mapped(damp), exact) <= bound(np.float64, 100)
         assert relative_error(jaxpinv.pinv(a, damp=damp), exact) <= bound(np.float64, 100)
         assert "4,7,5" not in str(jax.make_jaxpr(mapped)(damp)).split("damped_factor")[0]
+        # A factorization without singular values would be one for each damping.
+        assert "potrf" not in mapped.lower(damp).as_text()
 
     @pytest.mark.unoptimized
     @pytest.mark.slow_unless("direct")
