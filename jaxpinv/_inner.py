@@ -151,7 +151,7 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
         return _sum_over_rows(x, y)
     if kind == "dot":
         return _product(x, y)
-    found = _sum_of_products(jnp.swapaxes(x, -1, -2), y)
+    found = _sum_of_products(x, y)
     return prevent_fusion(found) if kind == "isolated" and target.is_cpu else found
 
 
@@ -167,8 +167,8 @@ def _is_complex(x: Array, y: Array) -> bool:
 
 
 def _sum_of_products(x: Array, y: Array) -> Array:
-    """The product of matrices as a sum of products of columns with rows."""
-    terms = (x[..., :, k, None] * y[..., k, None, :] for k in range(x.shape[-1]))
+    """The product `X^T Y` as a sum of products of rows."""
+    terms = (x[..., k, :, None] * y[..., k, None, :] for k in range(x.shape[-2]))
     return functools.reduce(operator.add, terms)
 
 
