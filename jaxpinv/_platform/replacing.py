@@ -58,14 +58,19 @@ def _in_front(chosen: Array, tuning: Tuning = DEFAULT) -> Array:
     """Indices of the chosen matrices first, then indices beyond the end of the batch."""
     batch = chosen.shape[0]
     if batch <= tuning.sorted:
-        places = jnp.arange(batch, dtype=jnp.int32)
-        return jax.lax.sort(jnp.where(chosen, places, batch), is_stable=False)
+        return jax.lax.sort(_index_or_end(chosen), is_stable=False)
     rank = jnp.cumsum(chosen, dtype=jnp.int32)
     # Made of the argument, so that both vary over the same devices in `shard_map`.
     beyond = 0 * rank + batch
     return beyond.at[jnp.where(chosen, rank - 1, batch)].set(
         jnp.arange(batch, dtype=jnp.int32), mode="drop"
     )
+
+
+def _index_or_end(chosen: Array) -> Array:
+    """The index of each chosen matrix, and for all others the size of the batch."""
+    batch = chosen.shape[0]
+    return jnp.where(chosen, jnp.arange(batch, dtype=jnp.int32), batch)
 
 
 def replace_divided(
@@ -107,10 +112,11 @@ def replace_few(
     """
     if few >= chosen.shape[0]:
         return _replace_at_once(f, chosen, found, *operands)
-    count = jnp.sum(chosen, dtype=jnp.int32)
+    # Not in the branch: a GPU computes them in the kernel that decides what is chosen.
+    places = _index_or_end(chosen)
 
     def some(found: tuple[Array, ...]) -> tuple[Array, ...]:
-        k = _in_front(chosen)[:few]
+        k = jax.lax.sort(places, is_stable=False)[:few]
         results = f(*(x.at[k].get(mode="clip") for x in operands))
         return tuple(
             x.at[k].set(y, mode="drop") for x, y in zip(found, results, strict=True)
@@ -119,8 +125,21 @@ def replace_few(
     def complete(found: tuple[Array, ...]) -> tuple[Array, ...]:
         return _where_chosen(chosen, f(*operands), found)
 
-    which = jnp.where(count > few, 2, jnp.minimum(count, 1))
+    # Rounded up. Beyond the last branch, `switch` takes the last.
+    which = (_count(chosen) + (few - 1)) // few
     return jax.lax.switch(which, [lambda x: x, some, complete], tuple(found))
+
+
+def _count(chosen: Array, tuning: Tuning = DEFAULT) -> Array:
+    """How many matrices are chosen.
+
+    Parts of the batch are added first, because CUDA sums long arrays in two kernels.
+    """
+    batch = chosen.shape[0]
+    parts = -(-batch // tuning.at_once)
+    length = -(-batch // parts)
+    terms = jnp.pad(chosen.astype(jnp.int32), (0, parts * length - batch))
+    return jnp.sum(sum(jnp.reshape(terms, (parts, length))), dtype=jnp.int32)
 
 
 def _where_chosen(

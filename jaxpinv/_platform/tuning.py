@@ -55,6 +55,7 @@ class Tuning:
             longer.
         sorted: most indices that are brought into order by sorting, which compiles much
             faster than a cumulative sum, and takes little longer.
+        at_once: most terms of a sum that CUDA computes in one kernel.
         share: where loops over a batch gain nothing, only the matrices without a
             certificate are decomposed if they are at most 1 / `share` of the batch.
         rows_of_few: or if they have at most this many rows in all.
@@ -109,6 +110,7 @@ class Tuning:
     few: int = 8
     searched: int = 1 << 13
     sorted: int = 1 << 15
+    at_once: int = 1 << 14
     share: int = 64
     rows_of_few: int = 1 << 12
     jacobi: int = 32

@@ -124,6 +124,13 @@ def test_chosen_matrices_come_first_and_in_order(rng, batch, share):
     assert np.all(order[count:] == batch)
 
 
+@pytest.mark.parametrize("batch", [1, 7, DEFAULT.at_once, 3 * DEFAULT.at_once + 1])
+def test_every_chosen_matrix_is_counted(rng, batch):
+    chosen = rng.random(batch) < 0.5
+    chosen[-1] = True
+    assert int(replacing._count(jnp.asarray(chosen))) == chosen.sum()
+
+
 @pytest.mark.parametrize("pivot", [0, np.nan])
 def test_a_pivot_that_is_not_positive_rules_out_full_rank(rng, pivot):
     a = jnp.asarray(rng.standard_normal((64, 16, 16)))
