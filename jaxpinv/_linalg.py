@@ -47,19 +47,22 @@ def finite_or_zero(a: Array) -> tuple[Array, Array]:
 
     LAPACK's gesdd can loop forever on an Inf, so it must never see one.
     """
-    finite = jnp.isfinite(_largest_element(a))
+    finite = jnp.isfinite(largest_element(a))[..., None, None]
     return jnp.where(finite, a, 0), finite
 
 
-def normalize_scale(a: Array) -> tuple[Array, Array, Array]:
+def normalize_scale(a: Array, largest: Array | None = None) -> tuple[Array, Array, Array]:
     """Matrices over their scale, zero if not finite; the scale; and which are finite.
 
     The scale, `(...)`, is a power of two of the size of the elements: division by it is
-    exact, and no square overflows or underflows.
+    exact, and no square overflows or underflows. `largest` is what `largest_element` finds,
+    if it is known.
     """
-    guarded, finite = finite_or_zero(a)
-    scale = power_of_two(jnp.where(finite, _largest_element(a), 0))
-    return guarded / scale.astype(a.dtype), scale[..., 0, 0], finite[..., 0, 0]
+    largest = largest_element(a) if largest is None else largest
+    finite = jnp.isfinite(largest)
+    scale = power_of_two(jnp.where(finite, largest, 0))
+    unit = scale[..., None, None].astype(a.dtype)
+    return jnp.where(finite[..., None, None], a, 0) / unit, scale, finite
 
 
 def moderate_scale(a: Array) -> tuple[Array, Array]:
@@ -69,7 +72,7 @@ def moderate_scale(a: Array) -> tuple[Array, Array]:
     denormal numbers count as zero.
     """
     guarded, _ = finite_or_zero(a)
-    limits, largest = jnp.finfo(a.dtype), _largest_element(a)
+    limits, largest = jnp.finfo(a.dtype), largest_element(a)[..., None, None]
     # LAPACK's limit: below it the squares of rounding errors underflow.
     small = 2.0 ** (limits.minexp // 2 + limits.nmant)
     # Constants are selected, because a quotient would be one more kernel.
@@ -80,8 +83,8 @@ def moderate_scale(a: Array) -> tuple[Array, Array]:
     return guarded * factor.astype(a.dtype), unit[..., 0, 0]
 
 
-def _largest_element(a: Array) -> Array:
-    """The largest absolute value, `(..., 1, 1)`, real, or not finite if an element is not.
+def largest_element(a: Array) -> Array:
+    """The largest absolute value, `(...)`, real, or not finite if an element is not.
 
     For complex matrices, that of a real or imaginary part. One reduction finds both: as
     integers, the bits of absolute values are in the same order, with Inf and NaN above all
@@ -92,7 +95,7 @@ def _largest_element(a: Array) -> Array:
     integer = np.dtype(f"int{8 * real.itemsize}")
     bits = (jax.lax.bitcast_convert_type(jnp.abs(x), integer) for x in parts)
     size = functools.reduce(jnp.maximum, bits)
-    largest = jnp.max(size, axis=(-2, -1), keepdims=True, initial=0)
+    largest = jnp.max(size, axis=(-2, -1), initial=0)
     return jax.lax.bitcast_convert_type(largest, real)
 
 

@@ -23,7 +23,8 @@ from jaxpinv._linalg import finite_or_zero, normalize_scale, transpose
 
 #: Decomposes matrices, given tolerances. Certified where only rounding is truncated.
 Deficient = Callable[[Array, Cutoff], Decomposition]
-Decompose = Callable[[Array], Triplets]
+#: Computes singular triplets. Takes the option `is_normalized` of `svd.triplets`.
+Decompose = Callable[..., Triplets]
 #: What `normalize_scale` does.
 Normalize = Callable[[Array], tuple[Array, Array, Array]]
 #: `u`, `s`, `v` of `Factors`, the pseudo-inverse, and where they are certified. Where a
@@ -102,12 +103,13 @@ def _solve(
     def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
         return _attempt(trial.full_rank, a, Cutoff(rtol, atol), normalize)
 
-    def solve(a: Array, rtol: Array, atol: Array, may_be_rounding: Array) -> Solution:
+    def solve(a: Array, rtol: Array, atol: Array, rest: Array) -> Solution:
         cutoff = Cutoff(rtol, atol)
         if trial.deficient is None:
-            return _by_triplets(decompose, a, cutoff)
+            largest = rest if trial.full_rank.takes_any_size else None
+            return _by_triplets(decompose, a, cutoff, largest)
         found = jax.lax.cond(
-            jnp.any(may_be_rounding),
+            jnp.any(rest),
             partial(_by_decomposition, trial.deficient, normalize),
             _not_certified,
             *(a, cutoff),
@@ -148,13 +150,17 @@ def _solve(
 def _attempt(
     full_rank: FullRank, a: Array, cutoff: Cutoff, normalize: Normalize
 ) -> tuple[Array, ...]:
-    """Solutions without singular values, and where to try truncating only rounding."""
+    """Solutions without singular values, and where to try truncating only rounding.
+
+    From a factorization that takes any size, the largest elements instead.
+    """
     if full_rank.takes_any_size:
-        q, w, x, certified, s, _ = full_rank.factor(a, cutoff)
+        q, w, x, certified, s, _, largest = full_rank.factor(a, cutoff)
         assert s is not None
-        return q, s, w, x, certified, ~certified
+        assert largest is not None
+        return q, s, w, x, certified, largest
     scaled, scale, finite = normalize(a)
-    q, w, x, certified, _, may_be_rounding = full_rank.factor(
+    q, w, x, certified, _, may_be_rounding, _ = full_rank.factor(
         scaled, cutoff._replace(atol=cutoff.atol / scale)
     )
     s = jnp.where(finite, scale, jnp.nan)[..., None]
@@ -183,9 +189,19 @@ def _not_certified(a: Array, _: Cutoff) -> Solution:
     return a, jnp.real(a[..., 0, :]), a[..., : a.shape[-1], :], transpose(a), nowhere
 
 
-def _by_triplets(decompose: Decompose, a: Array, cutoff: Cutoff) -> Solution:
-    """Solutions from singular triplets, which need no certificate."""
-    (u, s, v), finite = decompose(a), finite_or_zero(a)[1][..., 0, 0]
+def _by_triplets(
+    decompose: Decompose, a: Array, cutoff: Cutoff, largest: Array | None = None
+) -> Solution:
+    """Solutions from singular triplets, which need no certificate.
+
+    `largest` is what `largest_element` finds, if it is known.
+    """
+    if largest is None:
+        (u, s, v), finite = decompose(a), finite_or_zero(a)[1][..., 0, 0]
+    else:
+        scaled, scale, finite = normalize_scale(a, largest)
+        u, s, v = decompose(scaled, is_normalized=True)
+        s = s * scale[..., None]
     factors = truncate((u, s, v), cutoff, finite)
     s = jnp.where(finite[..., None], s, jnp.nan)
     return u, s, v, pseudo_inverse(factors), finite & False

@@ -134,7 +134,7 @@ def by_rows(
     a: Array, d: Array, cutoff: Cutoff, *, gram_schmidt: Callable[[Array, Cutoff], Attempt]
 ) -> DampedAttempt:
     """QR of `[A; D]` by Gram-Schmidt, for matrices of few rows and columns."""
-    q, w, x, certified, s, _ = gram_schmidt(augment(a, d), cutoff)
+    q, w, x, certified, s, *_ = gram_schmidt(augment(a, d), cutoff)
     assert s is not None
     full_rank = jnp.all(s > 0, axis=-1)
     w = w / jnp.where(s > 0, s, 1)[..., None, :].astype(w.dtype)

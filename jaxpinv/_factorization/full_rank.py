@@ -26,6 +26,7 @@ class Attempt(NamedTuple):
             stands for ones, in units of the scale of the matrix. NaN if that is not finite.
         may_be_rounding: `(...)`, bool. If it is False and full rank is not certified, more
             than rounding is very likely truncated. None means that nothing is known.
+        largest: `(...)`, what `largest_element` finds, if it is known.
     """
 
     q: Array
@@ -34,6 +35,7 @@ class Attempt(NamedTuple):
     certified: Array
     s: Array | None = None
     may_be_rounding: Array | None = None
+    largest: Array | None = None
 
 
 class FullRank(NamedTuple):
@@ -42,7 +44,8 @@ class FullRank(NamedTuple):
     Attributes:
         factor: attempts to factor matrices, given tolerances.
         is_inverse: whether `q` is the identity where the attempt succeeds.
-        takes_any_size: whether `factor` takes matrices of any scale, and returns `s`.
+        takes_any_size: whether `factor` takes matrices of any scale, and returns `s` and
+            `largest`.
     """
 
     factor: Callable[[Array, Cutoff], Attempt]

@@ -24,7 +24,7 @@ from jax import Array
 from jaxpinv._factorization import certificate
 from jaxpinv._factorization.full_rank import Attempt
 from jaxpinv._factors import Cutoff
-from jaxpinv._linalg import normalize_scale, power_of_two
+from jaxpinv._linalg import largest_element, normalize_scale, power_of_two
 
 # States of a column, stored as numbers of the dtype of norms.
 _FREE, _KEPT, _NULL = 0, 1, 2
@@ -49,11 +49,12 @@ def factor(
     m, n = a.shape[-2:]
     if by_folds:
         batch_first, total = _batch_first, partial(_folded_twice, operator.add, isolate)
-        rows, scale, finite = _normalized(isolate(_batch_last(a)), isolate)
+        rows, scale, finite, largest = _normalized(isolate(_batch_last(a)), isolate)
     else:
         batch_first = partial(jnp.moveaxis, source=(0, 1), destination=(-2, -1))
         total = partial(jnp.sum, axis=(0, 1))
-        scaled, scale, finite = normalize_scale(a)
+        largest = largest_element(a)
+        scaled, scale, finite = normalize_scale(a, largest)
         rows = jnp.moveaxis(scaled, (-2, -1), (0, 1))
     norm = isolate(jnp.sqrt(total(_square(rows))))
     # Derived from the matrices, so that it is divided over devices as they are.
@@ -78,16 +79,16 @@ def factor(
     if m == n:
         u = _completed(u, kept, isolate, may_branch)
     s = jnp.moveaxis(jnp.where(kept, 1, 0) * unit[None], 0, -1)
-    return Attempt(batch_first(u), batch_first(w), x, certified, s)
+    return Attempt(batch_first(u), batch_first(w), x, certified, s, largest=largest)
 
 
-def _normalized(rows: Array, isolate: Isolate) -> tuple[Array, Array, Array]:
+def _normalized(rows: Array, isolate: Isolate) -> tuple[Array, ...]:
     """What `normalize_scale` returns, for matrices whose batch goes last."""
     largest = _folded_twice(jnp.maximum, isolate, _largest_part(rows))
     finite = jnp.isfinite(largest)
     scale = isolate(power_of_two(jnp.where(finite, largest, 0)))
     rows = jnp.where(finite[None, None], rows, 0) / scale.astype(rows.dtype)[None, None]
-    return rows, scale, finite
+    return rows, scale, finite, largest
 
 
 def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ...]:

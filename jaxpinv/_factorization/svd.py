@@ -32,7 +32,14 @@ Calls = Callable[[Decomposition, Array], tuple[Array, ...]]
 
 
 def triplets(
-    a: Array, *, hermitian: bool, route: str, shorten: Shorten, calls: Calls, retries: bool
+    a: Array,
+    *,
+    hermitian: bool,
+    route: str,
+    shorten: Shorten,
+    calls: Calls,
+    retries: bool,
+    is_normalized: bool = False,
 ) -> Triplets:
     """Singular triplets `u`, `s`, `v` of `a`, `(..., m, n)`, with `A V = U diag(s)`.
 
@@ -45,9 +52,13 @@ def triplets(
         shorten: a QR factorization that leaves shorter matrices.
         calls: how a batch is divided into calls.
         retries: whether to decompose multiples of a matrix whose decomposition is NaN.
+        is_normalized: whether it is known that the elements are finite and of size 1.
     """
     decompose = _eigh if hermitian else _decomposition(route, shorten)
-    s, u, v = decomposed(decompose, a, calls=calls, retries=retries)
+    if is_normalized and not retries:
+        s, u, v = calls(decompose, a)
+    else:
+        s, u, v = decomposed(decompose, a, calls=calls, retries=retries)
     return u, s, v if hermitian else adjoint(v)
 
 
