@@ -108,6 +108,8 @@ def gram_schmidt_on(target: Target) -> Callable[[Array, Cutoff], Attempt]:
         isolate=prevent_fusion if target.is_cpu else lambda x: x,
         may_branch=target.is_cpu and target.is_local,
         by_folds=target.is_cpu,
+        # Devices that share a batch would gather from each other.
+        gathers=target.is_cuda and target.is_local,
     )
 
 

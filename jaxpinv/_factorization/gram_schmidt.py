@@ -15,6 +15,7 @@ import functools
 import operator
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +27,21 @@ from jaxpinv._factorization.full_rank import Attempt
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import largest_element, normalize_scale, power_of_two
 
-# States of a column, stored as numbers of the dtype of norms.
-_FREE, _KEPT, _NULL = 0, 1, 2
+# Stored for columns that were picked, instead of the squared norm of what is left.
+_KEPT, _NULL = -1, -2
 
 #: Returns its argument, which XLA then does not compute anew wherever it is used.
 Isolate = Callable[[Array], Array]
 
 
 def factor(
-    a: Array, cutoff: Cutoff, *, isolate: Isolate, may_branch: bool, by_folds: bool
+    a: Array,
+    cutoff: Cutoff,
+    *,
+    isolate: Isolate,
+    may_branch: bool,
+    by_folds: bool,
+    gathers: bool = False,
 ) -> Attempt:
     """Gram-Schmidt of matrices of any size and rank, `(..., m, n)`.
 
@@ -45,28 +52,33 @@ def factor(
         may_branch: whether a loop may end once no matrix needs it.
         by_folds: whether reductions and transposes are written out. If not, the compiler
             makes them, perhaps in fewer kernels.
+        gathers: whether the column that is picked is gathered, and not selected from all.
+            On a GPU this takes one kernel less.
     """
     m, n = a.shape[-2:]
     if by_folds:
-        batch_first, total = _batch_first, partial(_folded_twice, operator.add, isolate)
+        batch_first = _batch_first
         rows, scale, finite, largest = _normalized(isolate(_batch_last(a)), isolate)
     else:
         batch_first = partial(jnp.moveaxis, source=(0, 1), destination=(-2, -1))
-        total = partial(jnp.sum, axis=(0, 1))
         largest = largest_element(a)
         scaled, scale, finite = normalize_scale(a, largest)
         rows = jnp.moveaxis(scaled, (-2, -1), (0, 1))
-    norm = isolate(jnp.sqrt(total(_square(rows))))
+    left = isolate(_sum(_square(rows)))
+    norm = isolate(jnp.sqrt(_sum(left)))
+    rounding = jnp.square(certificate.largest_remainder(norm))
+    norm, rounding, zero = _computed_once((norm, rounding, 0 * norm))
     # Derived from the matrices, so that it is divided over devices as they are.
-    identity = jnp.expand_dims(jnp.eye(n, dtype=a.dtype), range(2, a.ndim))
+    identity = jnp.expand_dims(np.eye(n, dtype=a.dtype), range(2, a.ndim))
     z = jnp.concatenate([rows, jnp.where(False, rows[:n], identity)])
-    z, state, remainder = _orthonormalized(z, norm, isolate)
+    start = (z, left, zero)
+    z, left, remainder = _orthonormalized(start, rounding, isolate, gathers=gathers)
 
-    kept = state == _KEPT
-    u, w = jnp.where(kept[None], z[:m], 0), z[m:]
+    kept, u, w = left == _KEPT, z[:m], z[m:]
+    w_norm = _folded_twice(operator.add, isolate, jnp.where(kept[None], _square(w), 0))
     certified = certificate.certify_rank(
         norm,
-        jnp.sqrt(total(jnp.where(kept[None], _square(w), 0))),
+        jnp.sqrt(w_norm),
         jnp.sqrt(remainder),
         _sum(kept.astype(norm.dtype)),
         cutoff._replace(atol=cutoff.atol / scale),
@@ -91,74 +103,73 @@ def _normalized(rows: Array, isolate: Isolate) -> tuple[Array, ...]:
     return rows, scale, finite, largest
 
 
-def _orthonormalized(z: Array, norm: Array, isolate: Isolate) -> tuple[Array, ...]:
+def _orthonormalized(
+    start: tuple[Array, Array, Array], rounding: Array, isolate: Isolate, *, gathers: bool
+) -> tuple[Array, Array, Array]:
     """Orthonormalizes the columns of `A` on top of the identity, `(m + n, n, ...)`.
 
+    Args:
+        start: these columns; the squared norms of those of `A`, `(n, ...)`; zero, `(...)`.
+        rounding: the largest square of a norm that counts as rounding, `(...)`.
+        isolate: see `Isolate`.
+        gathers: as in `factor`.
+
     Returns:
-        Columns of `U` on top of `W`, or arbitrary values on top of `N`; the states of
-        columns, `(n, ...)`; the squared norm of what is left of `A` in the columns of `N`.
+        Columns of `U` on top of `W`, or zeros on top of `N`; `_KEPT` or `_NULL` for each of
+        them; the squared norm of what is left of `A` in the columns of `N`.
     """
-    rows, n, *_ = z.shape
-    m = rows - n
-    zero = 0 * norm
+    rows, n, *batch = start[0].shape
+    m, real = rows - n, rounding.dtype
     # Small constants: compilers would make arrays of the whole batch before the loop.
-    order, on_top = np.arange(n, dtype=zero.dtype), np.arange(rows) < m
+    order, on_top = np.arange(n, dtype=real), np.arange(rows) < m
     order, on_top = (
-        np.expand_dims(x, tuple(range(1, z.ndim - 1))) for x in (order, on_top)
+        np.expand_dims(x, tuple(range(1, 1 + len(batch)))) for x in (order, on_top)
     )
-    rounding = jnp.square(certificate.largest_remainder(norm))
 
-    def picked(code: Array) -> tuple[Array, Array, Array]:
-        is_null = code >= n
-        here = order == jnp.where(is_null, code - n, code)[None]
-        return here, is_null, jnp.where(is_null, zero + _NULL, _KEPT)
-
-    def updated(state: Array, code: Array) -> Array:
-        here, _, new_state = picked(code)
-        return jnp.where(here, new_state[None], state)
-
-    def step(_, carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        # States change one step late: XLA copies an array that is still read as it changes.
-        z, state, code, remainder = carry
-        state = updated(state, code)
-        left = _sum(_square(z[:m]))
-        left = isolate(jnp.where(state == _FREE, left, -1))
+    def step(_, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        z, left, remainder = carry
         largest = _folded(jnp.maximum, left)
         is_null = largest <= rounding
-        total = _sum(jnp.maximum(left, 0))
-        remainder = jnp.maximum(remainder, jnp.where(is_null, total, 0))
         # The first of equal columns. One code holds the column and whether it is null,
         # because each isolated array is copied.
         first = _folded(jnp.minimum, jnp.where(left == largest[None], order, n))
-        code = isolate(jnp.where(is_null, first + n, first))
-        here, is_null, new_state = picked(code)
-        before = state == new_state[None]
+        code = _computed_once(isolate(jnp.where(is_null, first + n, first)))
+        is_null = code >= n
+        place = jnp.where(is_null, code - n, code)[None]
+        here, mark = order == place, jnp.where(is_null, real.type(_NULL), _KEPT)[None]
+        remainder = remainder + jnp.where(is_null, _folded(jnp.maximum, left), 0)
         # Inner products are of columns of A, or for null columns of the identity below.
         below = is_null.astype(z.dtype)[None]
         absent = on_top & is_null[None]
 
-        q = functools.reduce(
-            lambda x, j: jnp.where(here[j][None], z[:, j], x), range(1, n), z[:, 0]
-        )
+        if gathers:
+            place = place.astype(jnp.int32)[None]
+            q = jnp.take_along_axis(z, place, axis=1, mode="clip")[:, 0]
+        else:
+            q = functools.reduce(
+                lambda x, j: jnp.where(here[j][None], z[:, j], x), range(1, n), z[:, 0]
+            )
         q = isolate(jnp.where(absent, 0, q))
         overlap = _sum(jnp.conj(q[i])[None] * z[i] for i in range(m))
         lower = _sum(jnp.conj(q[i])[None] * z[i] for i in range(m, rows))
         overlap = isolate(overlap + below * lower)
-        # Project off the columns before it once more: twice is enough.
-        again = jnp.where(before, jnp.conj(overlap), 0)
+        # Project off the columns of its kind before it once more: twice is enough.
+        again = jnp.where(left == mark, jnp.conj(overlap), 0)
         again = _sum(again[j][None] * z[:, j] for j in range(n))
         q = isolate(q - jnp.where(absent, 0, again))
         square = _square(q)
         square = _sum(square[:m]) + jnp.real(below)[0] * _sum(square[m:])
         inverse = isolate(1 / jnp.sqrt(jnp.where(square > 0, square, 1)))
-        off = jnp.where(before, 0, overlap) * jnp.square(inverse).astype(z.dtype)[None]
+        off = overlap * jnp.square(inverse).astype(z.dtype)[None]
+        rest = _sum(_square(z[i] - off * q[i][None]) for i in range(m))
+        left = isolate(jnp.where(here, mark, jnp.where(left < 0, left, rest)))
         unit = (q * inverse.astype(z.dtype)[None])[:, None]
-        z = jnp.where(here[None], unit, z - off[None] * q[:, None])
-        return z, state, code, remainder
+        # Masked by the new `left`: XLA copies `z` unless it changes after its last use.
+        off = jnp.where(left == mark, 0, off)[None]
+        z = jnp.where(here[None], unit, z - off * q[:, None])
+        return z, left, remainder
 
-    free = jnp.broadcast_to(zero, (n, *zero.shape))
-    z, state, code, remainder = jax.lax.fori_loop(0, n, step, (z, free, zero - 1, zero))
-    return z, updated(state, code), remainder
+    return jax.lax.fori_loop(0, n, step, start)
 
 
 def _completed(u: Array, kept: Array, isolate: Isolate, may_branch: bool) -> Array:
@@ -192,6 +203,11 @@ def _completed(u: Array, kept: Array, isolate: Isolate, may_branch: bool) -> Arr
 
     start = (jnp.zeros((), jnp.int32), u, kept.astype(jnp.int32) + 0 * order)
     return jax.lax.while_loop(goes_on, step, start)[1]
+
+
+def _computed_once(x: Any) -> Any:
+    """`x`, which a GPU then does not compute anew in each kernel that uses it."""
+    return jax.lax.optimization_barrier(x)
 
 
 def _batch_last(x: Array) -> Array:
