@@ -98,6 +98,7 @@ def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | Non
         ),
         flattens=target.is_local,
         deficient=deficient if tries else None,
+        packs=plan.packs,
     )
 
 

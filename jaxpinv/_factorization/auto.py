@@ -42,6 +42,8 @@ class Trial(NamedTuple):
             `found`, `(f, chosen, found, *operands)`.
         flattens: whether batch axes are merged into one.
         deficient: the factorization to try for matrices not of full rank, or None.
+        packs: whether the factors of a matrix are replaced as one array, and
+            pseudo-inverses are computed afterwards. Not with `deficient`.
     """
 
     full_rank: FullRank
@@ -49,6 +51,7 @@ class Trial(NamedTuple):
     replace: Callable[..., tuple[Array, ...]]
     flattens: bool = True
     deficient: Deficient | None = None
+    packs: bool = False
 
 
 def factor(
@@ -77,7 +80,8 @@ def factor(
     # Where a matrix is not finite, `s` is NaN already.
     anywhere = jnp.ones_like(certified)
     factors = truncate((u, s, v), cutoff, anywhere, certified, is_inverse)
-    return factors, x if factors.s.shape[:-1] == batch else pseudo_inverse(factors)
+    is_final = factors.s.shape[:-1] == batch and not trial.packs
+    return factors, x if is_final else pseudo_inverse(factors)
 
 
 def _solve(
@@ -128,7 +132,14 @@ def _solve(
 
     if shape:
         *found, full_rank, rest = trial.in_chunks(attempt, *problems)
-        if trial.deficient is None:
+        if trial.packs:
+            u, s, v, x = found
+            [packed] = trial.replace(
+                lambda *x: (_packed(*solve(*x)),),
+                *(~full_rank, [_packed(u, s, v)], *problems, rest),
+            )
+            found = [*_unpacked(packed, m), x, full_rank]
+        elif trial.deficient is None:
             # Only full rank is certified.
             replaced = trial.replace(
                 lambda *x: solve(*x)[:-1], ~full_rank, found, *problems, rest
@@ -145,6 +156,17 @@ def _solve(
         jnp.reshape(x, (*batch, *x.shape[len(shape) :]))
         for x in (*found[:-1], full_rank, found[-1])
     )
+
+
+def _packed(u: Array, s: Array, v: Array, *_: Array) -> Array:
+    """Factors as one array, `(..., m + n + 1, n)`."""
+    return jnp.concatenate([u, v, s[..., None, :].astype(u.dtype)], axis=-2)
+
+
+def _unpacked(packed: Array, m: int) -> tuple[Array, Array, Array]:
+    """The factors in an array made by `_packed`."""
+    u, v, s = jnp.split(packed, [m, packed.shape[-2] - 1], axis=-2)
+    return u, jnp.real(s[..., 0, :]), v
 
 
 def _attempt(

@@ -36,6 +36,7 @@ class Plan:
             the program decompose the whole batch.
         loops: whether a loop decomposes them. If not, and more than `remainder` are left,
             the program decomposes the whole batch.
+        packs: whether the factors of a matrix are replaced as one array, in one kernel.
         groups: number of parts of a batch divided over devices. Each part decomposes its
             own matrices without a certificate. If None, one without a certificate makes the
             program decompose the whole batch.
@@ -62,6 +63,7 @@ class Plan:
     by_halves: bool = False
     remainder: int | None = None
     loops: bool = True
+    packs: bool = False
     groups: int | None = None
     triplets: Route = "svd"
     values: Route = "svd"
@@ -128,6 +130,8 @@ def factorization(
             remainder=some,
             # A loop waits for the host at each step, a branch once.
             loops=not target.is_local,
+            # A square U is completed to a basis, which is wasted if only values are wanted.
+            packs=target.is_local and full_rank == "gram_schmidt" and m > n,
             # Typed axes would require the type of a group to name its devices.
             groups=None if target.has_typed_axes else target.devices,
             triplets=route,

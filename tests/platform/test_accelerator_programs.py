@@ -11,7 +11,7 @@ from jax import export
 
 import jaxpinv
 from jaxpinv._factors import Cutoff
-from jaxpinv._platform import target
+from jaxpinv._platform import plan, target
 from jaxpinv._primitives import gram_schmidt_on
 from tests import jacobi_oracle
 from tests.comparison import bound
@@ -35,6 +35,14 @@ def planned_for_accelerator(monkeypatch):
     monkeypatch.setattr(target, "of_lowering", elsewhere)
 
 
+on_gpu = jax.jit(gram_schmidt_on(GPU))
+
+
+def default_cutoff(count, dtype=np.float32):
+    """About the default tolerances in single precision."""
+    return Cutoff(*(jnp.full(count, x, np.finfo(dtype).dtype) for x in (1e-6, 0)))
+
+
 def square(a, **options):
     """A number to differentiate."""
     return jnp.sum(jnp.abs(jaxpinv.pinv(a, **options)) ** 2)
@@ -46,17 +54,49 @@ def hessian_times(a):
 
 
 @pytest.mark.parametrize(
-    "f",
-    [jaxpinv.pinv, jax.grad(square), hessian_times, jaxpinv.matrix_rank],
+    ("f", "reductions"),
+    [
+        (jaxpinv.pinv, 4),
+        (jax.grad(square), 5),
+        (hessian_times, 6),
+        (jaxpinv.matrix_rank, 11),
+    ],
     ids=["value", "gradient", "hvp", "rank"],
 )
 @pytest.mark.slow_unless("value|rank")
-def test_the_host_waits_for_one_branch_alone(f):
+def test_the_host_waits_for_one_branch_alone(f, reductions):
     # A loop that ends after a known number of steps asks nothing.
     a = jax.ShapeDtypeStruct((20_000, 6, 7), jnp.float32)
     text = export.export(jax.jit(f), platforms=["cuda"])(a).mlir_module()
     assert len(re.findall(r"stablehlo\.(?:case|if)\b", text)) == 1
     assert len(re.findall(r"stablehlo\.while\b", text)) == 1
+    # Each of these takes a kernel of its own, or several.
+    assert len(re.findall(r'"stablehlo\.sort"', text)) == 1
+    assert len(re.findall(r'"stablehlo\.scatter"', text)) == 1
+    assert len(re.findall(r"stablehlo\.(?:reduce|dot_general)\b", text)) <= reductions
+
+
+@pytest.mark.parametrize("others", [10, 1900], ids=["few", "many"])
+def test_a_result_does_not_depend_on_the_rest_of_the_batch(rng, others):
+    a = of_mixed_rank(rng, 2000, 4, 6, np.float32)
+    b = a.copy()
+    near = CLASSES["near"](rng, others, 6, 4, np.dtype(np.float32))
+    b[:others] = near.swapaxes(1, 2)
+    b[others - 1, 0, 0] = np.inf
+
+    @jax.jit
+    @partial(jax.grad, has_aux=True)
+    def gradient_of_size(a):
+        x = jaxpinv.pinv(a, method="direct")
+        return jnp.sum(jnp.abs(x) ** 2), x
+
+    certified = np.asarray(on_gpu(b.swapaxes(1, 2), default_cutoff(2000)).certified)
+    planned = plan.factorization((2000, 6, 4), GPU, is_complex=False, method="direct")
+    assert planned.remainder is not None
+    assert (np.sum(~certified) > planned.remainder) == (others > 10)
+    assert not np.all(certified)
+    for x, y in zip(gradient_of_size(a), gradient_of_size(b), strict=True):
+        assert np.array_equal(x[others:], y[others:])
 
 
 @pytest.mark.parametrize(
@@ -100,17 +140,13 @@ def test_values_and_gradients_of_every_rank_are_right(rng, shape, dtype):
         assert np.all(error <= 2 * bound(dtype) * condition**power * size)
 
 
-on_gpu = jax.jit(gram_schmidt_on(GPU))
-
-
 @pytest.mark.slow_unless("complex128")
 @pytest.mark.parametrize("dtype", [np.float32, np.complex128], ids=lambda x: x.__name__)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_is_settled_without_singular_values(rng, dtype, bad):
     a = of_mixed_rank(rng, 300, 6, 4, dtype)
     a[7, 5, 2] = bad
-    cutoff = Cutoff(*(jnp.full(300, x, np.finfo(dtype).dtype) for x in (1e-6, 0)))
-    found = on_gpu(a, cutoff)
+    found = on_gpu(a, default_cutoff(300, dtype))
     assert np.all(found.certified)
     assert np.all(np.isnan(found.x[7]))
     assert np.all(np.isfinite(np.delete(found.x, 7, 0)))
