@@ -136,7 +136,7 @@ def _count(chosen: Array, tuning: Tuning = DEFAULT) -> Array:
     Parts of the batch are added first, because CUDA sums long arrays in two kernels.
     """
     batch = chosen.shape[0]
-    parts = -(-batch // tuning.at_once)
+    parts = min(-(-batch // tuning.at_once), tuning.parts)
     length = -(-batch // parts)
     terms = jnp.pad(chosen.astype(jnp.int32), (0, parts * length - batch))
     return jnp.sum(sum(jnp.reshape(terms, (parts, length))), dtype=jnp.int32)

@@ -56,6 +56,7 @@ class Tuning:
         sorted: most indices that are brought into order by sorting, which compiles much
             faster than a cumulative sum, and takes little longer.
         at_once: most terms of a sum that CUDA computes in one kernel.
+        parts: most parts of a longer sum that are added first, because that is unrolled.
         share: where loops over a batch gain nothing, only the matrices without a
             certificate are decomposed if they are at most 1 / `share` of the batch.
         rows_of_few: or if they have at most this many rows in all.
@@ -111,6 +112,7 @@ class Tuning:
     searched: int = 1 << 13
     sorted: int = 1 << 15
     at_once: int = 1 << 14
+    parts: int = 16
     share: int = 64
     rows_of_few: int = 1 << 12
     jacobi: int = 32

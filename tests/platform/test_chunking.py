@@ -11,7 +11,7 @@ import jaxpinv
 from jaxpinv._factorization import certificate
 from jaxpinv._factors import Cutoff
 from jaxpinv._platform import chunking, replacing, workarounds
-from jaxpinv._platform.tuning import DEFAULT
+from jaxpinv._platform.tuning import DEFAULT, Tuning
 
 BATCH = 11
 SIZES = [1, 3, 5, BATCH, 2 * BATCH]
@@ -124,11 +124,12 @@ def test_chosen_matrices_come_first_and_in_order(rng, batch, share):
     assert np.all(order[count:] == batch)
 
 
-@pytest.mark.parametrize("batch", [1, 7, DEFAULT.at_once, 3 * DEFAULT.at_once + 1])
+@pytest.mark.parametrize("batch", [1, 7, 64, 65, 3 * 64 + 1, 20 * 64])
 def test_every_chosen_matrix_is_counted(rng, batch):
     chosen = rng.random(batch) < 0.5
     chosen[-1] = True
-    assert int(replacing._count(jnp.asarray(chosen))) == chosen.sum()
+    tuning = Tuning(at_once=64)
+    assert int(replacing._count(jnp.asarray(chosen), tuning)) == chosen.sum()
 
 
 @pytest.mark.parametrize("pivot", [0, np.nan])
