@@ -121,8 +121,9 @@ def truncate(
 
 def pseudo_inverse(factors: Factors) -> Array:
     """The pseudo-inverse `V diag(kept / s) U^H`, `(..., n, m)`."""
-    inverse = inverse_values(factors)
-    return matmul(factors.v, inverse[..., :, None] * adjoint(factors.u))
+    # `V / s` has the size of the result. `U / s` may be denormal where `V` is large.
+    v = factors.v * inverse_values(factors)[..., None, :]
+    return matmul(v, adjoint(factors.u))
 
 
 def product_with_u(

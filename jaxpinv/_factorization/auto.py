@@ -89,6 +89,7 @@ def _solve(
 ) -> tuple[Array, ...]:
     """Solutions, and whether each is certified: to have full rank, and at all."""
     *batch, m, n = a.shape
+    assert trial.deficient is None or not (trial.packs or trial.full_rank.takes_any_size)
     # A single matrix gets no batch axis: its decomposition in a loop would not depend on
     # the counter, so the compiler would move it out of the loop.
     shape = () if math.prod(batch) == 1 else (math.prod(batch),)

@@ -137,7 +137,7 @@ def _orthonormalized(
         is_null = code >= n
         place = jnp.where(is_null, code - n, code)[None]
         here, mark = order == place, jnp.where(is_null, real.type(_NULL), _KEPT)[None]
-        remainder = remainder + jnp.where(is_null, _folded(jnp.maximum, left), 0)
+        remainder = remainder + jnp.where(is_null, largest, 0)
         # Inner products are of columns of A, or for null columns of the identity below.
         below = is_null.astype(z.dtype)[None]
         absent = on_top & is_null[None]
@@ -164,7 +164,8 @@ def _orthonormalized(
         rest = _sum(_square(z[i] - off * q[i][None]) for i in range(m))
         left = isolate(jnp.where(here, mark, jnp.where(left < 0, left, rest)))
         unit = (q * inverse.astype(z.dtype)[None])[:, None]
-        # Masked by the new `left`: XLA copies `z` unless it changes after its last use.
+        # Masked by the new `left`, so that nothing reads the old `z` after its update, for
+        # which XLA would copy it.
         off = jnp.where(left == mark, 0, off)[None]
         z = jnp.where(here[None], unit, z - off * q[:, None])
         return z, left, remainder

@@ -52,7 +52,8 @@ def triplets(
         shorten: a QR factorization that leaves shorter matrices.
         calls: how a batch is divided into calls.
         retries: whether to decompose multiples of a matrix whose decomposition is NaN.
-        is_normalized: whether it is known that the elements are finite and of size 1.
+        is_normalized: whether `normalize_scale` made the matrices, so that they need no
+            unit. With `retries`, they get one anyway.
     """
     decompose = _eigh if hermitian else _decomposition(route, shorten)
     if is_normalized and not retries:

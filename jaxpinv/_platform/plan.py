@@ -130,7 +130,7 @@ def factorization(
             remainder=some,
             # A loop waits for the host at each step, a branch once.
             loops=not target.is_local,
-            # A square U is completed to a basis, which is wasted if only values are wanted.
+            # Not a square U: packing would complete it to a basis even for values alone.
             packs=target.is_local and full_rank == "gram_schmidt" and m > n,
             # Typed axes would require the type of a group to name its devices.
             groups=None if target.has_typed_axes else target.devices,

@@ -53,7 +53,7 @@ class Tuning:
             compile.
         searched: largest batch for which `few` applies. In larger ones the search takes
             longer.
-        sorted: most indices that are brought into order by sorting, which compiles much
+        sorted: most indices that a CPU brings into order by sorting, which compiles much
             faster than a cumulative sum, and takes little longer.
         at_once: most terms of a sum that CUDA computes in one kernel.
         parts: most parts of a longer sum that are added first, because that is unrolled.

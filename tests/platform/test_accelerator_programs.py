@@ -16,7 +16,7 @@ from jaxpinv._primitives import gram_schmidt_on
 from tests import jacobi_oracle
 from tests.comparison import bound
 from tests.factorization.tiny_cases import CLASSES, of_mixed_rank
-from tests.matrices import gaussian
+from tests.matrices import gaussian, of_values
 from tests.numpy_oracle import adjoint
 
 pytestmark = pytest.mark.unoptimized
@@ -138,6 +138,16 @@ def test_values_and_gradients_of_every_rank_are_right(rng, shape, dtype):
     for y, z, power in ((x, exact, 1), (gradient, known, 2)):
         error, size = (np.sum(np.abs(w) ** 2, axis=(1, 2)) ** 0.5 for w in (y - z, z))
         assert np.all(error <= 2 * bound(dtype) * condition**power * size)
+
+
+def test_pseudo_inverses_of_huge_matrices_keep_their_digits(rng):
+    # A quotient of `U` by the scale would be denormal here.
+    values = np.geomspace(1, 1e-3, 4)
+    a = np.stack([of_values(rng, (6, 4), values, float) for _ in range(300)]) * 2.0**122
+    x = np.asarray(jax.jit(partial(jaxpinv.pinv, method="direct"))(a.astype(np.float32)))
+    exact = np.linalg.pinv(a.astype(np.float32).astype(float))
+    error, size = (np.linalg.norm(y, axis=(1, 2)) for y in (x - exact, exact))
+    assert np.all(error <= bound(np.float32, 1e3) * size)
 
 
 @pytest.mark.slow_unless("complex128")
