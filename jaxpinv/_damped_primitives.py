@@ -77,7 +77,7 @@ def _attempt(plan: Plan, target: Target, *, truncates: bool) -> Factor | None:
         return None
     if plan.full_rank == "gram_schmidt":
         return partial(damped_qr.by_rows, gram_schmidt=gram_schmidt_on(target))
-    return partial(damped_qr.by_gram, truncates=truncates)
+    return partial(damped_qr.by_gram, truncates=truncates, halves=plan.halves)
 
 
 damped_factor_p = _rules.primitive(

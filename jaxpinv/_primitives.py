@@ -120,7 +120,10 @@ def _full_rank(plan: Plan, target: Target) -> FullRank:
         return FullRank(gram_schmidt_on(target), is_inverse=False, takes_any_size=True)
     options = {"sharply": plan.sharply, "gives_up_early": plan.pivoted_qr}
     if plan.full_rank == "cholesky_qr":
-        factor = partial(cholesky_qr.factor, width=plan.width)
+        orthonormalizer = partial(
+            triangular.orthonormalizer, width=plan.width, halves=plan.halves
+        )
+        factor = partial(cholesky_qr.factor, orthonormalizer=orthonormalizer)
         return FullRank(partial(factor, **options), is_inverse=False)
     invert = {
         "at once": triangular.inverse_at_once,

@@ -120,7 +120,11 @@ def _without_factors(
         *(jnp.reshape(jnp.broadcast_to(x, batch), shape) for x in cutoff),
     )
 
-    by = partial(volume.by_lu, sharply=plan.sharply) if m == n else volume.by_gram
+    by = (
+        partial(volume.by_lu, sharply=plan.sharply)
+        if m == n
+        else partial(volume.by_gram, halves=plan.halves)
+    )
 
     def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
         pivots, scale, certified = by(a, Cutoff(rtol, atol))

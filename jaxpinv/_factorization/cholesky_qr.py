@@ -1,12 +1,13 @@
 """QR by Cholesky factors of Gram matrices, for tall matrices."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._factorization import certificate
 from jaxpinv._factorization.full_rank import Attempt
-from jaxpinv._factorization.triangular import orthonormalizer
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import adjoint, identity, matmul, transpose
 
@@ -20,19 +21,25 @@ _SUSPICIOUS_PIVOT = 8
 
 
 def factor(
-    a: Array, cutoff: Cutoff, *, width: int, sharply: bool, gives_up_early: bool
+    a: Array,
+    cutoff: Cutoff,
+    *,
+    orthonormalizer: Callable[[Array], Array],
+    sharply: bool,
+    gives_up_early: bool,
 ) -> Attempt:
     """QR by a Cholesky factor of the Gram matrix, made orthonormal, for tall matrices.
 
     The first `Q` is orthonormal to eps times the squared condition number. The inverse
     square root of its own Gram matrix corrects that, as a second Cholesky factor would
-    (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya, ETNA 44 (2015) 306-326). With
-    `gives_up_early`, a suspicious pivot is enough to give up, because another factorization
-    is tried next.
+    (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya, ETNA 44 (2015) 306-326).
+    `orthonormalizer` inverts the adjoint of a Cholesky factor, as that of `triangular`
+    does. With `gives_up_early`, a suspicious pivot is enough to give up, because another
+    factorization is tried next.
     """
     gram = matmul(adjoint(a), a)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
-    first = orthonormalizer(gram, width=width)
+    first = orthonormalizer(gram)
     pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
     smallest = _SUSPICIOUS_PIVOT if gives_up_early else SMALLEST_PIVOT
     least = smallest * float(jnp.finfo(a.dtype).eps) ** 0.5

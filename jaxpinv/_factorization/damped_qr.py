@@ -1,13 +1,15 @@
 """QR of damped matrices, `[A; D]` with a diagonal `D`, without singular values."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._factorization import certificate, halves
+from jaxpinv._factorization import certificate
+from jaxpinv._factorization import halves as by_halves
 from jaxpinv._factorization.cholesky_qr import SMALLEST_PIVOT, inverse_square_root
 from jaxpinv._factorization.full_rank import Attempt
 from jaxpinv._factorization.triangular import orthonormalizer
@@ -52,21 +54,24 @@ class DampedAttempt(NamedTuple):
     certified: Array
 
 
-def by_gram(a: Array, d: Array, cutoff: Cutoff, *, truncates: bool) -> DampedAttempt:
+def by_gram(
+    a: Array, d: Array, cutoff: Cutoff, *, truncates: bool, halves: int
+) -> DampedAttempt:
     """QR of `[A; D]` by a Cholesky factor of `A^H A + D^2`, made orthonormal.
 
     Like `cholesky_qr.factor`, but without products of the rows of `D`. If the cutoff is
-    zero and `truncates` is False, the certificate needs no norm.
+    zero and `truncates` is False, the certificate needs no norm. From `halves` columns on,
+    products are computed by halves.
     """
-    gram = halves.gram(a) + _diagonal(jnp.square(d), a)
+    gram = by_halves.gram(a, fewest=halves) + _diagonal(jnp.square(d), a)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
-    first = orthonormalizer(gram, width=gram.shape[-1])
+    first = orthonormalizer(gram, width=gram.shape[-1], halves=halves)
     pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
     least = SMALLEST_PIVOT * float(jnp.finfo(a.dtype).eps) ** 0.5
     possible = ~certificate.rules_out_full_rank(a, norm, pivots, cutoff, least)
 
     def orthonormalize(first: Array) -> tuple[Array, ...]:
-        q, w, x, p, converged = orthonormalized(a, d, first, is_upper=True)
+        q, w, x, p, converged = orthonormalized(a, d, first, upper_from=halves)
         if truncates:
             # Where `W` has converged, its norm is at most that of `longer`. So a value
             # without derivatives need not compute `W`.
@@ -81,11 +86,12 @@ def by_gram(a: Array, d: Array, cutoff: Cutoff, *, truncates: bool) -> DampedAtt
 
 
 def orthonormalized(
-    a: Array, d: Array, first: Array, *, is_upper: bool = False
+    a: Array, d: Array, first: Array, *, upper_from: int | None = None
 ) -> tuple[Array, ...]:
     """Corrects a `W` that makes the columns of `[A; D] W` only nearly orthonormal.
 
-    With `is_upper`, `W` is upper triangular, and the program may branch on the whole batch.
+    With `upper_from`, `W` is upper triangular, products with so many columns or more are
+    computed by halves, and the program may branch on the whole batch.
 
     Returns:
         The orthonormal columns, `(..., m + n, n)`; the corrected `W`; the first m columns
@@ -93,15 +99,17 @@ def orthonormalized(
         of batch shape.
     """
     bottom = d[..., :, None].astype(a.dtype) * first
-    if is_upper:
-        top = halves.times_upper(a, first)
-        gram = halves.gram(top) + halves.gram_of_upper(bottom)
+    if upper_from is not None:
+        top = by_halves.times_upper(a, first, fewest=upper_from)
+        gram = by_halves.gram(top, fewest=upper_from)
+        gram = gram + by_halves.gram_of_upper(bottom, fewest=upper_from)
+        times_first = partial(by_halves.upper_times, fewest=upper_from)
     else:
         top = matmul(a, first)
         gram = matmul(adjoint(top), top) + matmul(adjoint(bottom), bottom)
+        times_first = matmul
     second, converged = inverse_square_root(gram)
     w = matmul(first, second)
-    times_first = halves.upper_times if is_upper else matmul
     e = gram - identity(gram)
 
     def in_full(e: Array) -> Array:
@@ -114,7 +122,7 @@ def orthonormalized(
     def in_short(e: Array) -> Array:
         return first - matmul(first - times_first(first, e), e)
 
-    if is_upper:
+    if upper_from is not None:
         # What the short series leaves out is less than half an eps.
         limit = (jnp.finfo(gram.dtype).eps / 2) ** (1 / 3)
         is_short = jnp.linalg.norm(e, axis=(-2, -1), keepdims=True) < limit

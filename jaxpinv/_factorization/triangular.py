@@ -3,12 +3,13 @@
 A plan says how many: for more, libraries start threads that slow down the next operations.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxpinv._factorization.halves import FEWEST
 from jaxpinv._linalg import adjoint, identity, matmul
 
 
@@ -112,18 +113,18 @@ def _block_of(size: int, width: int) -> Array:
     return jnp.asarray(np.arange(size) // width, jnp.int32)
 
 
-def orthonormalizer(gram: Array, *, width: int) -> Array:
+def orthonormalizer(gram: Array, *, width: int, halves: int) -> Array:
     """Upper triangular `W` with `W^H G W = I`, the inverse of a Cholesky factor.
 
     If there are more than `width` columns, it is computed so many at a time: unless the
     matrix is small, LAPACK leaves threads behind that slow down the products that follow.
+    More than `2 * halves` columns are first divided into halves.
     """
     n = gram.shape[-1]
     if n <= width:
         return _inverse_of_adjoint(gram)
-    # For fewer columns, halves would not repay their compilation.
-    if n > 2 * FEWEST:
-        return _orthonormalizer_by_halves(gram, width)
+    if n > 2 * halves:
+        return _orthonormalizer_by_halves(gram, width, halves)
     blocks = -(-n // width)
     # Columns of the identity, orthonormal to all others, fill up the last block.
     more = blocks * width - n
@@ -149,16 +150,17 @@ def orthonormalizer(gram: Array, *, width: int) -> Array:
     return jax.lax.fori_loop(0, blocks, step, start)[..., :n, :n]
 
 
-def _orthonormalizer_by_halves(gram: Array, width: int) -> Array:
+def _orthonormalizer_by_halves(gram: Array, width: int, halves: int) -> Array:
     """The result of `orthonormalizer`, where each half takes an eighth of the products.
 
     `W = [W1, -W1 B W2; 0, W2]`, where `W1` is that of `G1` in `G = [G1, C; C^H, G2]`,
     `B = W1^H C`, and `W2` is that of the Schur complement `G2 - B^H B`.
     """
     half = gram.shape[-1] // 2
-    first = orthonormalizer(gram[..., :half, :half], width=width)
+    of_half = partial(orthonormalizer, width=width, halves=halves)
+    first = of_half(gram[..., :half, :half])
     b = matmul(adjoint(first), gram[..., :half, half:])
-    second = orthonormalizer(gram[..., half:, half:] - matmul(adjoint(b), b), width=width)
+    second = of_half(gram[..., half:, half:] - matmul(adjoint(b), b))
     above = -matmul(first, matmul(b, second))
     # Derived from `above`, so that in `shard_map` both vary over the same devices.
     zero = jnp.where(False, adjoint(above), 0)

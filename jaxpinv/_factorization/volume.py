@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxpinv._factorization import halves
 from jaxpinv._factorization.certificate import rounding_of
+from jaxpinv._factorization.halves import gram as gram_of
 from jaxpinv._factorization.triangular import order_of
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import (
@@ -113,17 +113,18 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array, Arr
     return pivots, scale, found
 
 
-def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array, Array]:
+def by_gram(a: Array, cutoff: Cutoff, *, halves: int) -> tuple[Array, Array, Array]:
     """Pivots of tall matrices, `(..., m, n)`, by a Cholesky factor of the Gram matrix.
 
     Unless the matrix is well-conditioned, the Gram matrix loses digits. Then the Gram
-    matrix of `A L^-H` corrects them, as in `cholesky_qr.factor`.
+    matrix of `A L^-H` corrects them, as in `cholesky_qr.factor`. From `halves` columns on,
+    Gram matrices are computed by halves.
 
     Returns:
         As `by_lu`.
     """
     n = a.shape[-1]
-    gram, scale, finite = _scaled_gram(a)
+    gram, scale, finite = _scaled_gram(a, halves)
     cutoff = cutoff._replace(atol=cutoff.atol / scale)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
     factor = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
@@ -166,7 +167,7 @@ def by_gram(a: Array, cutoff: Cutoff) -> tuple[Array, Array, Array]:
     return pivots, scale, found
 
 
-def _scaled_gram(a: Array) -> tuple[Array, Array, Array]:
+def _scaled_gram(a: Array, halves: int) -> tuple[Array, Array, Array]:
     """Gram matrices of matrices over their scale; the scale; and which are finite.
 
     If no square can leave the range, the scale is 1, and no scaled copy is made.
@@ -174,12 +175,12 @@ def _scaled_gram(a: Array) -> tuple[Array, Array, Array]:
 
     def scaled(_: Array) -> tuple[Array, Array, Array]:
         unit, scale, finite = normalize_scale(a)
-        return halves.gram(unit), scale, finite
+        return gram_of(unit, fewest=halves), scale, finite
 
     def same(gram: Array) -> tuple[Array, Array, Array]:
         return gram, jnp.ones_like(trace), in_range
 
-    gram = halves.gram(a)
+    gram = gram_of(a, fewest=halves)
     trace = jnp.real(jnp.trace(gram, axis1=-2, axis2=-1))
     # Squares that underflow are less than eps times a trace in these limits.
     limit = 2.0 ** (jnp.finfo(a.dtype).maxexp // 4)

@@ -28,6 +28,8 @@ class Plan:
         inverse: how LU factors are inverted.
         sharply: whether certificates use norms that need products of matrices.
         width: columns or rows of the inverse of a triangular factor computed at a time.
+        halves: fewest columns of which products with triangular or Hermitian matrices are
+            computed by halves.
         chunk: matrices on which `full_rank` is tried at a time.
         pivoted_qr: whether matrices not of full rank are tried by QR with column pivoting.
         by_halves: whether this QR branches on the rank, because it takes single matrices.
@@ -58,6 +60,7 @@ class Plan:
     inverse: Inverse = "at once"
     sharply: bool = False
     width: int = DEFAULT.columns
+    halves: int = DEFAULT.halves
     chunk: int | None = None
     pivoted_qr: bool = False
     by_halves: bool = False
@@ -127,6 +130,7 @@ def factorization(
             full_rank,
             sharply=n >= tuning.sharp,
             width=tuning.columns if target.is_cpu else n,
+            halves=tuning.halves,
             remainder=some,
             # A loop waits for the host at each step, a branch once.
             loops=not target.is_local,
@@ -173,6 +177,7 @@ def factorization(
         inverse=inverse,
         sharply=n >= tuning.sharp,
         width=width,
+        halves=tuning.halves,
         chunk=vectors
         if full_rank == "gram_schmidt"
         else evenly(count, min(chunk, call(n**3))),

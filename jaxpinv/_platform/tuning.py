@@ -81,6 +81,9 @@ class Tuning:
         sharp: least order at which certificates use norms that need products of matrices.
             A smaller matrix is seldom so near its cutoff that these norms decide.
         columns: columns of a Gram matrix that are orthonormalized at a time.
+        halves: fewest columns for which a product with a triangular or Hermitian matrix is
+            computed by halves of the columns. For fewer, joining them takes as long as the
+            zeros save.
         pivoted_qr: fewest columns for which QR with column pivoting is faster than singular
             vectors.
         repays_pivoted: `repays` for QR with column pivoting.
@@ -129,6 +132,7 @@ class Tuning:
     rows: int = 16
     sharp: int = 128
     columns: int = 24
+    halves: int = 128
     pivoted_qr: int = 32
     repays_pivoted: int = 1 << 15
 

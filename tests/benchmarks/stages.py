@@ -74,7 +74,9 @@ def parts(a: Array) -> dict[str, Call]:
             "proof": (proof, (a, jnp.linalg.inv(a))),
         }
     gram = matmul(adjoint(a), a)
-    orthonormalizer = partial(triangular.orthonormalizer, width=DEFAULT.columns)
+    orthonormalizer = partial(
+        triangular.orthonormalizer, width=DEFAULT.columns, halves=DEFAULT.halves
+    )
     w = orthonormalizer(gram)
     q = matmul(a, w)
     return {

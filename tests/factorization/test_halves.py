@@ -14,15 +14,17 @@ from tests.matrices import gaussian, matrix
 
 pytestmark = pytest.mark.unoptimized
 
+FEWEST = 128
+
 
 @jax.jit
 def products(x, upper, columns):
     """All kinds of products."""
     return (
-        halves.gram(x),
-        halves.gram_of_upper(upper),
-        halves.times_upper(x, upper),
-        halves.upper_times(upper, columns),
+        halves.gram(x, fewest=FEWEST),
+        halves.gram_of_upper(upper, fewest=FEWEST),
+        halves.times_upper(x, upper, fewest=FEWEST),
+        halves.upper_times(upper, columns, fewest=FEWEST),
     )
 
 
@@ -52,7 +54,7 @@ def test_large_damped_inverses_lose_no_digits(rng):
     def inverse(a, damp):
         # Without what follows where it is not certified.
         cutoff = Cutoff(jnp.zeros_like(damp), jnp.zeros_like(damp))
-        found = damped_qr.by_gram(a, damp[None], cutoff, truncates=False)
+        found = damped_qr.by_gram(a, damp[None], cutoff, truncates=False, halves=FEWEST)
         return found.x, found.certified
 
     for damp in damps:
@@ -66,7 +68,7 @@ def test_large_damped_inverses_lose_no_digits(rng):
         assert error <= 4 * np.finfo(dtype).eps * condition, damp
 
 
-correct = jax.jit(partial(damped_qr.orthonormalized, is_upper=True))
+correct = jax.jit(partial(damped_qr.orthonormalized, upper_from=FEWEST))
 
 
 @pytest.mark.parametrize("size", [1e-4, 2e-3, 3e-2])

@@ -12,7 +12,7 @@ from tests.matrices import gaussian
 WIDTH = 24
 
 
-made_orthonormal = jax.jit(partial(orthonormalizer, width=WIDTH))
+made_orthonormal = jax.jit(partial(orthonormalizer, width=WIDTH, halves=128))
 
 
 def exact(gram):
