@@ -13,11 +13,12 @@ from jaxpinv._damped_primitives import damped_factor_p, top_inverse_of, values_p
 from jaxpinv._damping import within_range
 from jaxpinv._factorization.damped import unit_of
 from jaxpinv._factorization.damped_qr import augment
-from jaxpinv._factors import Factors, off_corange, off_range
+from jaxpinv._factors import Cutoff, Factors, off_corange, off_range
 from jaxpinv._inputs import Inputs
 from jaxpinv._linalg import (
     adjoint,
     finite_or_zero,
+    largest_element,
     matmul,
     with_tangent_of,
 )
@@ -33,15 +34,19 @@ class DampedMatrix(NamedTuple):
     Attributes:
         given: the matrices, their damping, and the columns to apply them to.
         factors: the factors of `[B; D T]`, where B is `A T` or, if `_by_adjoint`, `A^H`.
+        damping: the diagonal of `D T`, `(..., n)` or `(..., 1)`.
+        cutoff: for the singular values of `[B; D T]`.
         unit: the diagonal of T, `(..., n)` or `(..., 1)`.
         x: the pseudo-inverse of `[B; D T]`, without its last columns, those of `D T`.
-        p: `(B^H B + D^2 T^2)^-1`, if no unknown may be undamped.
+        p: `(B^H B + D^2 T^2)^-1`, where no value is truncated.
         changing: B, in which derivatives are taken.
         strategy: how the matrices were factored.
     """
 
     given: Promoted
     factors: Factors
+    damping: Array
+    cutoff: Cutoff
     unit: Array
     x: Array
     p: Array
@@ -112,7 +117,11 @@ class DampedMatrix(NamedTuple):
     def _inverse(self) -> Array:
         """The damped inverse of B."""
         if self.given.truncates or not self.strategy.is_damped:
-            return top_inverse_of(self.factors, self.x, self.strategy.tuning)
+            return top_inverse_of(
+                *(self.x, self.p, self.changing, self.damping, self.cutoff, self.factors),
+                method=self.strategy.method,
+                tuning=self.strategy.tuning,
+            )
         # `[A; D]` has full rank, so derivatives do not need `U`.
         return damped.inverse_of(self.x, self.p, self.changing)
 
@@ -157,7 +166,7 @@ def of_promoted(
     """Promoted arguments, factored, given whether the caller passed `rtol` and a scale."""
     a = given.a
     assert given.damping is not None
-    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(a)), axis=(-2, -1), initial=0)
+    largest = largest_element(jax.lax.stop_gradient(a))
     d = within_range(given.damping, largest[..., None])
     given = given._replace(damping=d)
     rtol, atol = given.rtol, given.atol
@@ -182,7 +191,8 @@ def of_promoted(
         tuning=strategy.tuning,
     )
     factors = attach(Factors(*found), augment(b, d))
-    return DampedMatrix(given, factors, unit, x, p, b, strategy)
+    cutoff = Cutoff(rtol, atol)
+    return DampedMatrix(given, factors, d, cutoff, unit, x, p, b, strategy)
 
 
 def _by_adjoint(given: Promoted) -> bool:

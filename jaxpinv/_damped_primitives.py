@@ -1,19 +1,24 @@
 """The primitives of damped matrices: factors of `[A; D]`, and their derivatives."""
 
+import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.interpreters import ad
 
 from jaxpinv import _rules
+from jaxpinv._calculus import damped as damped_calculus
 from jaxpinv._factorization import auto, damped, damped_qr
 from jaxpinv._factorization.damped import Factor
 from jaxpinv._factors import Cutoff, Factors, Triplets
-from jaxpinv._linalg import adjoint, identity, matmul
+from jaxpinv._linalg import adjoint, identity, matmul, transpose, with_tangent_of
 from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import Tuning
+from jaxpinv._platform.workarounds import copied_in_branch
 from jaxpinv._primitives import (
     gram_schmidt_on,
     pinv_form,
@@ -22,10 +27,11 @@ from jaxpinv._primitives import (
     triplets_of_plan,
     values_of_plan,
 )
+from jaxpinv._shapes import like
 
 # damped_factor: a (..., m, n), d (..., n) or (..., 1), rtol (...), atol (...)
 #     -> the factors of [A; D], the first m columns of its pseudo-inverse, and
-#     (A^H A + D^2)^-1, arbitrary unless it is `everywhere`
+#     (A^H A + D^2)^-1, arbitrary where a value is truncated
 
 
 def _damped_factor_impl(
@@ -125,20 +131,151 @@ def _triplets_impl(a, u, s, v, *, hermitian, tuning, target: Target):
 triplets_p = _rules.primitive("triplets", _triplets_impl, multiple_results=True)
 
 
-# top_inverse_of: x, the first columns of a pseudo-inverse, and its factors
-#     -> x, with derivatives in the factored matrix
+# top_inverse_of: x, the first m columns of the pseudo-inverse of [A; D], and what its
+#     derivative needs: p, [A; d] with the diagonal d of D, rtol and atol, and the factors
+#     -> x, with derivatives in [A; d]
 
 
-def top_inverse_of(factors: Factors, x: Array, tuning: Tuning) -> Array:
-    """The first columns `x` of a pseudo-inverse, with derivatives in its matrix."""
-    [x] = top_inverse_of_p.bind(x, *factors, tuning=tuning)
+def top_inverse_of(
+    x: Array, p: Array, a: Array, d: Array, cutoff: Cutoff, factors: Factors, **params: Any
+) -> Array:
+    """The first columns `x` of the pseudo-inverse of `[A; D]`, with derivatives in both.
+
+    `x`, `p` and `factors` are what `damped_factor` returns, with the same arguments, method
+    and tuning.
+    """
+    row = d[..., None, :].astype(a.dtype)
+    row = jnp.broadcast_to(row, (*row.shape[:-1], a.shape[-1]))
+    both = damped_qr.stacked(a, row)
+    [x] = top_inverse_of_p.bind(x, p, both, *cutoff, *factors, **params)
     return x
 
 
-def _top_inverse_of_change(results, primals, e, *, tuning):
-    _, *factors = primals
-    change = pinv_form(factors, [None, e], truncates=True, tuning=tuning)
-    return [jax.lax.slice_in_dim(change, 0, results[0].shape[-1], axis=-1)]
+def _top_inverse_of_change(results, primals, e, **params):
+    return [top_change_p.bind(*primals, e, transposed=False, **params)]
 
 
-top_inverse_of_p = _rules.attached("top_inverse_of", 1, 1, _top_inverse_of_change)
+top_inverse_of_p = _rules.attached("top_inverse_of", 1, 2, _top_inverse_of_change)
+
+
+# top_change: the operands of top_inverse_of, and the tangent of [A; d] -> that of x, or, if
+#     transposed, the cotangent of x -> that of [A; d]
+
+
+def _top_change_impl(x, p, both, rtol, atol, *rest, transposed, method, tuning, target):
+    *factors, e = rest
+    _, s, _, kept, _ = factors
+    m, n = both.shape[-2] - 1, both.shape[-1]
+    batch = jnp.broadcast_shapes(x.shape[:-2], e.shape[:-2])
+    plan = plan_of((*batch, m, n), x, target, method, tuning)
+    trial = trial_of(plan, target, hermitian=False)
+    if trial is None or plan.full_rank == "gram_schmidt":
+        return _top_change(Factors(*factors), e, transposed, tuning)
+    augmented = plan_of((*batch, m + n, n), x, target, "svd", tuning)
+    decompose = triplets_of_plan(augmented, hermitian=False)
+
+    def usual(x: Array, p: Array, a: Array, d: Array, e: Array) -> tuple[Array, ...]:
+        d = d[..., None, :]
+        if transposed:
+            of_a, moved = damped_calculus.gradient(x, p, a, transpose(e))
+            return of_a, (2 * d * jnp.real(moved)).astype(e.dtype)
+        moved = (2 * d * jnp.real(e[..., m:, :])).astype(e.dtype)
+        return (damped_calculus.change(x, p, a, e[..., :m, :], moved),)
+
+    def general(
+        a: Array, d: Array, rtol: Array, atol: Array, e: Array
+    ) -> tuple[Array, ...]:
+        # Factored again: what is stored for a few matrices is stored for all.
+        factors = damped.by_triplets(a, d, Cutoff(rtol, atol), decompose)
+        found = _top_change(factors, e, transposed, tuning)
+        return (found[..., :m, :], found[..., m:, :]) if transposed else (found,)
+
+    # `p` exists and its products stay in range. What is not finite becomes NaN anyway.
+    limit = 2.0 ** (jnp.finfo(s.dtype).maxexp // 4)
+    is_near_1 = ((s > 1 / limit) & (s < limit)) | jnp.isnan(s)
+    is_usual = jnp.all(kept & is_near_1, axis=-1)
+    count = math.prod(batch)
+
+    def flat(x: Array, rank: int) -> Array:
+        own = x.shape[x.ndim - rank :]
+        if math.prod(x.shape[: x.ndim - rank]) != 1:
+            x = jnp.broadcast_to(x, (*batch, *own))
+        return jnp.reshape(x, (-1, *own))
+
+    # Not both in one array, which would be copied for the loops.
+    x, p, a, e = (flat(y, 2) for y in (x, p, both[..., :m, :], e))
+    d = flat(jnp.real(both[..., m, :]), 1)
+    operands = a, d, flat(rtol, 0), flat(atol, 0), e
+    is_usual = jnp.broadcast_to(flat(is_usual, 0), count)
+    if count == 1:
+        found = usual(x, p, a, d, e)
+        found = jax.lax.cond(
+            is_usual[0],
+            lambda: found,
+            lambda: general(copied_in_branch(a), *operands[1:]),
+        )
+    else:
+        found = trial.in_chunks(usual, x, p, a, d, e)
+        # An operand of length one belongs to every matrix.
+        own = [y for y in operands if y.shape[0] == count]
+
+        def general_of(*some: Array) -> tuple[Array, ...]:
+            chosen = iter(some)
+            return general(*(next(chosen) if y.shape[0] == count else y for y in operands))
+
+        found = trial.replace(general_of, ~is_usual, found, *own)
+    found = jnp.concatenate(found, axis=-2)
+    return jnp.reshape(found, (*batch, *found.shape[1:]))
+
+
+def _top_change(factors: Factors, e: Array, transposed: bool, tuning: Tuning) -> Array:
+    """The result of `top_change` from factors of any matrix."""
+    n = factors.u.shape[-1]
+    m = factors.u.shape[-2] - n
+    if not transposed:
+        e = _augmented(e)
+        found = pinv_form(factors, [None, e], truncates=True, tuning=tuning)
+        return jax.lax.slice_in_dim(found, 0, m, axis=-1)
+    e = jnp.pad(transpose(e), [*[(0, 0)] * (e.ndim - 2), (0, n), (0, 0)])
+    found = transpose(pinv_form(factors, [None, e], truncates=True, tuning=tuning))
+    below = jnp.diagonal(found[..., m:, :], axis1=-2, axis2=-1)[..., None, :]
+    return jnp.concatenate([found[..., :m, :], jnp.real(below).astype(e.dtype)], axis=-2)
+
+
+def _augmented(both: Array) -> Array:
+    """The matrix `[A; D]` from `[A; d]`."""
+    m = both.shape[-2] - 1
+    return damped_qr.augment(both[..., :m, :], jnp.real(both[..., m, :]))
+
+
+def _top_change_jvp(primals, tangents, *, transposed, **params):
+    *rest, e = primals
+    found = top_change_p.bind(*primals, transposed=transposed, **params)
+    moved, along = tangents[2], tangents[-1]
+    if type(moved) is ad.Zero:
+        if type(along) is ad.Zero:
+            return found, along
+        return found, top_change_p.bind(*rest, along, transposed=transposed, **params)
+
+    def change(both: Array, e: Array) -> Array:
+        factors = Factors(*rest[5:])
+        factors = factors._replace(u=with_tangent_of(factors.u, _augmented(both)))
+        return _top_change(factors, e, transposed, params["tuning"])
+
+    if type(along) is ad.Zero:
+        return found, jax.jvp(partial(change, e=e), (rest[2],), (moved,))[1]
+    return found, jax.jvp(change, (rest[2], e), (moved, along))[1]
+
+
+def _top_change_transpose(ct, *operands, transposed, **params):
+    *rest, e = operands
+    nothing = [None] * len(rest)
+    if type(ct) is ad.Zero:
+        return [*nothing, None]
+    found = top_change_p.bind(*rest, ct, transposed=not transposed, **params)
+    return [*nothing, like(found, e.aval)]
+
+
+top_change_p = _rules.primitive("damped_change", _top_change_impl)
+ad.primitive_jvps[top_change_p] = _top_change_jvp
+ad.primitive_transposes[top_change_p] = _top_change_transpose

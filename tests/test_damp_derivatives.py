@@ -10,7 +10,7 @@ import pytest
 
 import jaxpinv
 from tests import damping_oracle
-from tests.comparison import pair, relative_error
+from tests.comparison import bound, pair, relative_error
 from tests.differentiation import two_derivatives
 from tests.matrices import gaussian, matrix
 
@@ -168,3 +168,34 @@ def test_derivatives_in_a_damping_of_zero_exist(rng):
     for order in (1, 2):
         exact = damping_oracle.derivative(a, zeros, e, ones, order)
         assert relative_error(found[order], exact) <= 1e-9
+
+
+@pytest.mark.slow
+def test_a_gradient_does_not_depend_on_the_other_dampings_of_its_batch(rng):
+    # Long enough for Cholesky factors. What is truncated takes another formula.
+    spectrum = np.linspace(2, 0.3, 9)
+    a = np.stack([matrix(rng, (12, 9), spectrum.tolist()) for _ in range(3)])
+    ct = gaussian(rng, (3, 9, 12))
+
+    @jax.jit
+    def gradient(a, d):
+        return jax.vjp(partial(jaxpinv.pinv, method="direct"), a)[1](ct)[0], jax.vjp(
+            lambda a, d: jaxpinv.pinv(a, damp=d, method="direct"), a, d
+        )[1](ct)
+
+    d = np.array([0.5, 0.7, 0.9])
+    _, alike = gradient(a, d)
+    deficient, steep = a.copy(), a.copy()
+    deficient[0] = matrix(rng, (12, 9), [*spectrum[:5], 0, 0, 0, 0])
+    steep[0] = matrix(rng, (12, 9), np.geomspace(1, 1e-9, 9).tolist())
+    for b, limit in ((a, 1e-12), (deficient, 1e-12), (steep, bound(np.float64, 1e9))):
+        plain, mixed = gradient(b, d * [0, 1, 1])
+        for x, y in zip(alike, mixed, strict=True):
+            assert np.array_equal(x[1:], y[1:])
+        assert relative_error(mixed[0][0], plain[0]) <= limit
+        assert mixed[1][0] == 0
+    e = gaussian(rng, (12, 9))
+    for i in range(1, 3):
+        exact = damping_oracle.derivative(a[i], np.full(9, d[i]), e, np.full(9, 0.4), 1)
+        along = pair(alike[0][i], e) + 0.4 * alike[1][i]
+        assert abs(along - pair(ct[i], exact)) <= 1e-9 * np.sum(np.abs(ct[i] * exact))

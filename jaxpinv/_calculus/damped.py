@@ -1,4 +1,4 @@
-"""The derivative of damped inverses if every unknown has a known damping.
+"""The derivative of damped inverses if every unknown is damped.
 
 `X = (A^H A + D^2)^-1 A^H` and `P = (A^H A + D^2)^-1` suffice for their own derivatives
 along `E` in `A`:
@@ -6,14 +6,15 @@ along `E` in `A`:
     dX = P E^H (I - A X) - X E X,
     dP = -X E P - (X E P)^H
 
-So JAX derives all higher derivatives from these two formulas.
+So JAX derives all higher derivatives from these two formulas. If `D` changes by `C`, too,
+`dX` has one more term, `-2 P D C X`.
 """
 
 import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv import _rules
-from jaxpinv._linalg import adjoint, matmul
+from jaxpinv._linalg import adjoint, matmul, transpose
 
 
 def inverse_of(x: Array, p: Array, a: Array) -> Array:
@@ -31,12 +32,29 @@ def inverse_of(x: Array, p: Array, a: Array) -> Array:
 def _inverse_of_change(results, primals, e):
     x, p = results
     _, _, a = primals
-    # In this order dX takes four products of `2 m n^2` flops: `A X` is never formed.
-    first, second = matmul(p, adjoint(e)), matmul(x, e)
-    dx = first - matmul(matmul(first, a) + second, x)
-    dp = matmul(second, p)
+    dx, dp = change(x, p, a, e, 0), matmul(matmul(x, e), p)
     dp = -dp - adjoint(dp)
     return [jnp.broadcast_to(dx, x.shape), jnp.broadcast_to(dp, p.shape)]
 
 
 inverse_of_p = _rules.attached("damped_inverse_of", 2, 2, _inverse_of_change)
+
+
+def change(x: Array, p: Array, a: Array, e: Array, moved: Array | int) -> Array:
+    """`dX` along `e`, where `moved` is the diagonal of `2 D C`, `(..., 1, n)`, or 0."""
+    # In this order dX takes four products of `2 m n^2` flops: `A X` is never formed.
+    first = matmul(p, adjoint(e))
+    return first - matmul(matmul(first, a) + matmul(x, e) + p * moved, x)
+
+
+def gradient(x: Array, p: Array, a: Array, k: Array) -> tuple[Array, Array]:
+    """The gradient of `Re trace(k dX)`, with `k` `(..., m, n)`.
+
+    Returns:
+        That in the matrix, `(..., m, n)`, and that in `moved` of `change`, `(..., 1, n)`,
+        both without conjugation.
+    """
+    image = matmul(x, k)
+    of_e = jnp.conj(matmul(k - matmul(a, image), p)) - transpose(matmul(image, x))
+    # The diagonal of `image p`.
+    return of_e, -jnp.sum(transpose(image) * p, axis=-2, keepdims=True)

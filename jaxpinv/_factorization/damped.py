@@ -29,7 +29,7 @@ from jaxpinv._factors import (
     truncate,
 )
 from jaxpinv._linalg import adjoint, finite_or_zero, matmul, power_of_two
-from jaxpinv._platform.workarounds import copied_in_branch
+from jaxpinv._platform.workarounds import copied_in_branch, unless
 
 #: Attempts to factor scaled matrices, given their dampings and tolerances.
 Factor = Callable[[Array, Array, Cutoff], DampedAttempt]
@@ -48,7 +48,7 @@ def factor(
 ) -> tuple[Factors, Array, Array]:
     """Factors of `[A; D]`, the first m columns of its inverse, and `(A^H A + D^2)^-1`.
 
-    The last result is arbitrary where a value is truncated, or a damping is zero.
+    The last result is arbitrary where a value is truncated.
 
     Args:
         a: the matrices, `(..., m, n)`, with `m >= n` if each has one damping.
@@ -73,11 +73,11 @@ def factor(
         )
         factors = truncate((u, s, v), cutoff, _is_finite(a, d), certified)
         if factors.s.shape[:-1] != x.shape[:-2]:
-            x = top_inverse(factors, a.shape[-2])
+            x, p = top_inverse(factors, a.shape[-2]), _inverse_gram(factors)
     if undamped is None:
         return factors, x, p
 
-    def replaced(factors: Factors, x: Array) -> tuple[Factors, Array]:
+    def replaced(factors: Factors, x: Array, p: Array) -> tuple[Factors, Array, Array]:
         # Damped matrices are not factored here.
         plain = jnp.where(is_zero[..., None, None], a, 0)
         others, y = undamped(plain, cutoff)
@@ -91,14 +91,20 @@ def factor(
 
         # Even with the identity on top, `U` has n more rows.
         others = others._replace(is_inverse=jnp.zeros_like(others.is_inverse))
-        return Factors(*map(select, factors, others)), select(x, y)
+        factors = Factors(*map(select, factors, others))
+        return factors, select(x, y), select(p, matmul(y, adjoint(y)))
 
-    shapes = jax.eval_shape(replaced, factors, x)
-    factors, x = jax.tree.map(
-        lambda x, y: jnp.broadcast_to(x, y.shape), (factors, x), shapes
-    )
-    factors, x = jax.lax.cond(jnp.any(is_zero), replaced, lambda *same: same, factors, x)
-    return factors, x, p
+    state = factors, x, p
+    shapes = jax.eval_shape(replaced, *state)
+    state = jax.tree.map(lambda x, y: jnp.broadcast_to(x, y.shape), state, shapes)
+    return unless(~jnp.any(is_zero), replaced, state)
+
+
+def by_triplets(a: Array, d: Array, cutoff: Cutoff, augmented: Decompose) -> Factors:
+    """Factors of `[A; D]` from singular triplets of it, which `augmented` computes."""
+    found = triplets(a, d, decompose=None, augmented=augmented)
+    factors, _, _ = _refined(a, d, found, cutoff)
+    return factors
 
 
 def triplets(

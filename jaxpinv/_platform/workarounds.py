@@ -2,7 +2,7 @@
 
 - Batches in LAPACK calls: see `matrices_of_one_call`.
 - Fusion of chains of products on CPUs: see `prevent_fusion`.
-- Copies of operands of branches on CPUs: see `copied_in_branch`.
+- Copies of operands of branches on CPUs: see `copied_in_branch` and `unless`.
 - Maxima over short axes on CPUs: see `largest_of_short_axis`.
 - LAPACK's `gesdd` and `syevd` do not converge on some finite matrices, and jaxlib returns
   NaN: see `may_not_converge`. `jaxpinv._factorization.svd` decomposes such a matrix again.
@@ -20,8 +20,8 @@
 """
 
 import functools
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ from jax import Array
 
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 from jaxpinv._shapes import evenly
+
+State = TypeVar("State", bound=tuple)
 
 _VERSION: str = jaxlib.__version__  # pyright: ignore[reportPrivateImportUsage]
 
@@ -88,6 +90,19 @@ def copied_in_branch(x: Array) -> Array:
     such a branch in advance, even if the branch is not taken (seen in JAX 0.9 to 0.12).
     """
     return jax.lax.optimization_barrier(x)
+
+
+def unless(right: Array, replace: Callable[..., State], found: State) -> State:
+    """`replace(*found)`, or `found` if it is right: `right` is a number, bool.
+
+    A loop of at most one step: unlike a branch, it copies nothing if it is skipped.
+    """
+    state = (~right, found)
+    return jax.lax.while_loop(
+        lambda state: state[0],
+        lambda state: (state[0] & False, replace(*state[1])),
+        state,
+    )[1]
 
 
 def largest_of_short_axis(x: Array, tuning: Tuning = DEFAULT) -> Array:
