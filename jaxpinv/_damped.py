@@ -116,7 +116,10 @@ class DampedMatrix(NamedTuple):
 
     def _inverse(self) -> Array:
         """The damped inverse of B."""
-        if self.given.truncates or not self.strategy.is_damped:
+        # `P` is as large as `1 / d^2` where a wide matrix has a null space, and its product
+        # with `I - A X`, as small as `d^2`, loses digits.
+        is_wide = self.given.is_wide and not _by_adjoint(self.given)
+        if self.given.truncates or not self.strategy.is_damped or is_wide:
             return top_inverse_of(
                 *(self.x, self.p, self.changing, self.damping, self.cutoff, self.factors),
                 method=self.strategy.method,

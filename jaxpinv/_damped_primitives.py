@@ -169,7 +169,8 @@ def _top_change_impl(x, p, both, rtol, atol, *rest, transposed, method, tuning, 
     batch = jnp.broadcast_shapes(x.shape[:-2], e.shape[:-2])
     plan = plan_of((*batch, m, n), x, target, method, tuning)
     trial = trial_of(plan, target, hermitian=False)
-    if trial is None or plan.full_rank == "gram_schmidt":
+    # For wide matrices, products with `p` lose digits: see `DampedMatrix`.
+    if trial is None or plan.full_rank == "gram_schmidt" or m < n:
         return _top_change(Factors(*factors), e, transposed, tuning)
     augmented = plan_of((*batch, m + n, n), x, target, "svd", tuning)
     decompose = triplets_of_plan(augmented, hermitian=False)
@@ -190,7 +191,7 @@ def _top_change_impl(x, p, both, rtol, atol, *rest, transposed, method, tuning, 
         found = _top_change(factors, e, transposed, tuning)
         return (found[..., :m, :], found[..., m:, :]) if transposed else (found,)
 
-    # `p` exists and its products stay in range. What is not finite becomes NaN anyway.
+    # Where `p` exists and its products stay in range. What is not finite is NaN anyway.
     limit = 2.0 ** (jnp.finfo(s.dtype).maxexp // 4)
     is_near_1 = ((s > 1 / limit) & (s < limit)) | jnp.isnan(s)
     is_usual = jnp.all(kept & is_near_1, axis=-1)
@@ -202,7 +203,7 @@ def _top_change_impl(x, p, both, rtol, atol, *rest, transposed, method, tuning, 
             x = jnp.broadcast_to(x, (*batch, *own))
         return jnp.reshape(x, (-1, *own))
 
-    # Not both in one array, which would be copied for the loops.
+    # Kept apart, because the loops would copy a joint array.
     x, p, a, e = (flat(y, 2) for y in (x, p, both[..., :m, :], e))
     d = flat(jnp.real(both[..., m, :]), 1)
     operands = a, d, flat(rtol, 0), flat(atol, 0), e
@@ -276,6 +277,6 @@ def _top_change_transpose(ct, *operands, transposed, **params):
     return [*nothing, like(found, e.aval)]
 
 
-top_change_p = _rules.primitive("damped_change", _top_change_impl)
+top_change_p = _rules.primitive("top_change", _top_change_impl)
 ad.primitive_jvps[top_change_p] = _top_change_jvp
 ad.primitive_transposes[top_change_p] = _top_change_transpose

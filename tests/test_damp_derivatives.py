@@ -12,7 +12,7 @@ import jaxpinv
 from tests import damping_oracle
 from tests.comparison import bound, pair, relative_error
 from tests.differentiation import two_derivatives
-from tests.matrices import gaussian, matrix
+from tests.matrices import gaussian, matrix, of_values
 
 pytestmark = pytest.mark.unoptimized
 
@@ -199,3 +199,25 @@ def test_a_gradient_does_not_depend_on_the_other_dampings_of_its_batch(rng):
         exact = damping_oracle.derivative(a[i], np.full(9, d[i]), e, np.full(9, 0.4), 1)
         along = pair(alike[0][i], e) + 0.4 * alike[1][i]
         assert abs(along - pair(ct[i], exact)) <= 1e-9 * np.sum(np.abs(ct[i] * exact))
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "traced"])
+def test_derivatives_of_wide_matrices_keep_the_digits_of_small_dampings(rng, is_known):
+    # `P` is as large as 1 / d^2 in the null space.
+    a, e = (
+        of_values(rng, (9, 12), np.geomspace(1, 1 / 30, 9), float),
+        gaussian(rng, (9, 12)),
+    )
+    d = 1e-3 * np.linspace(0.5, 2, 12)
+    damped = partial(jaxpinv.pinv, damp=1.0, method="direct")
+    scales = (d,) if is_known else ()
+
+    @jax.jit
+    def derivative(a, e, d):
+        def f(a):
+            return damped(a, damp_scale=scales[0] if scales else d)
+
+        return jax.jvp(f, (a,), (e,))[1]
+
+    exact = damping_oracle.derivative(a, d, e, 0 * d, 1)
+    assert relative_error(derivative(a, e, d), exact) <= bound(np.float64, 2000)

@@ -32,7 +32,7 @@ def inverse_of(x: Array, p: Array, a: Array) -> Array:
 def _inverse_of_change(results, primals, e):
     x, p = results
     _, _, a = primals
-    dx, dp = change(x, p, a, e, 0), matmul(matmul(x, e), p)
+    dx, dp = change(x, p, a, e, None), matmul(matmul(x, e), p)
     dp = -dp - adjoint(dp)
     return [jnp.broadcast_to(dx, x.shape), jnp.broadcast_to(dp, p.shape)]
 
@@ -40,19 +40,20 @@ def _inverse_of_change(results, primals, e):
 inverse_of_p = _rules.attached("damped_inverse_of", 2, 2, _inverse_of_change)
 
 
-def change(x: Array, p: Array, a: Array, e: Array, moved: Array | int) -> Array:
-    """`dX` along `e`, where `moved` is the diagonal of `2 D C`, `(..., 1, n)`, or 0."""
+def change(x: Array, p: Array, a: Array, e: Array, moved: Array | None) -> Array:
+    """`dX` along `e`. `moved` is the diagonal of `2 D C`, `(..., 1, n)`, or None for 0."""
     # In this order dX takes four products of `2 m n^2` flops: `A X` is never formed.
     first = matmul(p, adjoint(e))
-    return first - matmul(matmul(first, a) + matmul(x, e) + p * moved, x)
+    inner = matmul(first, a) + matmul(x, e)
+    return first - matmul(inner if moved is None else inner + p * moved, x)
 
 
 def gradient(x: Array, p: Array, a: Array, k: Array) -> tuple[Array, Array]:
     """The gradient of `Re trace(k dX)`, with `k` `(..., m, n)`.
 
     Returns:
-        That in the matrix, `(..., m, n)`, and that in `moved` of `change`, `(..., 1, n)`,
-        both without conjugation.
+        The gradients in the matrix, `(..., m, n)`, and in `moved` of `change`,
+        `(..., 1, n)`, both without conjugation.
     """
     image = matmul(x, k)
     of_e = jnp.conj(matmul(k - matmul(a, image), p)) - transpose(matmul(image, x))

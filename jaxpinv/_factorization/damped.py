@@ -29,7 +29,7 @@ from jaxpinv._factors import (
     truncate,
 )
 from jaxpinv._linalg import adjoint, finite_or_zero, matmul, power_of_two
-from jaxpinv._platform.workarounds import copied_in_branch, unless
+from jaxpinv._platform.workarounds import copied_in_branch, replaced_if
 
 #: Attempts to factor scaled matrices, given their dampings and tolerances.
 Factor = Callable[[Array, Array, Cutoff], DampedAttempt]
@@ -97,7 +97,7 @@ def factor(
     state = factors, x, p
     shapes = jax.eval_shape(replaced, *state)
     state = jax.tree.map(lambda x, y: jnp.broadcast_to(x, y.shape), state, shapes)
-    return unless(~jnp.any(is_zero), replaced, state)
+    return replaced_if(jnp.any(is_zero), replaced, state)
 
 
 def by_triplets(a: Array, d: Array, cutoff: Cutoff, augmented: Decompose) -> Factors:

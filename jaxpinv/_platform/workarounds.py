@@ -2,7 +2,7 @@
 
 - Batches in LAPACK calls: see `matrices_of_one_call`.
 - Fusion of chains of products on CPUs: see `prevent_fusion`.
-- Copies of operands of branches on CPUs: see `copied_in_branch` and `unless`.
+- Copies of operands of branches on CPUs: see `copied_in_branch` and `replaced_if`.
 - Maxima over short axes on CPUs: see `largest_of_short_axis`.
 - LAPACK's `gesdd` and `syevd` do not converge on some finite matrices, and jaxlib returns
   NaN: see `may_not_converge`. `jaxpinv._factorization.svd` decomposes such a matrix again.
@@ -92,16 +92,15 @@ def copied_in_branch(x: Array) -> Array:
     return jax.lax.optimization_barrier(x)
 
 
-def unless(right: Array, replace: Callable[..., State], found: State) -> State:
-    """`replace(*found)`, or `found` if it is right: `right` is a number, bool.
+def replaced_if(needed: Array, replace: Callable[..., State], found: State) -> State:
+    """`replace(*found)` if that is needed, a scalar bool, or else `found`.
 
     A loop of at most one step: unlike a branch, it copies nothing if it is skipped.
     """
-    state = (~right, found)
     return jax.lax.while_loop(
         lambda state: state[0],
         lambda state: (state[0] & False, replace(*state[1])),
-        state,
+        (needed, found),
     )[1]
 
 
