@@ -141,14 +141,16 @@ def with_known_damping(scale, method, mode):
 def test_derivatives_with_a_known_damping(
     rng, method, shape, spectrum, dtype, is_scaled, mode
 ):
-    # Every unknown is then known to be damped, and another rule applies.
+    # Every unknown is then known to be damped, and another rule applies, unless it would
+    # lose digits: see the last test.
     shape, dtype = SHAPES[shape], DTYPES[dtype]
     a, e = matrix(rng, shape, spectrum, dtype), gaussian(rng, shape, dtype)
     scale = tuple(np.linspace(0.5, 2, shape[1]).tolist()) if is_scaled else None
     d = 0.7 * (np.ones(shape[1]) if scale is None else np.array(scale))
     ct = gaussian(rng, shape[::-1], dtype)
     derivatives = with_known_damping(scale, method, mode)
-    assert "pinv_form" not in str(jax.make_jaxpr(derivatives)(a, e, ct))
+    loses_digits = is_scaled and shape[0] < shape[1]
+    assert ("pinv_form" in str(jax.make_jaxpr(derivatives)(a, e, ct))) == loses_digits
     for order, y in enumerate(derivatives(a, e, ct), 1):
         exact = damping_oracle.derivative(a, d, e, 0 * d, order)
         if mode == "forward":
