@@ -172,7 +172,6 @@ def test_derivatives_in_a_damping_of_zero_exist(rng):
         assert relative_error(found[order], exact) <= 1e-9
 
 
-@pytest.mark.slow
 def test_a_gradient_does_not_depend_on_the_other_dampings_of_its_batch(rng):
     # Long enough for Cholesky factors. What is truncated takes another formula.
     spectrum = np.linspace(2, 0.3, 9)
