@@ -40,7 +40,7 @@ def inverse(a, d):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("m", "n"), [(7, 5), (5, 5), (5, 7)])
+@pytest.mark.parametrize(("m", "n"), [(7, 5), (5, 7)])
 def test_a_stored_pullback_is_right_in_other_programs(rng, m, n):
     # One matrix has Cholesky factors. A program for many of this size has others.
     a, ct = ill_conditioned(rng, 3, m, n), gaussian(rng, (3, n, m)).astype(np.float32)
@@ -62,7 +62,7 @@ def test_a_stored_pullback_is_right_in_other_programs(rng, m, n):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("m", "n"), [(20, 12), (12, 12), (12, 20)])
+@pytest.mark.parametrize(("m", "n"), [(20, 12), (12, 20)])
 def test_a_map_over_tolerances_equals_a_loop(rng, m, n):
     [a], b = ill_conditioned(rng, 1, m, n), gaussian(rng, (m, 2)).astype(np.float32)
 
@@ -86,8 +86,15 @@ class TestLinearMaps:
 
     @pytest.mark.unoptimized
     @pytest.mark.slow
-    @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
-    @pytest.mark.parametrize(("m", "n"), [(20, 12), (6, 6), (12, 20)])
+    @pytest.mark.parametrize(
+        ("m", "n", "dtype"),
+        [
+            (20, 12, np.float64),
+            (20, 12, np.complex128),
+            (6, 6, np.complex128),
+            (12, 20, np.complex128),
+        ],
+    )
     def test_they_can_be_transposed(self, rng, m, n, dtype):
         a, b, ct = (gaussian(rng, shape, dtype) for shape in [(m, n), (m, 2), (n, 2)])
         scale = np.linspace(0.5, 2, n)
