@@ -180,8 +180,9 @@ def _top_change_impl(x, p, both, rtol, atol, *rest, transposed, method, tuning, 
         if transposed:
             of_a, moved = damped_calculus.gradient(x, p, a, transpose(e))
             return of_a, (2 * d * jnp.real(moved)).astype(e.dtype)
-        moved = (2 * d * jnp.real(e[..., m:, :])).astype(e.dtype)
-        return (damped_calculus.change(x, p, a, e[..., :m, :], moved),)
+        moved, e = 2 * d * jnp.real(e[..., m:, :]), e[..., :m, :]
+        image = matmul(x, e) + p * moved.astype(e.dtype)
+        return (damped_calculus.change(x, p, a, e, image),)
 
     def general(
         a: Array, d: Array, rtol: Array, atol: Array, e: Array

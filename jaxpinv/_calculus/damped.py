@@ -32,7 +32,8 @@ def inverse_of(x: Array, p: Array, a: Array) -> Array:
 def _inverse_of_change(results, primals, e):
     x, p = results
     _, _, a = primals
-    dx, dp = change(x, p, a, e, None), matmul(matmul(x, e), p)
+    image = matmul(x, e)
+    dx, dp = change(x, p, a, e, image), matmul(image, p)
     dp = -dp - adjoint(dp)
     return [jnp.broadcast_to(dx, x.shape), jnp.broadcast_to(dp, p.shape)]
 
@@ -40,19 +41,18 @@ def _inverse_of_change(results, primals, e):
 inverse_of_p = _rules.attached("damped_inverse_of", 2, 2, _inverse_of_change)
 
 
-def change(x: Array, p: Array, a: Array, e: Array, moved: Array | None) -> Array:
-    """`dX` along `e`. `moved` is the diagonal of `2 D C`, `(..., 1, n)`, or None for 0."""
+def change(x: Array, p: Array, a: Array, e: Array, image: Array) -> Array:
+    """`dX` along `e`, `(..., n, m)`. `image` is `X E`, plus `2 P D C` if `D` changes."""
     # In this order dX takes four products of `2 m n^2` flops: `A X` is never formed.
     first = matmul(p, adjoint(e))
-    inner = matmul(first, a) + matmul(x, e)
-    return first - matmul(inner if moved is None else inner + p * moved, x)
+    return first - matmul(matmul(first, a) + image, x)
 
 
 def gradient(x: Array, p: Array, a: Array, k: Array) -> tuple[Array, Array]:
     """The gradient of `Re trace(k dX)`, with `k` `(..., m, n)`.
 
     Returns:
-        The gradients in the matrix, `(..., m, n)`, and in `moved` of `change`,
+        The gradients in the matrix, `(..., m, n)`, and in the diagonal of `2 D C`,
         `(..., 1, n)`, both without conjugation.
     """
     image = matmul(x, k)
