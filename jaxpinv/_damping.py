@@ -89,7 +89,8 @@ def batch_shape(batch: tuple, damp: Array | None, scale: Array | None) -> tuple:
     """`batch`, broadcast against the batch shape of the damping."""
     shapes = [] if damp is None else [damp.shape]
     shapes += [] if scale is None else [scale.shape[:-1]]
-    return jnp.broadcast_shapes(batch, *shapes)
+    # JAX takes long to broadcast a single shape in eager calls.
+    return jnp.broadcast_shapes(batch, *shapes) if shapes else batch
 
 
 def of_unknowns(damp: Array, scale: Array | None, real: np.dtype, rank: int) -> Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.interpreters import ad
+from jax.typing import DTypeLike
 
 from jaxpinv import _rules
 from jaxpinv._inner import inner, is_long, plain_product
@@ -71,10 +72,54 @@ def moderate_scale(a: Array) -> tuple[Array, Array]:
     The unit, `(...)`, is a power of two. LAPACK can scale matrices itself, but in vain if
     denormal numbers count as zero.
     """
-    guarded, _ = finite_or_zero(a)
-    limits, largest = jnp.finfo(a.dtype), largest_element(a)[..., None, None]
-    # LAPACK's limit: below it the squares of rounding errors underflow.
-    small = 2.0 ** (limits.minexp // 2 + limits.nmant)
+    return _in_unit(a, largest_element(a))
+
+
+def moderate_scale_uncounted(a: Array) -> tuple[Array, Array]:
+    """`moderate_scale` of one matrix, in hardly any operations that XLA counts.
+
+    LAPACK finds the norm. Only if that is extreme or not finite, loops find the unit: of a
+    loop, XLA counts a single step, here a row. See `workarounds.is_handed_over`.
+    """
+    small = _smallest_moderate(a.dtype)
+    column = jnp.reshape(a, (a.shape[-2] * a.shape[-1], 1))
+    # Up to its sign, the triangular factor of a column is its norm.
+    norm = jnp.abs(jax.lax.linalg.qr(column, full_matrices=False)[1][0, 0])
+    # The largest element may be smaller than the norm, but not by more than their number.
+    is_moderate = (norm >= small * a.shape[-2] * a.shape[-1]) & (norm <= 1 / small)
+    # Not a constant, so that in `shard_map` it varies over the same devices as `a`.
+    one = jnp.where(jnp.isnan(norm), norm, 1)
+
+    def unchanged(a: Array) -> tuple[Array, Array]:
+        return a, jnp.broadcast_to(one, a.shape[:-2])
+
+    return jax.lax.cond(is_moderate, unchanged, _in_unit_by_rows, a)
+
+
+def _in_unit_by_rows(a: Array) -> tuple[Array, Array]:
+    """`moderate_scale`, a row at a time."""
+    rows = jnp.moveaxis(a, -2, 0)[..., None, :]
+
+    def larger(largest: Array, row: Array) -> tuple[Array, None]:
+        both = jnp.stack([largest, largest_element(row)], axis=-1)
+        return largest_element(both[..., None]), None
+
+    largest, _ = jax.lax.scan(larger, 0 * jnp.real(rows[0, ..., 0, 0]), rows)
+    scaled = jax.lax.map(lambda row: _in_unit(row, largest)[0], rows)
+    return jnp.moveaxis(scaled[..., 0, :], 0, -2), _in_unit(rows[0], largest)[1]
+
+
+def _smallest_moderate(dtype: DTypeLike) -> float:
+    """LAPACK's limit: below it, the squares of rounding errors underflow."""
+    limits = jnp.finfo(dtype)
+    return 2.0 ** (limits.minexp // 2 + limits.nmant)
+
+
+def _in_unit(a: Array, largest: Array) -> tuple[Array, Array]:
+    """Matrices in the unit that suits their largest element, and the unit, `(...)`."""
+    limits, small = jnp.finfo(a.dtype), _smallest_moderate(a.dtype)
+    largest = largest[..., None, None]
+    guarded = jnp.where(jnp.isfinite(largest), a, 0)
     # Constants are selected, because a quotient would be one more kernel.
     is_small, is_large = largest < small, largest > 1 / small
     tiny, one, huge = (limits.dtype.type(x) for x in (small**2, 1, small**-2))

@@ -26,7 +26,7 @@ from jaxpinv._factorization import (
 from jaxpinv._factorization.full_rank import Attempt, FullRank
 from jaxpinv._factorization.thin_qr import Shorten
 from jaxpinv._factors import Cutoff, Factors, Triplets
-from jaxpinv._linalg import with_tangent_of
+from jaxpinv._linalg import moderate_scale, moderate_scale_uncounted, with_tangent_of
 from jaxpinv._pinv_form import pinv_form
 from jaxpinv._platform import chunking, replacing
 from jaxpinv._platform import plan as plans
@@ -150,10 +150,10 @@ def _singular_values_impl(a, s, *, method, tuning, is_stored, target):
     return jnp.sort(s, axis=-1, descending=True)
 
 
-def values_of_plan(a: Array, plan: Plan) -> Array:
+def values_of_plan(a: Array, plan: Plan, scale: svd.Scale = moderate_scale) -> Array:
     """The singular values of `a`, `(..., min(m, n))`, computed without vectors."""
-    calls = partial(chunking.in_calls, plan.values_call)
-    return svd.values(a, calls=calls, route=plan.values, shorten=shorten_of_plan(plan))
+    calls, shorten = partial(chunking.in_calls, plan.values_call), shorten_of_plan(plan)
+    return svd.values(a, calls=calls, route=plan.values, shorten=shorten, scale=scale)
 
 
 singular_values_p = _rules.primitive("singular_values", _singular_values_impl)
@@ -164,9 +164,9 @@ singular_values_p = _rules.primitive("singular_values", _singular_values_impl)
 
 def _kept_impl(a, rtol, atol, *, method, tuning, target):
     plan = _plan(a, target, method, tuning)
-    kept = partial(
-        ranks.kept_values, a, rtol, atol, values=partial(values_of_plan, plan=plan)
-    )
+    scale = moderate_scale_uncounted if plan.uncounted else moderate_scale
+    values = partial(values_of_plan, plan=plan, scale=scale)
+    kept = partial(ranks.kept_values, a, rtol, atol, values=values)
     if not plan.by_rank:
         return kept()
 

@@ -13,6 +13,8 @@ from jaxpinv._shapes import is_static_shape
 
 # A default of `rtol` above this causes a warning.
 _LARGE = 0.1
+# In no dtype is it as large for fewer rows and columns.
+_LONG = _LARGE / float(jnp.finfo(jnp.float32).eps)
 
 
 def floating(dtype: np.dtype) -> np.dtype:
@@ -68,9 +70,10 @@ def warn_if_large(
     stacklevel: int,
 ) -> None:
     """Warns if the default of `rtol` is used and truncates values that are not small."""
-    longest = max(a.shape[-2:]) if is_static_shape(a.shape[-2:]) else 0
+    shape = a.shape[-2:]
+    longest = max(shape) if is_static_shape(shape) else 0
     # Nearly always, the shapes alone rule out a warning.
-    if longest <= _LARGE / float(jnp.finfo(jnp.float32).eps):
+    if longest <= _LONG:
         return
     default = longest * float(jnp.finfo(computed_in(a, columns)).eps)
     if default > _LARGE and _is_zero_somewhere(atol):

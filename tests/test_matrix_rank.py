@@ -143,6 +143,27 @@ def test_no_size_of_the_elements_changes_it(rng, shape, scale):
     assert np.all(jaxpinv.matrix_rank(full, atol=0.003 * scale) == 3)
 
 
+@pytest.mark.slow_unless("20.*float32")
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((20, 20), np.float32), ((300, 3), np.complex64), ((1, 9, 40), np.float64)],
+    ids=["20, 20, float32", "300, 3, complex64", "1, 9, 40, float64"],
+)
+def test_one_matrix_of_any_size_with_few_counted_operations(rng, shape, dtype):
+    compiled = jax.jit(jaxpinv.matrix_rank)
+    a = of_rank(rng, shape, 2, dtype)
+    # XLA runs a program with fewer operations in the calling thread.
+    assert compiled.lower(a).compile().cost_analysis()["flops"] < 1000
+    limits = np.finfo(dtype)
+    for size in (1, limits.tiny**0.5, limits.tiny * 1e3, limits.max**0.5, limits.max / 99):
+        assert np.all(compiled((a * size).astype(dtype)) == 2)
+    for size in (0, np.nan, np.inf):
+        assert np.all(compiled(a * size) == 0)
+        changed = a.copy()
+        changed[..., -1, 1] = size
+        assert np.all(compiled(changed) == (0 if size else 3))
+
+
 @pytest.mark.unoptimized
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 0), (0, 3, 3)], ids=str)
 def test_an_empty_matrix_has_rank_0(shape):
@@ -204,6 +225,16 @@ def test_a_divided_batch_needs_no_collective(rng, kind, shape):
             out_specs=PartitionSpec("x"),
         )
         assert np.all(jax.jit(mapped)(divided) == 2)
+
+
+@pytest.mark.unoptimized
+@pytest.mark.slow
+def test_each_device_has_one_matrix(rng):
+    a = of_rank(rng, (8, 20, 20), 2)
+    spec = PartitionSpec("x")
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    f = jax.shard_map(jaxpinv.matrix_rank, mesh=mesh, in_specs=spec, out_specs=spec)
+    assert np.all(jax.jit(f)(a) == 2)
 
 
 @pytest.mark.unoptimized

@@ -27,6 +27,8 @@ _ATTEMPTS = 8
 
 #: Returns the singular values of matrices, followed by any other arrays.
 Decomposition = Callable[[Array], tuple[Array, ...]]
+#: Returns matrices in units in which LAPACK need not scale them, and the units.
+Scale = Callable[[Array], tuple[Array, Array]]
 #: Applies a decomposition to a batch of matrices, in as many calls as are safe.
 Calls = Callable[[Decomposition, Array], tuple[Array, ...]]
 
@@ -63,26 +65,39 @@ def triplets(
     return u, s, v if hermitian else adjoint(v)
 
 
-def values(a: Array, *, calls: Calls, route: str, shorten: Shorten) -> Array:
+def values(
+    a: Array,
+    *,
+    calls: Calls,
+    route: str,
+    shorten: Shorten,
+    scale: Scale = moderate_scale,
+) -> Array:
     """All singular values of `a`, `(..., m, n)`, descending, without vectors.
 
-    `route` and `shorten` are as in `triplets`.
+    `route` and `shorten` are as in `triplets`, and `scale` as in `decomposed`.
     """
     decompose = partial(_values, route=route, shorten=shorten)
-    [s] = decomposed(decompose, a, calls=calls, retries=False)
+    [s] = decomposed(decompose, a, calls=calls, retries=False, scale=scale)
     return s
 
 
 def decomposed(
-    decompose: Decomposition, a: Array, *, calls: Calls, retries: bool
+    decompose: Decomposition,
+    a: Array,
+    *,
+    calls: Calls,
+    retries: bool,
+    scale: Scale = moderate_scale,
 ) -> tuple[Array, ...]:
     """Decompositions of matrices of any scale, `(..., m, n)`, each computed in its unit.
 
-    With `retries`, decompositions of multiples replace those that are NaN.
+    With `retries`, decompositions of multiples replace those that are NaN. `scale` finds
+    the units.
     """
     if retries and is_static_shape(a.shape) and math.prod(a.shape[:-2]) == 1:
         return _until_found(decompose, a)
-    unit, *found = calls(partial(_in_units, decompose), a)
+    unit, *found = calls(partial(_in_units, decompose, scale), a)
     if retries:
         found = _complete(decompose, a, found)
     s, *vectors = found
@@ -123,9 +138,9 @@ def _until_found(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
     return jnp.real(s[..., 0, :]) * unit[..., None], *vectors
 
 
-def _in_units(decompose: Decomposition, a: Array) -> tuple[Array, ...]:
+def _in_units(decompose: Decomposition, scale: Scale, a: Array) -> tuple[Array, ...]:
     """The units of matrices, `(...)`, and decompositions of the matrices in these units."""
-    scaled, unit = moderate_scale(a)
+    scaled, unit = scale(a)
     return unit, *decompose(scaled)
 
 

@@ -54,6 +54,8 @@ class Plan:
         by_rank: whether ranks of tiny matrices are certified before values are computed.
         rank_chunk: matrices whose ranks are certified at a time.
         rank_remainder: matrices without a certified rank whose values are found at a time.
+        uncounted: whether the rank of a matrix is found in hardly any operations that XLA
+            counts.
     """
 
     full_rank: FullRank | None = None
@@ -79,6 +81,7 @@ class Plan:
     by_rank: bool = False
     rank_chunk: int | None = None
     rank_remainder: int | None = None
+    uncounted: bool = False
 
 
 def factorization(
@@ -193,6 +196,9 @@ def factorization(
         by_rank=by_rank,
         rank_chunk=vectors,
         rank_remainder=min(chunk, 2 * tuning.vector, values_call),
+        uncounted=count == 1
+        and m * n <= tuning.uncounted
+        and workarounds.is_handed_over((12 if is_complex else 6) * m * n),
     )
 
 

@@ -1,6 +1,7 @@
 """Constants of speed. None of them changes a result by more than rounding errors."""
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,6 +75,8 @@ class Tuning:
         rank_share: certificates of ranks go on after a chunk if more than one matrix in
             `rank_share` has one.
         rank_chunks: fewest chunks for which ranks are certified: the first may be wasted.
+        uncounted: most elements of a matrix whose rank is found sooner if XLA counts hardly
+            any operation: see `workarounds.is_handed_over`.
         by_columns: largest order of LU factors that are inverted by columns.
         by_rows: largest order of LU factors that are inverted by rows, in products of
             matrices. Larger ones are inverted in all columns at once.
@@ -127,6 +130,7 @@ class Tuning:
     rank_rows: int = 64
     rank_share: int = 8
     rank_chunks: int = 8
+    uncounted: int = 1 << 12
     by_columns: int = 48
     by_rows: int = 300
     rows: int = 16
@@ -135,6 +139,15 @@ class Tuning:
     halves: int = 128
     pivoted_qr: int = 32
     repays_pivoted: int = 1 << 15
+
+    def __hash__(self) -> int:
+        """Kept, because each eager call looks for its program by this number."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """The hash of all constants."""
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
     def __repr__(self) -> str:
         """Only what differs from the default, because jaxprs print it in each equation."""

@@ -11,6 +11,8 @@
 - LAPACK's QR factorization sums over long columns term by term: see `ROWS_OF_QR`.
 - OpenBLAS starts threads for small calls, which keep spinning after the call: see
   `OPENBLAS_ONE_THREAD`.
+- XLA's CPU client hands over all but the smallest programs to another thread: see
+  `is_handed_over`.
 - JAX cannot lower a QR factorization if the type says how the batch is divided: see
   `can_lower_qr`.
 - `vmap` and `grad` of a `jit` refuse operands if only some are on an explicit mesh: see
@@ -42,6 +44,9 @@ _VERSION: str = jaxlib.__version__  # pyright: ignore[reportPrivateImportUsage]
 SHARES_BATCHES = tuple(map(int, _VERSION.split(".")[:2])) < (0, 12)
 _FLOPS_OF_ONE_THREAD = 200_000
 
+# XLA runs programs of fewer counted operations in the thread that calls them.
+_OPERATIONS_OF_CALLER = 1000
+
 # LAPACK's SMLSIZ: divide and conquer passes matrices of at most this many columns to QR
 # iteration, which has not been seen to fail.
 _DIVIDED = 25
@@ -69,6 +74,16 @@ def may_not_converge(m: int, n: int) -> bool:
     iteration and never failed. Delete this when `gesdd` converges.
     """
     return all(not isinstance(k, int) or k > _DIVIDED for k in (m, n))
+
+
+def is_handed_over(operations: int) -> bool:
+    """Whether XLA runs a program of that many arithmetic operations in another thread.
+
+    That takes as long as the decomposition of a small matrix. XLA's count excludes library
+    calls, and takes a single step of each loop (`cheap_computation_` in `cpu_client.cc`,
+    in every version so far). Delete this when the count includes LAPACK.
+    """
+    return operations >= _OPERATIONS_OF_CALLER
 
 
 def prevent_fusion(x: Array) -> Array:
