@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 import jaxpinv
 from jaxpinv._platform import plan, target, workarounds
-from jaxpinv._platform.tuning import DEFAULT
 
 _PACKAGES = ("jax", "jaxlib", "numpy")
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "XLA_FLAGS")
@@ -113,24 +112,22 @@ def _plan(options: argparse.Namespace) -> Iterator[str]:
             f"factorization: {_NAMES[chosen.full_rank]}; {second}singular values only if "
             f"{of} rank is not proven"
         )
-    yield f"why: {_reason(count, tall, short, options.method)}"
+    yield f"why: {_reason(count, tall, short, chosen, options.method)}"
     if count > 1:
         yield from _sizes(chosen, count)
     yield from _details(chosen)
 
 
-def _reason(count: int, m: int, n: int, method: str) -> str:
+def _reason(count: int, m: int, n: int, chosen: plan.Plan, method: str) -> str:
     """Why a plan does or does not try a factorization without singular values."""
     if method != "auto":
         return f"method={method!r} was requested"
-    saved = count * (n * n + m * n / DEFAULT.repays_rows)
-    needed = DEFAULT.repays
-    if n <= DEFAULT.tiny:
-        needed = DEFAULT.repays_tiny if count >= DEFAULT.many else DEFAULT.repays_few
-    compared = f"the work saved, {saved:.3g} units, "
+    is_tall = chosen.triplets == "qr, svd" and chosen.loops
+    saved, needed = plan.compared(count, m, n, is_tall=is_tall)
+    work = f"the work saved, {saved:.3g} units, "
     if saved < needed:
-        return f"{compared}is less than {needed}: compiling it would not pay off"
-    return f"{compared}is at least {needed}: compiling it pays off within 1000 calls"
+        return f"{work}is less than {needed}: compiling it would not pay off"
+    return f"{work}is at least {needed}: compiling it pays off within 1000 calls"
 
 
 _ROUTES = {

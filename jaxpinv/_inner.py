@@ -19,6 +19,7 @@ are such products, too.
 import functools
 import math
 import operator
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -90,14 +91,15 @@ def _chunk_limit(k: int, j: int) -> int:
     return max(_CHUNK, _CHUNK_OVER_COLUMNS * max(k, j))
 
 
-def _in_chunks(x: Array, parts: int, count: int, length: int) -> Array:
-    """`x`, `(..., m, k)`, in zero-padded chunks, `(..., parts, count, length, k)`."""
+def _in_chunks(x: Array, parts: int, count: int, length: int) -> Iterator[Array]:
+    """`x`, `(..., m, k)`, in chunks, `(..., parts, count, length, k)`, and what is left."""
     *batch, m, k = x.shape
     x = jnp.reshape(x, (*batch, parts, m // parts, k))
-    missing = count * length - m // parts
-    if missing:
-        x = jnp.pad(x, [*[(0, 0)] * (x.ndim - 2), (0, missing), (0, 0)])
-    return jnp.reshape(x, (*batch, parts, count, length, k))
+    rows = count * length
+    yield jnp.reshape(x[..., :rows, :], (*batch, parts, count, length, k))
+    # A product of what is left is faster than a copy of all rows with zeros below.
+    if rows < x.shape[-2]:
+        yield x[..., None, rows:, :]
 
 
 def _total(x: Array) -> Array:
@@ -139,13 +141,10 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
         # If the partitioner divides the rows among devices, no chunk is on two of them.
         parts = math.gcd(m, target.devices)
         count, length = divided(m // parts, _chunk_limit(k, j))
-        x, y = (_in_chunks(z, parts, count, length) for z in (x, y))
-        kind = _plan(x, y, x.shape)
-        if kind == "summed" or form_plan.sums_products(k, j, is_complex=_is_complex(x, y)):
-            products = _apart(_sum_over_rows(x, y))
-        else:
-            products = _product(x, y)
-        return jnp.sum(_total(products), axis=-3)
+        chunks = (_in_chunks(z, parts, count, length) for z in (x, y))
+        whole, *left = (_of_chunks(*pair) for pair in zip(*chunks, strict=True))
+        total = sum((rest[..., 0, :, :] for rest in left), _total(whole))
+        return jnp.sum(total, axis=-3)
     kind = _plan(x, y, x.shape, has_long=_has_long_axis(m, k, j))
     if kind == "summed":
         return _sum_over_rows(x, y)
@@ -153,6 +152,15 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
         return _product(x, y)
     found = _sum_of_products(x, y)
     return prevent_fusion(found) if kind == "isolated" and target.is_cpu else found
+
+
+def _of_chunks(x: Array, y: Array) -> Array:
+    """The product of each chunk of rows, `(..., count, k, j)`."""
+    k, j, is_complex = x.shape[-1], y.shape[-1], _is_complex(x, y)
+    kind = _plan(x, y, x.shape)
+    if kind == "summed" or form_plan.sums_products(k, j, is_complex=is_complex):
+        return _apart(_sum_over_rows(x, y))
+    return _product(x, y)
 
 
 def _plan(x: Array, y: Array, shape: tuple, has_long: bool = False) -> form_plan.Product:

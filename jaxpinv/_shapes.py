@@ -39,16 +39,13 @@ def evenly(count: int, most: int, unit: int = 1) -> int:
 
 
 def divided(rows: int, most: int) -> tuple[int, int]:
-    """Number and length of equal chunks of at most `most` rows.
+    """Number and length of equal chunks of more than half of `most` rows, at most `most`.
 
-    The length divides `rows` if a length above half of `most` does, so that no row need be
-    added to the last chunk.
+    They leave as few rows over as possible, because those are processed apart.
     """
-    for length in range(min(most, rows), most // 2, -1):
-        if rows % length == 0:
-            return rows // length, length
-    count = -(-rows // most)
-    return count, -(-rows // count)
+    lengths = range(min(most, rows), most // 2, -1)
+    length = min(lengths, key=lambda length: rows % length)
+    return rows // length, length
 
 
 def last_true(x: Array, before: Array | int) -> Array:

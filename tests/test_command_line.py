@@ -63,7 +63,7 @@ def test_a_plan_says_what_is_done_and_why(capsys):
 @pytest.mark.parametrize(
     ("arguments", "factorization", "why"),
     [
-        (["5", "5"], "singular value decomposition", "is less than 65536"),
+        (["5", "5"], "singular value decomposition", "is less than 8192"),
         (["40", "4", "4"], "singular value decomposition", "is less than 8192"),
         (["100", "100"], "singular value decomposition", "is less than 16384"),
         (["1000", "1000"], "LU with partial pivoting", "is at least 16384"),

@@ -7,6 +7,7 @@ import pytest
 
 import jaxpinv
 from jaxpinv import sharded
+from jaxpinv._linalg import largest_element
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, matrix
 
@@ -169,3 +170,19 @@ def test_small_parts_of_a_solution_do_not_vanish_where_the_matrix_is_large(size)
     x, dx = jax.jvp(lambda b: jaxpinv.lstsq(a, b).solution, (b,), (b,))
     np.testing.assert_allclose(x, [0, 1e-36], rtol=1e-5)
     np.testing.assert_allclose(dx, [0, 1e-36], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(512, 1), (2, 1000, 2), (545, 3)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+def test_the_largest_element_of_a_long_matrix_is_found_wherever_it_is(rng, shape, dtype):
+    a = gaussian(rng, shape, dtype)
+    found = jax.jit(largest_element)
+    parts = np.maximum(np.abs(a.real), np.abs(a.imag))
+    assert np.array_equal(found(a), parts.max(axis=(-2, -1)))
+    for row in (0, 100, shape[-2] // 2, shape[-2] - 1):
+        for value in (-99, np.inf, np.nan):
+            changed = a.copy()
+            changed[..., row, -1] = value
+            assert np.array_equal(
+                found(changed), np.full(shape[:-2], abs(value)), equal_nan=True
+            )

@@ -46,20 +46,21 @@ def shorten(
         q, b = qr(a)
         return lambda w: matmul(q, w), b
     count, length = divided(m, rows)
-    missing = count * length - m
-    if missing:
-        a = jnp.pad(a, [*[(0, 0)] * len(batch), (0, missing), (0, 0)])
-    q, r = calls(qr, jnp.reshape(a, (*batch, count, length, n)))
-    above, b = lambda w: w, jnp.reshape(r, (*batch, count * n, n))
-    if _is_long(count * n, rows):
+    whole, left = jnp.split(a, [count * length], axis=-2)
+    q, r = calls(qr, jnp.reshape(whole, (*batch, count, length, n)))
+    # The few rows that are left over stay as they are.
+    b = jnp.concatenate([jnp.reshape(r, (*batch, count * n, n)), left], axis=-2)
+    above = None
+    if _is_long(b.shape[-2], rows):
         above, b = shorten(b, rows=rows, calls=calls)
 
     def product(w: Array) -> Array:
         k = w.shape[-1]
-        parts = jnp.reshape(above(w), (*batch, count, n, k))
-        found = jnp.reshape(matmul(q, parts), (*batch, count * length, k))
+        parts, left = jnp.split(w if above is None else above(w), [count * n], axis=-2)
+        found = matmul(q, jnp.reshape(parts, (*batch, count, n, k)))
+        found = jnp.reshape(found, (*batch, count * length, k))
         # XLA would repeat the product for each row of a pseudo-inverse made of it.
-        return jax.lax.optimization_barrier(found[..., :m, :] if missing else found)
+        return jax.lax.optimization_barrier(jnp.concatenate([found, left], axis=-2))
 
     return product, b
 

@@ -129,6 +129,10 @@ def _is_compiled(m: int, k: int, j: int, tuning: Tuning) -> bool:
 def sums_products(k: int, j: int, *, is_complex: bool, tuning: Tuning = DEFAULT) -> bool:
     """Whether sums over a few rows of products, `(k, j)` for each row, use no library.
 
-    A call for each sum takes longer than a sum of few products, most of all if complex.
+    A call for each sum takes longer than a sum of few products, most of all if complex. XLA
+    compiles a real product of few columns, and calls no library for it.
     """
-    return k * j <= (tuning.sums_complex if is_complex else tuning.sums)
+    if is_complex:
+        return k * j <= tuning.sums_complex
+    is_compiled = min(k, j) == 1 or max(k, j) <= tuning.compiled
+    return not is_compiled and k * j <= tuning.sums

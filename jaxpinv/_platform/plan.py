@@ -115,10 +115,16 @@ def factorization(
         return Plan()
     count = math.prod(batch)
     shorter = min(m, n)
-    is_tried = method == "direct" or (method == "auto" and _repays(count, m, n, tuning))
+    rows = max(workarounds.ROWS_OF_QR, tuning.rows_of_qr * n)
+    # Many rows need it for accuracy (`ROWS_OF_QR`). A complex number counts as four.
+    is_tall = m >= tuning.tall * n and (
+        m > rows or count * m * n * (4 if is_complex else 1) >= tuning.repays_tall
+    )
+    saved, needed = compared(count, m, n, tuning, is_tall=is_tall and may_loop)
+    is_tried = method == "direct" or (method == "auto" and saved >= needed)
     # The decomposition of one column takes its norm: nothing else is faster.
     is_tried = is_tried and not (count == 1 == shorter)
-    full_rank = _full_rank(count, m, n, tuning) if is_tried else None
+    full_rank = _full_rank(count, m, n, tuning, may_loop) if is_tried else None
     if not (target.is_local or (target.is_divided and full_rank == "gram_schmidt")):
         full_rank = None
     chunk = max(1, tuning.chunk // (m * n))
@@ -153,11 +159,8 @@ def factorization(
 
     svd_call, is_long = call(10 * m * n * shorter), m >= tuning.long * n
     values_call = call(max(10 * n**3, 2 * m * n**2)) if is_long else svd_call
-    rows = max(workarounds.ROWS_OF_QR, tuning.rows_of_qr * n)
-    # Many rows need it for accuracy (`ROWS_OF_QR`). A complex number counts as four.
-    is_tall = m >= tuning.tall * n and (
-        m > rows or count * m * n * (4 if is_complex else 1) >= tuning.repays_tall
-    )
+    if is_tall and count * m * n >= tuning.beyond_caches:
+        svd_call = min(svd_call, evenly(count, max(1, tuning.cached // (m * n))))
     # Whole vectors: part of a vector takes as long as several.
     vectors = max(chunk // tuning.vector * tuning.vector, min(chunk, tuning.vector))
     vectors = evenly(count, vectors, tuning.vector)
@@ -170,7 +173,7 @@ def factorization(
     is_pivoted = (
         not target.is_exported
         and n >= tuning.pivoted_qr
-        and (method == "direct" or _saved(count, m, n, tuning) >= tuning.repays_pivoted)
+        and (method == "direct" or saved >= tuning.repays_pivoted)
     )
     remainder = 1 if rest <= tuning.few and count <= tuning.searched else rest
     return Plan(
@@ -240,17 +243,25 @@ def determinant(
     return DeterminantPlan(chunk=workarounds.matrices_of_one_call(count, flops))
 
 
-def _repays(count: int, m: int, n: int, tuning: Tuning) -> bool:
-    """Whether a factorization without singular values repays its compilation."""
-    saved = _saved(count, m, n, tuning)
-    if n > tuning.tiny:
-        return saved >= tuning.repays
-    return saved >= (tuning.repays_tiny if count >= tuning.many else tuning.repays_few)
+def compared(
+    count: int, m: int, n: int, tuning: Tuning = DEFAULT, *, is_tall: bool
+) -> tuple[float, float]:
+    """The work saved by not computing singular values, and that which compilation costs.
 
-
-def _saved(count: int, m: int, n: int, tuning: Tuning) -> float:
-    """A number proportional to the time saved by not computing singular values."""
-    return count * (n * n + m * n / tuning.repays_rows)
+    Both are in units of the same time. `is_tall` says whether singular values would be
+    those of a triangular factor.
+    """
+    needed = tuning.repays_tiny if n <= tuning.tiny else tuning.repays
+    if not is_tall:
+        return count * (n * n + m * n / tuning.repays_rows), needed
+    columns, products = tuning.tall_columns, tuning.tall_products
+    if m * n > tuning.cached:
+        columns, products = tuning.large_columns, tuning.large_products
+    saved = count * m * n * max(0, n - columns) / products
+    if count > 1 and count * m * n >= tuning.beyond_memory:
+        # Each chunk stays in a cache, from the matrices to their pseudo-inverses.
+        saved += count * m * n / tuning.streamed
+    return saved, needed
 
 
 def is_tiny(m: int, n: int, tuning: Tuning = DEFAULT) -> bool:
@@ -260,9 +271,10 @@ def is_tiny(m: int, n: int, tuning: Tuning = DEFAULT) -> bool:
     return n <= tuning.tiny and m * n <= tuning.gram_schmidt
 
 
-def _full_rank(count: int, m: int, n: int, tuning: Tuning) -> FullRank:
+def _full_rank(count: int, m: int, n: int, tuning: Tuning, may_loop: bool) -> FullRank:
     """The factorization without singular values that suits a shape."""
-    if is_tiny(m, n, tuning) and count > 1:
+    is_short = m <= tuning.short_columns * (2 if n == 1 else 1)
+    if is_tiny(m, n, tuning) and count > 1 and (is_short or not may_loop):
         return "gram_schmidt"
     return "lu" if m == n else "cholesky_qr"
 

@@ -20,9 +20,17 @@ class Tuning:
         repays: a factorization of m by n matrices without singular values saves time in
             proportion to `n^2 + m n / repays_rows`. If the sum over a batch is at least
             `repays`, about a thousand calls save more time than compiling takes.
-        repays_tiny: `repays` for many tiny matrices.
-        repays_few: `repays` for a few matrices with as few columns, but many rows.
+        repays_tiny: `repays` for matrices of at most `tiny` columns.
         repays_rows: see `repays`.
+        tall_columns: for tall matrices, whose singular values are those of a triangular
+            factor, it saves time in proportion to `m n (n - tall_columns) / tall_products`.
+        tall_products: see `tall_columns`.
+        cached: most elements of a matrix, or of the tall matrices in a LAPACK call, that
+            fit in a cache together with what is computed from them.
+        beyond_memory: fewest elements of a batch of tall matrices that fit in no cache.
+        streamed: for these, it also saves time in proportion to `m n / streamed`.
+        large_columns: `tall_columns` for matrices with more elements.
+        large_products: `tall_products` for these.
         products: most scalar multiplications in a batch for which a library call is faster
             than plain arithmetic, including its compilation over a thousand calls.
         compiled: XLA compiles a real product, and calls no library for it, if a factor is
@@ -33,6 +41,8 @@ class Tuning:
         short: XLA's CPU backend reduces an axis of up to so many elements one matrix at a
             time.
         many_short: fewest matrices for which another reduction repays its compilation.
+        long_axis: fewest rows of matrices whose largest elements are found faster in
+            several steps: see `workarounds.largest_of_matrices`.
         sums: most elements of a product, the sum over a chunk of rows, for which plain
             arithmetic is faster than a library call for each chunk.
         sums_complex: `sums` for complex matrices.
@@ -44,6 +54,8 @@ class Tuning:
             but takes longer if there are more columns.
         gram_schmidt: most elements of a matrix that Gram-Schmidt orthonormalizes faster
             than two Gram matrices do, because it sums over rows in plain arithmetic.
+        short_columns: most rows of such a matrix on a CPU, of which a single column may
+            have twice as many.
         chunk: elements of the matrices processed at a time, so that they fit in a cache.
         volumes: how many times the elements of a chunk the matrices have whose log-volumes
             are computed at a time, because that makes few arrays.
@@ -97,19 +109,27 @@ class Tuning:
     many: int = 32
     repays: int = 1 << 14
     repays_tiny: int = 1 << 13
-    repays_few: int = 1 << 16
     repays_rows: int = 8
+    tall_columns: int = 4
+    tall_products: int = 200
+    cached: int = 1 << 17
+    beyond_memory: int = 1 << 21
+    streamed: int = 64
+    large_columns: int = 6
+    large_products: int = 400
     products: int = 1 << 14
     compiled: int = 3
     summed: int = 1 << 11
     short: int = 8
     many_short: int = 256
-    sums: int = 1
+    long_axis: int = 512
+    sums: int = 255
     sums_complex: int = 15
     thin: int = 4
     outer: int = 1 << 16
     joint: int = 32
     gram_schmidt: int = 512
+    short_columns: int = 64
     chunk: int = 1 << 13
     volumes: int = 8
     vector: int = 64

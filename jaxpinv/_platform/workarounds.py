@@ -3,7 +3,8 @@
 - Batches in LAPACK calls: see `matrices_of_one_call`.
 - Fusion of chains of products on CPUs: see `prevent_fusion`.
 - Copies of operands of branches on CPUs: see `copied_in_branch` and `replaced_if`.
-- Maxima over short axes on CPUs: see `largest_of_short_axis`.
+- Maxima over short axes and of long matrices on CPUs: see `largest_of_short_axis` and
+  `largest_of_matrices`.
 - LAPACK's `gesdd` and `syevd` do not converge on some finite matrices, and jaxlib returns
   NaN: see `may_not_converge`. `jaxpinv._factorization.svd` decomposes such a matrix again.
 - LAPACK's `gesdd` may loop forever on an Inf (Reference-LAPACK issue 1409). Until this is
@@ -50,6 +51,9 @@ _OPERATIONS_OF_CALLER = 1000
 # LAPACK's SMLSIZ: divide and conquer passes matrices of at most this many columns to QR
 # iteration, which has not been seen to fail.
 _DIVIDED = 25
+
+# XLA's CPU backend reduces so many terms at once.
+_WINDOW = 32
 
 #: LAPACK sums over the rows of a matrix in running sums, so errors grow with their number
 #: (no release promises more). With so many rows at a time, Q and R of equal terms are off
@@ -129,6 +133,25 @@ def largest_of_short_axis(x: Array, tuning: Tuning = DEFAULT) -> Array:
     if is_known and 0 < m <= tuning.short and max(*batch, 1, 1) >= tuning.many_short:
         return functools.reduce(jnp.maximum, (x[..., i, None, :] for i in range(m)))
     return jnp.max(x, axis=-2, keepdims=True, initial=0)
+
+
+def largest_of_matrices(x: Array, tuning: Tuning = DEFAULT) -> Array:
+    """The maximum of nonnegative integers `x`, `(..., m, n)`, over both axes.
+
+    XLA's CPU backend takes the rows of a long matrix in windows of 32, and if their number
+    is no multiple of 32, it checks each element for whether it is beyond the end
+    (`tree_reduction_rewriter.cc`, in all versions so far). Here it compares vectors, of
+    which 32 lie apart in memory, and nothing is beyond the end.
+    """
+    *batch, m, n = x.shape
+    if m < tuning.long_axis:
+        return jnp.max(x, axis=(-2, -1), initial=0)
+    rows = m // _WINDOW * _WINDOW
+    apart = jnp.reshape(x[..., :rows, :], (*batch, _WINDOW, rows // _WINDOW * n))
+    found = jnp.max(jnp.max(apart, axis=-2, initial=0), axis=-1, initial=0)
+    if rows < m:
+        found = jnp.maximum(found, jnp.max(x[..., rows:, :], axis=(-2, -1), initial=0))
+    return found
 
 
 def can_lower_qr(a: Array) -> bool:

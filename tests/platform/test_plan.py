@@ -6,6 +6,7 @@ import pytest
 from jaxpinv._platform import form_plan, plan
 from jaxpinv._platform.target import ANYWHERE
 from jaxpinv._platform.tuning import DEFAULT, Tuning
+from jaxpinv._platform.workarounds import matrices_of_one_call
 from tests.platform.targets import CPU, DIVIDED, GPU, TPU, TYPED
 
 
@@ -54,6 +55,21 @@ def test_the_factorization_for_full_rank_suits_the_shape(shape, full_rank):
 
 
 @pytest.mark.parametrize(
+    ("shape", "full_rank"),
+    [
+        ((64, 64, 2), "gram_schmidt"),
+        ((64, 65, 2), "cholesky_qr"),
+        ((64, 128, 1), "gram_schmidt"),
+        ((64, 129, 1), "cholesky_qr"),
+    ],
+)
+def test_a_loop_over_long_columns_takes_gram_matrices(shape, full_rank):
+    assert planned(shape).full_rank == full_rank
+    assert planned(shape, GPU).full_rank == "gram_schmidt"
+    assert planned(shape, DIVIDED).full_rank == "gram_schmidt"
+
+
+@pytest.mark.parametrize(
     ("shape", "is_tried"),
     [
         ((7, 6), False),
@@ -72,12 +88,19 @@ def test_the_factorization_for_full_rank_suits_the_shape(shape, full_rank):
         ((64, 4096, 8), True),
         ((31, 1000, 8), False),
         ((31, 4096, 8), True),
-        ((100_000, 8), True),
+        ((100_000, 8), False),
+        ((300_000, 8), True),
+        ((64, 4096, 4), False),
+        ((64, 4096, 6), True),
+        ((1, 8_400_000, 1), False),
+        ((2, 1_000_000, 2), True),
+        ((1000, 100, 1), False),
         ((8, 500, 20), False),
         ((32, 500, 20), True),
         ((1000, 50), False),
         ((20_000, 64), True),
-        ((100_000, 9), True),
+        ((100_000, 9), False),
+        ((100_000, 12), True),
     ],
     ids=str,
 )
@@ -169,6 +192,16 @@ def test_a_few_that_are_left_do_not_cost_all_where_a_loop_would_ask_the_host(tar
 def test_lu_factors_are_inverted_in_parts_for_which_no_threads_start(n, inverse, width):
     found = planned((n, n))
     assert (found.inverse, found.width) == (inverse, width)
+
+
+def test_long_batches_are_decomposed_a_cache_at_a_time():
+    for shape in ((100, 4096, 2), (4, 100_000, 4)):
+        call = planned(shape, method="svd").svd_call
+        assert call is not None
+        assert call == 1 or call * 4096 * 2 <= DEFAULT.cached
+    # This whole batch fits.
+    call = planned((60, 4096, 2), method="svd").svd_call
+    assert call == matrices_of_one_call(60, 10 * 4096 * 2**2)
 
 
 def test_only_matrices_that_divide_and_conquer_divides_are_decomposed_again():
