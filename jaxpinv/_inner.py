@@ -156,9 +156,13 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
 
 def _of_chunks(x: Array, y: Array) -> Array:
     """The product of each chunk of rows, `(..., count, k, j)`."""
-    k, j, is_complex = x.shape[-1], y.shape[-1], _is_complex(x, y)
-    kind = _plan(x, y, x.shape)
-    if kind == "summed" or form_plan.sums_products(k, j, is_complex=is_complex):
+    is_summed = form_plan.sums_products(
+        x.shape[-1],
+        y.shape[-1],
+        is_complex=_is_complex(x, y),
+        is_single=jnp.finfo(x.dtype).bits == 32,
+    )
+    if is_summed or _plan(x, y, x.shape) == "summed":
         return _apart(_sum_over_rows(x, y))
     return _product(x, y)
 

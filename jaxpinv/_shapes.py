@@ -41,10 +41,11 @@ def evenly(count: int, most: int, unit: int = 1) -> int:
 def divided(rows: int, most: int) -> tuple[int, int]:
     """Number and length of equal chunks of more than half of `most` rows, at most `most`.
 
-    They leave as few rows over as possible, because those are processed apart.
+    There are few of them, and few rows are left over, which are processed apart.
     """
     lengths = range(min(most, rows), most // 2, -1)
-    length = min(lengths, key=lambda length: rows % length)
+    # A chunk takes about as long as eight more rows that are left over.
+    length = min(lengths, key=lambda length: rows // length * 8 + rows % length)
     return rows // length, length
 
 

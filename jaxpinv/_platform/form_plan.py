@@ -126,13 +126,15 @@ def _is_compiled(m: int, k: int, j: int, tuning: Tuning) -> bool:
     return min(k, j) == 1 or min(m, max(k, j)) <= tuning.compiled
 
 
-def sums_products(k: int, j: int, *, is_complex: bool, tuning: Tuning = DEFAULT) -> bool:
+def sums_products(
+    k: int, j: int, *, is_complex: bool, is_single: bool, tuning: Tuning = DEFAULT
+) -> bool:
     """Whether sums over a few rows of products, `(k, j)` for each row, use no library.
 
-    A call for each sum takes longer than a sum of few products, most of all if complex. XLA
-    compiles a real product of few columns, and calls no library for it.
+    A call for each sum takes longer than a sum of few products, if these are complex or in
+    single precision. XLA compiles a real product of few columns, and calls no library.
     """
     if is_complex:
         return k * j <= tuning.sums_complex
     is_compiled = min(k, j) == 1 or max(k, j) <= tuning.compiled
-    return not is_compiled and k * j <= tuning.sums
+    return is_single and not is_compiled and k * j <= tuning.sums

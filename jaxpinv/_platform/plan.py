@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxpinv._platform import workarounds
+from jaxpinv._platform import saving, workarounds
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 from jaxpinv._shapes import evenly, is_static_shape
@@ -120,7 +120,9 @@ def factorization(
     is_tall = m >= tuning.tall * n and (
         m > rows or count * m * n * (4 if is_complex else 1) >= tuning.repays_tall
     )
-    saved, needed = compared(count, m, n, tuning, is_tall=is_tall and may_loop)
+    saved, needed = saving.compared(
+        count, m, n, tuning, is_tall=is_tall and may_loop, is_complex=is_complex
+    )
     is_tried = method == "direct" or (method == "auto" and saved >= needed)
     # The decomposition of one column takes its norm: nothing else is faster.
     is_tried = is_tried and not (count == 1 == shorter)
@@ -241,27 +243,6 @@ def determinant(
         return DeterminantPlan(by_gram_schmidt, evenly(count, most, tuning.vector))
     flops = n**3 * (3 if is_complex else 1)
     return DeterminantPlan(chunk=workarounds.matrices_of_one_call(count, flops))
-
-
-def compared(
-    count: int, m: int, n: int, tuning: Tuning = DEFAULT, *, is_tall: bool
-) -> tuple[float, float]:
-    """The work saved by not computing singular values, and that which compilation costs.
-
-    Both are in units of the same time. `is_tall` says whether singular values would be
-    those of a triangular factor.
-    """
-    needed = tuning.repays_tiny if n <= tuning.tiny else tuning.repays
-    if not is_tall:
-        return count * (n * n + m * n / tuning.repays_rows), needed
-    columns, products = tuning.tall_columns, tuning.tall_products
-    if m * n > tuning.cached:
-        columns, products = tuning.large_columns, tuning.large_products
-    saved = count * m * n * max(0, n - columns) / products
-    if count > 1 and count * m * n >= tuning.beyond_memory:
-        # Each chunk stays in a cache, from the matrices to their pseudo-inverses.
-        saved += count * m * n / tuning.streamed
-    return saved, needed
 
 
 def is_tiny(m: int, n: int, tuning: Tuning = DEFAULT) -> bool:

@@ -31,6 +31,8 @@ class Tuning:
         streamed: for these, it also saves time in proportion to `m n / streamed`.
         large_columns: `tall_columns` for matrices with more elements.
         large_products: `tall_products` for these.
+        tall_complex: `tall_columns` for complex matrices.
+        large_complex: `large_columns` for complex matrices.
         products: most scalar multiplications in a batch for which a library call is faster
             than plain arithmetic, including its compilation over a thousand calls.
         compiled: XLA compiles a real product, and calls no library for it, if a factor is
@@ -43,8 +45,8 @@ class Tuning:
         many_short: fewest matrices for which another reduction repays its compilation.
         long_axis: fewest rows of matrices whose largest elements are found faster in
             several steps: see `workarounds.largest_of_matrices`.
-        sums: most elements of a product, the sum over a chunk of rows, for which plain
-            arithmetic is faster than a library call for each chunk.
+        sums: most elements of a product in single precision, the sum over a chunk of rows,
+            for which plain arithmetic is faster than a library call for each chunk.
         sums_complex: `sums` for complex matrices.
         thin: most terms of a sum of outer products for which plain arithmetic is faster.
         outer: most scalar multiplications of such a sum that is isolated from what uses
@@ -117,6 +119,8 @@ class Tuning:
     streamed: int = 64
     large_columns: int = 6
     large_products: int = 400
+    tall_complex: int = 12
+    large_complex: int = 64
     products: int = 1 << 14
     compiled: int = 3
     summed: int = 1 << 11
@@ -129,7 +133,7 @@ class Tuning:
     outer: int = 1 << 16
     joint: int = 32
     gram_schmidt: int = 512
-    short_columns: int = 64
+    short_columns: int = 100
     chunk: int = 1 << 13
     volumes: int = 8
     vector: int = 64
