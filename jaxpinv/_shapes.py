@@ -39,11 +39,12 @@ def evenly(count: int, most: int, unit: int = 1) -> int:
 
 
 def divided(rows: int, most: int) -> tuple[int, int]:
-    """Number and length of equal chunks of more than half of `most` rows, at most `most`.
+    """Number and length of equal chunks of at most `most` rows, and more than half as many.
 
     There are few of them, and few rows are left over, which are processed apart.
     """
-    lengths = range(min(most, rows), most // 2, -1)
+    most = min(most, rows)
+    lengths = range(most, most // 2, -1)
     # A chunk takes about as long as eight more rows that are left over.
     length = min(lengths, key=lambda length: rows // length * 8 + rows % length)
     return rows // length, length

@@ -12,6 +12,7 @@ import jaxpinv
 from jaxpinv._inner import _group, inner
 from jaxpinv._linalg import matmul, squared_norms, sum_of_rows
 from jaxpinv._platform import form_plan
+from jaxpinv._shapes import divided
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian
 
@@ -69,6 +70,20 @@ def test_the_sums_of_chunks_are_added_in_as_few_groups_as_the_bound_says():
             added += _group(left)
             left = -(-left // _group(left))
         assert added <= 16 + 8 * max(0, np.ceil(np.log(terms / 16) / np.log(8) - 1e-9))
+
+
+@pytest.mark.parametrize("most", [16, 64, 256])
+def test_chunks_are_of_one_length_and_leave_less_than_another_one(most):
+    for rows in range(1, 1100):
+        count, length = divided(rows, most)
+        assert min(most, rows) // 2 < length <= most
+        assert 0 <= rows - count * length < length
+    assert divided(10 * most, most) == (10, most)
+    # Few rows are left over, or else chunks are shorter.
+    assert divided(8 * most + 1, most) == (8, most)
+    if most > 16:
+        count, length = divided(6 * most - 1, most)
+        assert 6 * most - 1 - count * length < most // 4
 
 
 @pytest.mark.parametrize("is_complex", [False, True])
