@@ -107,7 +107,7 @@ def of_oblique(factors, directions, b, c):
     )
 
 
-@pytest.mark.slow_unless("2-zeros-complex")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "kind", "dtype"),
     [

@@ -85,7 +85,7 @@ def on_meshes(auto, explicit):
     )
 
 
-@pytest.mark.slow_unless("explicit-(tall|square)")
+@pytest.mark.slow
 class TestShardedBatch:
     """Nothing leaves its device.
 
@@ -97,12 +97,10 @@ class TestShardedBatch:
     def test_jit_needs_no_collective_and_stays_sharded(self, pinv, mesh, shape):
         self.check(mesh, partial(everything, pinv), shape)
 
-    @pytest.mark.slow
     @on_meshes(auto=["wide"], explicit=["lstsq"])
     def test_vmap_needs_no_collective_and_stays_sharded(self, pinv, mesh, shape):
         self.check(mesh, jax.vmap(partial(everything, pinv)), shape)
 
-    @pytest.mark.slow
     @on_meshes(auto=["lstsq"], explicit=["tall"])
     def test_shard_map_with_its_checks_needs_no_collective(self, pinv, mesh, shape):
         f = partial(everything, pinv)
