@@ -155,7 +155,9 @@ def _solve(
     else:
         *found, full_rank, learned = attempt(*problems)
         found = jax.lax.cond(
-            full_rank, lambda: (*found, full_rank), lambda: solve(*problems, learned)
+            full_rank,
+            lambda: (*found, full_rank),
+            lambda: solve(flat, *tolerances, learned),
         )
     return tuple(
         jnp.reshape(x, (*batch, *x.shape[len(shape) :]))

@@ -33,12 +33,12 @@ def total(a, b, rtol, weight=1.0):
 gradients = jax.jit(jax.grad(total, (0, 1)))
 
 
-def gradients_on_one_device(a, b, rtol, copies=1):
+def gradients_on_one_device(args, rtol, copies=1):
     """The same, where so many devices add the singular values of a single matrix."""
     # In one program for all cases: both arguments are batches of 16.
-    each = (np.broadcast_to(x, (16, *x.shape[1:])) for x in (a, b))
-    found = gradients(*each, rtol, copies / 16 if len(a) == 1 else 1.0)
-    pairs = zip(found, (a, b), strict=True)
+    a, b = (np.broadcast_to(x, (16, *x.shape[1:])) for x in args)
+    found = gradients(a, b, rtol, copies / 16 if len(args[0]) == 1 else 1.0)
+    pairs = zip(found, args, strict=True)
     return [np.sum(x, 0, keepdims=True) if len(of) == 1 else x for x, of in pairs]
 
 
@@ -58,7 +58,7 @@ class TestShardedArgumentsOfLstsq:
         with jax.set_mesh(mesh):
             compiled = gradients.lower(*sharded, rtol).compile()
             result = compiled(*sharded, rtol)
-        for x, y in zip(result, gradients_on_one_device(*args, rtol), strict=True):
+        for x, y in zip(result, gradients_on_one_device(args, rtol), strict=True):
             assert relative_error(x, y) <= bound(np.float64, 1e3)
         text = compiled.as_text() or ""
         assert "all-gather" not in text
@@ -75,7 +75,7 @@ class TestShardedArgumentsOfLstsq:
         )
         with jax.set_mesh(mesh):
             result = jax.jit(jax.grad(mapped, (0, 1)))(*sharded)
-        expected = gradients_on_one_device(*args, rtol, copies=8)
+        expected = gradients_on_one_device(args, rtol, copies=8)
         for x, y in zip(result, expected, strict=True):
             assert relative_error(x, y) <= bound(np.float64, 1e3)
 
