@@ -6,6 +6,7 @@ Both take the factors of tall matrices. Their derivatives are forms again.
 import functools
 import operator
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jax.interpreters import ad
 from jaxpinv import _products, _rules
 from jaxpinv._calculus import form
 from jaxpinv._calculus.form import Layout, Outer, Slot
+from jaxpinv._calculus.matrix_derivative import derivative
 from jaxpinv._factors import ApplyGram, Factors
 from jaxpinv._linalg import transpose
 from jaxpinv._platform import chunking, form_plan
@@ -73,15 +75,19 @@ def _evaluated(operands, layout, changed, truncates, tuning, target):
     def evaluate_with(apply_gram: ApplyGram, *operands: Array) -> Array:
         row = operands[_FACTORS:]
         count = len(row) - len(changed)
+        of_matrix = partial(
+            derivative,
+            apply_u=_products.apply_u(plan),
+            apply_gram=apply_gram,
+            broadcasts=plan.broadcasts,
+        )
         return form.evaluate(
             Factors(*operands[:_FACTORS]),
             form.unpack(layout, row[:count]),
             dict(zip(changed, row[count:], strict=True)),
+            derivative=of_matrix,
             truncates=truncates,
             may_branch=plan.may_branch,
-            apply_u=_products.apply_u(plan),
-            apply_gram=apply_gram,
-            broadcasts=plan.broadcasts,
         )
 
     evaluate = _products.with_gram(plan, evaluate_with)

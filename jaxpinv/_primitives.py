@@ -23,7 +23,7 @@ from jaxpinv._factorization import (
     thin_qr,
     triangular,
 )
-from jaxpinv._factorization.full_rank import Attempt, FullRank
+from jaxpinv._factorization.full_rank import CertifiedFactors, FullRank
 from jaxpinv._factorization.thin_qr import Shorten
 from jaxpinv._factors import Cutoff, Factors, Triplets
 from jaxpinv._linalg import moderate_scale, moderate_scale_uncounted, with_tangent_of
@@ -87,7 +87,7 @@ def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | Non
     def in_chunks(f: Callable, *operands: Array) -> tuple[Array, ...]:
         return chunking.in_chunks(f, plan.chunk, *operands)
 
-    deficient = partial(pivoted_qr.factor, by_halves=plan.by_halves)
+    rank_revealing = partial(pivoted_qr.factor, by_halves=plan.by_halves)
     # Not for Hermitian matrices: eigenvectors take less time than singular vectors.
     tries = plan.pivoted_qr and not hermitian
     return auto.Trial(
@@ -97,12 +97,12 @@ def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | Non
             plan.remainder, plan.groups, is_local=target.is_local, loops=plan.loops
         ),
         flattens=target.is_local,
-        deficient=deficient if tries else None,
+        rank_revealing=rank_revealing if tries else None,
         packs=plan.packs,
     )
 
 
-def gram_schmidt_on(target: Target) -> Callable[[Array, Cutoff], Attempt]:
+def gram_schmidt_on(target: Target) -> Callable[[Array, Cutoff], CertifiedFactors]:
     """Gram-Schmidt in the form that suits the target."""
     return partial(
         gram_schmidt.factor,

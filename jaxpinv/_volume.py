@@ -73,10 +73,10 @@ def _log_volume_impl(
     is_one_each = jnp.broadcast_shapes(rtol.shape, atol.shape, a.shape[:-2]) == a.shape[:-2]
     may_loop = target.is_cpu and target.is_local
     if may_loop and is_one_each and not (has_factors or is_stored):
-        # Without factors, a program takes less time to compile, so it repays that earlier.
+        # Without factors, a program takes less time to compile, which fewer calls make up.
         is_large = is_static_shape(a.shape) and math.prod(a.shape) >= tuning.repays_tiny
-        repays = method == "auto" and is_large and a.shape[-1] > tuning.tiny
-        plan = planned(method="direct" if repays else method)
+        is_direct = method == "auto" and is_large and a.shape[-1] > tuning.tiny
+        plan = planned(method="direct" if is_direct else method)
         if plan.full_rank in ("lu", "cholesky_qr"):
             return _without_factors(a, Cutoff(rtol, atol), plan, how.chunk, tuning)
     logs = jnp.sum(jnp.log(jnp.where(kept, s, 1)), axis=-1)

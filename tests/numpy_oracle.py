@@ -12,6 +12,15 @@ from tests.comparison import bound
 from tests.strategies import Configuration, Problem
 
 
+class Derivatives(NamedTuple):
+    """The library's pseudo-inverse and derivatives for a problem, by one method."""
+
+    x: np.ndarray
+    rank: np.ndarray
+    dx: np.ndarray
+    gradient: np.ndarray
+
+
 class Results(NamedTuple):
     """The library's results for a problem, by one method."""
 
@@ -22,9 +31,8 @@ class Results(NamedTuple):
     solution: np.ndarray
 
 
-@partial(jax.jit, static_argnames=("method", "hermitian"))
-def _program(a, b, ct, e, tolerances, method, hermitian):
-    """All results, from one factorization."""
+def _derivatives(a, ct, e, tolerances, method, hermitian):
+    """The pseudo-inverse, its rank and derivatives, from one factorization."""
 
     def f(a):
         return jaxpinv.pinv(
@@ -33,8 +41,17 @@ def _program(a, b, ct, e, tolerances, method, hermitian):
 
     x, linear, rank = jax.linearize(f, a, has_aux=True)
     [gradient] = jax.linear_transpose(linear, a)(ct)
+    return x, rank, linear(e), gradient
+
+
+_derivatives_program = jax.jit(_derivatives, static_argnames=("method", "hermitian"))
+
+
+@partial(jax.jit, static_argnames=("method", "hermitian"))
+def _program(a, b, ct, e, tolerances, method, hermitian):
+    """All results."""
     found = jaxpinv.lstsq(a, b, hermitian=hermitian, method=method, **tolerances)
-    return x, rank, linear(e), gradient, found.solution
+    return *_derivatives(a, ct, e, tolerances, method, hermitian), found.solution
 
 
 @partial(jax.jit, static_argnames="hermitian")
@@ -55,6 +72,13 @@ def results(problem: Problem, method: str = "direct") -> Results:
     _, _, a, b, ct, e, *_ = problem
     found = _program(a, b, ct, e, _given(problem), method, problem.configuration.hermitian)
     return Results(*map(np.asarray, found))
+
+
+def derivatives(problem: Problem, method: str = "direct") -> Derivatives:
+    """Those without the solution, by a smaller program."""
+    _, _, a, _, ct, e, *_ = problem
+    options = _given(problem), method, problem.configuration.hermitian
+    return Derivatives(*map(np.asarray, _derivatives_program(a, ct, e, *options)))
 
 
 def projection(problem: Problem, x: np.ndarray) -> np.ndarray:

@@ -132,6 +132,7 @@ def test_references_need_more_digits_than_double(monkeypatch):
     assert extended_oracle.wide(np.dtype(np.float32)) == np.float64
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 def test_the_sweep_prints_a_table_and_draws(tmp_path, capsys):
     only = ["--only", "n=2", "dtype=float64", "kind=common mean", "--values"]

@@ -15,6 +15,7 @@ pinv = jax.jit(jaxpinv.pinv, static_argnames="method")
 
 
 @pytest.mark.unoptimized
+@pytest.mark.slow
 def test_a_damping_that_vanishes_truncates_as_none_does():
     a = np.array([[1, 2], [3, 6], [0.7, 1.4]], np.float32)
     exact = np.linalg.pinv(a, 1e-6)

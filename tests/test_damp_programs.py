@@ -39,6 +39,7 @@ def inverse(a, d):
     return (vh.swapaxes(-1, -2) * filtered[..., None, :]) @ u.swapaxes(-1, -2)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 @pytest.mark.parametrize(("m", "n"), [(7, 5), (5, 7)])
 def test_a_stored_pullback_is_right_in_other_programs(rng, m, n):
@@ -61,6 +62,7 @@ def test_a_stored_pullback_is_right_in_other_programs(rng, m, n):
             assert relative_error(x, y) <= bound(np.float32, 30)
 
 
+@pytest.mark.unoptimized
 @pytest.mark.slow
 @pytest.mark.parametrize(("m", "n"), [(20, 12), (12, 20)])
 def test_a_map_over_tolerances_equals_a_loop(rng, m, n):
@@ -86,34 +88,37 @@ class TestLinearMaps:
 
     @pytest.mark.unoptimized
     @pytest.mark.slow
+    # Each factorization with two of three dampings.
     @pytest.mark.parametrize(
-        ("m", "n", "dtype"),
+        ("m", "n", "dampings"),
         [
-            (20, 12, np.float64),
-            (20, 12, np.complex128),
-            (6, 6, np.complex128),
-            (12, 20, np.complex128),
+            (20, 12, ("known", "for each unknown")),
+            (6, 6, ("known", "traced")),
+            (12, 20, ("traced", "for each unknown")),
         ],
+        ids=["tall", "tiny", "wide"],
     )
-    def test_they_can_be_transposed(self, rng, m, n, dtype):
+    def test_they_can_be_transposed(self, rng, m, n, dampings):
+        dtype = np.complex128
         a, b, ct = (gaussian(rng, shape, dtype) for shape in [(m, n), (m, 2), (n, 2)])
         scale = np.linspace(0.5, 2, n)
 
         @jax.jit
         def results(a, b, ct, damp, scale):
+            given: dict[str, dict] = {
+                "known": {"damp": 0.3},
+                "traced": {"damp": damp},
+                "for each unknown": {"damp": damp, "damp_scale": scale},
+            }
             found = []
-            for options in (
-                {"damp": 0.3},
-                {"damp": damp},
-                {"damp": damp, "damp_scale": scale},
-            ):
+            for options in (given[name] for name in dampings):
                 solve = partial(solution, a, **options)
                 [once] = jax.linear_transpose(solve, b)(ct)
                 [twice] = jax.linear_transpose(
                     lambda ct, solve=solve: jax.linear_transpose(solve, b)(ct)[0], ct
                 )(b)
                 mapped = jax.linear_transpose(jax.vmap(solve, 1, 1), b)(ct)[0]
-                jacobian = jax.jacrev(solve, holomorphic=dtype == np.complex128)(b[:, 0])
+                jacobian = jax.jacrev(solve, holomorphic=True)(b[:, 0])
                 found.append((direct(a, **options), once, twice, mapped, jacobian))
             return found
 

@@ -66,7 +66,7 @@ def test_a_serialized_program_returns_named_tuples(rng, f):
     jax.tree.map(np.testing.assert_array_equal, found, known)
 
 
-@pytest.mark.slow_unless("64, 40")
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(64, 64), (64, 40)], ids=str)
 def test_matrices_that_use_pivoted_qr_can_be_exported(rng, shape):
     # JAX does not promise to keep the library call of QR with pivoting in later versions.

@@ -88,6 +88,7 @@ def test_it_may_be_made_and_used_inside_and_outside_of_vmap(rng):
     assert relative_error(many, expected[..., 0]) <= limit
 
 
+@pytest.mark.slow
 def test_batch_shapes_broadcast_and_tolerances_enlarge_them(rng):
     a = matrix(rng, (6, 4), [1.0, 0.1, 0.01, 0.001])
     rtols = np.array([0.5, 0.05, 0.005])

@@ -63,7 +63,7 @@ def test_default_dtype_without_double_precision(rng):
         assert jaxpinv.matrix_rank(np.eye(3, dtype=np.float32)).dtype == jnp.int32
 
 
-@pytest.mark.slow_unless("4400")
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [4400, 40])
 def test_matrices_of_one_batch_have_ranks_of_their_own(rng, size):
     # In several orders, because a chunk without full rank ends the search for it.

@@ -18,7 +18,6 @@ the array that turns whatever fills the open slot into the value of the form.
 import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -27,8 +26,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._calculus import vector_derivative
-from jaxpinv._calculus.matrix_derivative import derivative
-from jaxpinv._factors import ApplyGram, ApplyU, Factors, largest_value
+from jaxpinv._calculus.matrix_derivative import Polynomial
+from jaxpinv._factors import Factors, largest_value
 from jaxpinv._linalg import adjoint, largest_of_columns, matmul, transpose
 
 
@@ -91,11 +90,9 @@ def evaluate(
     slots: Sequence[Any],
     changes: Mapping[int, Array] = MappingProxyType({}),
     *,
+    derivative: Callable[[Factors, Polynomial], Array],
     truncates: bool,
     may_branch: bool,
-    apply_u: ApplyU,
-    apply_gram: ApplyGram,
-    broadcasts: bool = False,
 ) -> Array:
     """The result of a form whose first slot is open.
 
@@ -106,22 +103,16 @@ def evaluate(
         changes: for a form evaluated by matrices, tangents of slots, by position after the
             open one, from 0. The last slot holds the tangent of the matrix. The
             change of the form without the last slot due to these tangents is added.
+        derivative: that of `matrix_derivative`, told how to compute products.
         truncates: whether more than rounding errors of zeros may be truncated.
         may_branch: whether the program may branch on what is truncated. If not, it uses the
             formula that is right in both cases.
-        apply_u: computes a product with `U`, or skips it if `U` is the identity.
-        apply_gram: makes a map that takes products with `V^H V`, or skips them if nothing
-            depends on them.
-        broadcasts: see `derivative`.
     """
     layout, operands = pack(slots)
     by = formula(layout, truncates=truncates)
 
     def matrices(factors: Factors, row: tuple[Array, ...]) -> Array:
-        of_matrix = partial(
-            derivative, apply_u=apply_u, apply_gram=apply_gram, broadcasts=broadcasts
-        )
-        return _by_matrices(factors, unpack(layout, row), changes, of_matrix)
+        return _by_matrices(factors, unpack(layout, row), changes, derivative)
 
     def vectors(factors: Factors, row: tuple[Array, ...]) -> Array:
         return _by_vectors(factors, unpack(layout, row))
@@ -173,7 +164,7 @@ def _by_matrices(
     factors: Factors,
     slots: Sequence[Any],
     changes: Mapping[int, Array],
-    derivative: Callable[..., Array],
+    derivative: Callable[[Factors, Polynomial], Array],
 ) -> Array:
     """The result from the derivative as a matrix, right whatever is truncated."""
     opened, *others = slots

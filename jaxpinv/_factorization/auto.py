@@ -22,7 +22,7 @@ from jaxpinv._factors import (
 from jaxpinv._linalg import finite_or_zero, normalize_scale, transpose
 
 #: Decomposes matrices, given tolerances. Certified where only rounding is truncated.
-Deficient = Callable[[Array, Cutoff], Decomposition]
+RankRevealing = Callable[[Array, Cutoff], Decomposition]
 #: Computes singular triplets. Takes the option `is_normalized` of `svd.triplets`.
 Decompose = Callable[..., Triplets]
 #: What `normalize_scale` does.
@@ -41,16 +41,16 @@ class Trial(NamedTuple):
         replace: puts the results of a function of the chosen matrices of a batch into
             `found`, `(f, chosen, found, *operands)`.
         flattens: whether batch axes are merged into one.
-        deficient: the factorization to try for matrices not of full rank, or None.
+        rank_revealing: the factorization to try for matrices not of full rank, or None.
         packs: whether the factors of a matrix are replaced as one array, and
-            pseudo-inverses are computed afterwards. Not with `deficient`.
+            pseudo-inverses are computed afterwards. Not with `rank_revealing`.
     """
 
     full_rank: FullRank
     in_chunks: Callable[..., tuple[Array, ...]]
     replace: Callable[..., tuple[Array, ...]]
     flattens: bool = True
-    deficient: Deficient | None = None
+    rank_revealing: RankRevealing | None = None
     packs: bool = False
 
 
@@ -74,7 +74,7 @@ def factor(
     # rank at the largest tolerance holds for all of them, one of a lower rank does not.
     if jnp.broadcast_shapes(batch, *(x.shape for x in cutoff)) != batch:
         full_rank = trial.full_rank.of_full_rank()
-        trial = trial._replace(full_rank=full_rank, deficient=None)
+        trial = trial._replace(full_rank=full_rank, rank_revealing=None)
     u, s, v, x, full_rank, certified = _solve(a, cutoff, decompose, trial)
     is_inverse = full_rank if trial.full_rank.is_inverse else None
     # Where a matrix is not finite, `s` is NaN already.
@@ -89,7 +89,8 @@ def _solve(
 ) -> tuple[Array, ...]:
     """Solutions, and whether each is certified: to have full rank, and at all."""
     *batch, m, n = a.shape
-    assert trial.deficient is None or not (trial.packs or trial.full_rank.takes_any_size)
+    rank_revealing, takes_any_size = trial.rank_revealing, trial.full_rank.takes_any_size
+    assert rank_revealing is None or not (trial.packs or takes_any_size)
     # A single matrix gets no batch axis: its decomposition in a loop would not depend on
     # the counter, so the compiler would move it out of the loop.
     shape = () if math.prod(batch) == 1 else (math.prod(batch),)
@@ -99,23 +100,24 @@ def _solve(
     problems = (flat, *tolerances)
 
     # A single matrix is normalized once, outside of branches.
-    is_once = not shape and not trial.full_rank.takes_any_size
+    is_once = not shape and not takes_any_size
     normalized = normalize_scale(flat) if is_once else None
 
     def normalize(a: Array) -> tuple[Array, Array, Array]:
         return normalize_scale(a) if normalized is None else normalized
 
     def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
-        return _attempt(trial.full_rank, a, Cutoff(rtol, atol), normalize)
+        return _by_full_rank(trial.full_rank, a, Cutoff(rtol, atol), normalize)
 
-    def solve(a: Array, rtol: Array, atol: Array, rest: Array) -> Solution:
+    def solve(a: Array, rtol: Array, atol: Array, learned: Array) -> Solution:
         cutoff = Cutoff(rtol, atol)
-        if trial.deficient is None:
-            largest = rest if trial.full_rank.takes_any_size else None
+        if rank_revealing is None:
+            largest = learned if takes_any_size else None
             return _by_triplets(decompose, a, cutoff, largest)
+        may_be_rounding = learned
         found = jax.lax.cond(
-            jnp.any(rest),
-            partial(_by_decomposition, trial.deficient, normalize),
+            jnp.any(may_be_rounding),
+            partial(_by_rank_revealing, rank_revealing, normalize),
             _not_certified,
             *(a, cutoff),
         )
@@ -132,26 +134,30 @@ def _solve(
         return jax.lax.cond(jnp.all(certified), lambda found: found, complete, found)
 
     if shape:
-        *found, full_rank, rest = trial.in_chunks(attempt, *problems)
+        *found, full_rank, learned = trial.in_chunks(attempt, *problems)
         if trial.packs:
             u, s, v, x = found
             [packed] = trial.replace(
                 lambda *x: (_packed(*solve(*x)),),
-                *(~full_rank, [_packed(u, s, v)], *problems, rest),
+                *(~full_rank, [_packed(u, s, v)], *problems, learned),
             )
             found = [*_unpacked(packed, m), x, full_rank]
-        elif trial.deficient is None:
+        elif rank_revealing is None:
             # Only full rank is certified.
             replaced = trial.replace(
-                lambda *x: solve(*x)[:-1], ~full_rank, found, *problems, rest
+                lambda *x: solve(*x)[:-1], ~full_rank, found, *problems, learned
             )
             found = [*replaced, full_rank]
         else:
-            found = trial.replace(solve, ~full_rank, [*found, full_rank], *problems, rest)
+            found = trial.replace(
+                solve, ~full_rank, [*found, full_rank], *problems, learned
+            )
     else:
-        *found, full_rank, rest = attempt(*problems)
+        *found, full_rank, learned = attempt(*problems)
         found = jax.lax.cond(
-            full_rank, lambda: (*found, full_rank), lambda: solve(flat, *tolerances, rest)
+            full_rank,
+            lambda: (*found, full_rank),
+            lambda: solve(flat, *tolerances, learned),
         )
     return tuple(
         jnp.reshape(x, (*batch, *x.shape[len(shape) :]))
@@ -170,12 +176,13 @@ def _unpacked(packed: Array, m: int) -> tuple[Array, Array, Array]:
     return u, jnp.real(s[..., 0, :]), v
 
 
-def _attempt(
+def _by_full_rank(
     full_rank: FullRank, a: Array, cutoff: Cutoff, normalize: Normalize
 ) -> tuple[Array, ...]:
-    """Solutions without singular values, and where to try truncating only rounding.
+    """Solutions without singular values, and what the factorization learned.
 
-    From a factorization that takes any size, the largest elements instead.
+    That is the largest elements of the matrices, if it takes any size, or else where no
+    more than rounding may be truncated.
     """
     if full_rank.takes_any_size:
         q, w, x, certified, s, _, largest = full_rank.factor(a, cutoff)
@@ -190,16 +197,17 @@ def _attempt(
     s = jnp.broadcast_to(s, (*scale.shape, a.shape[-1]))
     x = x / scale[..., None, None].astype(a.dtype)
     certified = certified & finite
-    rest = ~certified if may_be_rounding is None else may_be_rounding
-    return q, s, w, x, certified, rest
+    if may_be_rounding is None:
+        may_be_rounding = ~certified
+    return q, s, w, x, certified, may_be_rounding
 
 
-def _by_decomposition(
-    deficient: Deficient, normalize: Normalize, a: Array, cutoff: Cutoff
+def _by_rank_revealing(
+    factor: RankRevealing, normalize: Normalize, a: Array, cutoff: Cutoff
 ) -> Solution:
-    """Solutions by `deficient`, certified where only rounding is truncated."""
+    """Solutions by that factorization, certified where only rounding is truncated."""
     scaled, scale, finite = normalize(a)
-    u, v, x, kept, certified = deficient(scaled, cutoff._replace(atol=cutoff.atol / scale))
+    u, v, x, kept, certified = factor(scaled, cutoff._replace(atol=cutoff.atol / scale))
     s = jnp.where(kept, scale[..., None], 0)
     x = x / scale[..., None, None].astype(a.dtype)
     return u, s, v, x, certified & finite

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._factorization import certificate
-from jaxpinv._factorization.full_rank import Attempt
+from jaxpinv._factorization.full_rank import CertifiedFactors
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import adjoint, identity, matmul, transpose
 
@@ -27,7 +27,7 @@ def factor(
     orthonormalizer: Callable[[Array], Array],
     sharply: bool,
     gives_up_early: bool,
-) -> Attempt:
+) -> CertifiedFactors:
     """QR by a Cholesky factor of the Gram matrix, made orthonormal, for tall matrices.
 
     The first `Q` is orthonormal to eps times the squared condition number. The inverse
@@ -59,7 +59,9 @@ def factor(
     def give_up(first: Array) -> tuple[Array, Array, Array, Array]:
         return a, first, transpose(a), possible
 
-    return Attempt(*jax.lax.cond(jnp.any(possible), orthonormalize, give_up, first))
+    return CertifiedFactors(
+        *jax.lax.cond(jnp.any(possible), orthonormalize, give_up, first)
+    )
 
 
 def inverse_square_root(gram: Array) -> tuple[Array, Array]:

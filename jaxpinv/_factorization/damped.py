@@ -15,7 +15,7 @@ from jax import Array
 from jaxpinv._factorization import auto
 from jaxpinv._factorization.auto import Decompose, Trial
 from jaxpinv._factorization.damped_qr import (
-    DampedAttempt,
+    CertifiedDampedFactors,
     augment,
     orthonormalized,
     stacked,
@@ -32,7 +32,7 @@ from jaxpinv._linalg import adjoint, finite_or_zero, matmul, power_of_two
 from jaxpinv._platform.workarounds import copied_in_branch, replaced_if
 
 #: Attempts to factor scaled matrices, given their dampings and tolerances.
-Factor = Callable[[Array, Array, Cutoff], DampedAttempt]
+Factor = Callable[[Array, Array, Cutoff], CertifiedDampedFactors]
 
 
 def factor(

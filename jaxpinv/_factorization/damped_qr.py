@@ -11,7 +11,7 @@ from jax import Array
 from jaxpinv._factorization import certificate
 from jaxpinv._factorization import halves as by_halves
 from jaxpinv._factorization.cholesky_qr import SMALLEST_PIVOT, inverse_square_root
-from jaxpinv._factorization.full_rank import Attempt
+from jaxpinv._factorization.full_rank import CertifiedFactors
 from jaxpinv._factorization.triangular import orthonormalizer
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import adjoint, identity, matmul, transpose
@@ -36,8 +36,8 @@ def stacked(x: Array, y: Array) -> Array:
     return jnp.concatenate([x, y], axis=-2)
 
 
-class DampedAttempt(NamedTuple):
-    """A factorization of `[A; D]`, and whether it is certified.
+class CertifiedDampedFactors(NamedTuple):
+    """Factors of matrices `[A; D]`, and where they are certified.
 
     Attributes:
         q: `(..., m + n, n)`.
@@ -56,7 +56,7 @@ class DampedAttempt(NamedTuple):
 
 def by_gram(
     a: Array, d: Array, cutoff: Cutoff, *, truncates: bool, halves: int
-) -> DampedAttempt:
+) -> CertifiedDampedFactors:
     """QR of `[A; D]` by a Cholesky factor of `A^H A + D^2`, made orthonormal.
 
     Like `cholesky_qr.factor`, but without products of the rows of `D`. If the cutoff is
@@ -82,7 +82,9 @@ def by_gram(
     def give_up(first: Array) -> tuple[Array, ...]:
         return augment(a, d), first, transpose(a), first, possible
 
-    return DampedAttempt(*jax.lax.cond(jnp.any(possible), orthonormalize, give_up, first))
+    return CertifiedDampedFactors(
+        *jax.lax.cond(jnp.any(possible), orthonormalize, give_up, first)
+    )
 
 
 def orthonormalized(
@@ -139,15 +141,19 @@ def orthonormalized(
 
 
 def by_rows(
-    a: Array, d: Array, cutoff: Cutoff, *, gram_schmidt: Callable[[Array, Cutoff], Attempt]
-) -> DampedAttempt:
+    a: Array,
+    d: Array,
+    cutoff: Cutoff,
+    *,
+    gram_schmidt: Callable[[Array, Cutoff], CertifiedFactors],
+) -> CertifiedDampedFactors:
     """QR of `[A; D]` by Gram-Schmidt, for matrices of few rows and columns."""
     q, w, x, certified, s, *_ = gram_schmidt(augment(a, d), cutoff)
     assert s is not None
     full_rank = jnp.all(s > 0, axis=-1)
     w = w / jnp.where(s > 0, s, 1)[..., None, :].astype(w.dtype)
     p = matmul(w, adjoint(w))
-    return DampedAttempt(q, w, x[..., : a.shape[-2]], p, certified & full_rank)
+    return CertifiedDampedFactors(q, w, x[..., : a.shape[-2]], p, certified & full_rank)
 
 
 def _certified(a: Array, norm: Array, w: Array, cutoff: Cutoff, converged: Array) -> Array:

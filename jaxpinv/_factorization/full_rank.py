@@ -14,8 +14,8 @@ from jax import Array
 from jaxpinv._factors import Cutoff
 
 
-class Attempt(NamedTuple):
-    """A factorization, and whether it is certified.
+class CertifiedFactors(NamedTuple):
+    """Factors of matrices, and where they are certified.
 
     Attributes:
         q: `(..., m, n)`.
@@ -42,20 +42,20 @@ class FullRank(NamedTuple):
     """A factorization without singular values.
 
     Attributes:
-        factor: attempts to factor matrices, given tolerances.
-        is_inverse: whether `q` is the identity where the attempt succeeds.
+        factor: the factors of matrices, given tolerances.
+        is_inverse: whether `q` is the identity where the factors are certified.
         takes_any_size: whether `factor` takes matrices of any scale, and returns `s` and
             `largest`.
     """
 
-    factor: Callable[[Array, Cutoff], Attempt]
+    factor: Callable[[Array, Cutoff], CertifiedFactors]
     is_inverse: bool
     takes_any_size: bool = False
 
     def of_full_rank(self) -> "FullRank":
         """This factorization, but certified only where the matrix has full rank."""
 
-        def factor(a: Array, cutoff: Cutoff) -> Attempt:
+        def factor(a: Array, cutoff: Cutoff) -> CertifiedFactors:
             found = self.factor(a, cutoff)
             if found.s is None:
                 return found

@@ -23,7 +23,7 @@ import numpy as np
 from jax import Array
 
 from jaxpinv._factorization import certificate
-from jaxpinv._factorization.full_rank import Attempt
+from jaxpinv._factorization.full_rank import CertifiedFactors
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import largest_element, normalize_scale, power_of_two
 
@@ -42,7 +42,7 @@ def factor(
     may_branch: bool,
     by_folds: bool,
     gathers: bool = False,
-) -> Attempt:
+) -> CertifiedFactors:
     """Gram-Schmidt of matrices of any size and rank, `(..., m, n)`.
 
     Args:
@@ -91,7 +91,9 @@ def factor(
     if m == n:
         u = _completed(u, kept, isolate, may_branch)
     s = jnp.moveaxis(jnp.where(kept, 1, 0) * unit[None], 0, -1)
-    return Attempt(batch_first(u), batch_first(w), x, certified, s, largest=largest)
+    return CertifiedFactors(
+        batch_first(u), batch_first(w), x, certified, s, largest=largest
+    )
 
 
 def _normalized(rows: Array, isolate: Isolate) -> tuple[Array, ...]:

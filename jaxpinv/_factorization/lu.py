@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._factorization import certificate, triangular
-from jaxpinv._factorization.full_rank import Attempt
+from jaxpinv._factorization.full_rank import CertifiedFactors
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import frobenius_norm, identity, matmul, transpose
 
@@ -29,7 +29,7 @@ def factor(
     swaps_rows: bool,
     sharply: bool,
     gives_up_early: bool,
-) -> Attempt:
+) -> CertifiedFactors:
     """The inverses of square matrices, for which `Q = I`.
 
     `invert` computes them from LU factors and the order of the rows, which comes from
@@ -66,7 +66,7 @@ def factor(
     q = jnp.where(certified[..., None, None], identity(a), 0)
     smallest = _SUSPICIOUS_PIVOT * a.shape[-1] ** 0.5 * eps * norm
     may_be_rounding = ~(certificate.smallest_pivot(diagonal) > smallest)
-    return Attempt(q, w, w, certified, may_be_rounding=may_be_rounding)
+    return CertifiedFactors(q, w, w, certified, may_be_rounding=may_be_rounding)
 
 
 def _corrected(a: Array, w: Array, where: Array) -> Array:

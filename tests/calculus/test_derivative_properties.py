@@ -9,11 +9,11 @@ from tests.comparison import bound
 from tests.numpy_oracle import (
     adjoint,
     assert_small,
+    derivatives,
     direction,
     in_units,
     is_not_empty,
     reference,
-    results,
     sizes,
 )
 from tests.strategies import in_every_configuration, problems
@@ -31,7 +31,7 @@ methods = st.sampled_from(["direct", "svd"])
 @given(problems(is_not_empty), methods)
 @in_every_configuration("direct")
 def test_the_gradient_is_the_transpose_of_the_derivative(p, method):
-    found = results(p, method)
+    found = derivatives(p, method)
     known = reference(p, found.rank)
     e, ct = in_units(p, p.e, 1), in_units(p, p.ct, 0)
     pushed = np.real(np.sum(ct * in_units(p, found.dx, -1), axis=(1, 2)))
@@ -45,7 +45,7 @@ def test_the_gradient_is_the_transpose_of_the_derivative(p, method):
 @given(problems(is_not_empty), methods)
 @in_every_configuration("direct")
 def test_derivatives_of_the_penrose_equations_hold_where_zeros_are_truncated(p, method):
-    known = reference(p, results(p, method).rank)
+    known = reference(p, derivatives(p, method).rank)
     # Along such a direction the rank stays what it is.
     rng = np.random.default_rng(p.recipe.seed)
     m, n = p.configuration.shape[-2:]
@@ -53,7 +53,7 @@ def test_derivatives_of_the_penrose_equations_hold_where_zeros_are_truncated(p, 
     right = left.T if p.configuration.hermitian else right
     e = left @ known.kept + known.kept @ right
     e = np.reshape(e * 2.0**p.recipe.exponent, p.a.shape).astype(p.a.dtype)
-    found = results(p._replace(e=e), method)
+    found = derivatives(p._replace(e=e), method)
     a, x = known.kept, in_units(p, found.x, -1)
     e, dx = in_units(p, e, 1), in_units(p, found.dx, -1)
     where = known.is_telling & (known.smallest - known.gap <= bound(p.a.dtype) * known.size)
@@ -71,7 +71,7 @@ def test_derivatives_of_the_penrose_equations_hold_where_zeros_are_truncated(p, 
 
 @given(problems(lambda c: is_not_empty(c) and c.real == np.float32), methods)
 def test_the_derivative_is_that_of_numpy_in_double_precision(p, method):
-    found = results(p, method)
+    found = derivatives(p, method)
     known = reference(p, found.rank)
     a, e = known.a, in_units(p, p.e, 1)
     ranks = found.rank.ravel()[:, None]
@@ -97,7 +97,7 @@ def test_the_derivative_is_that_of_numpy_in_double_precision(p, method):
 
 @given(problems(lambda c: is_not_empty(c) and c.hermitian), methods)
 def test_gradients_of_a_hermitian_matrix_are_hermitian(p, method):
-    found = results(p, method)
+    found = derivatives(p, method)
     known = reference(p, found.rank)
     gradient = in_units(p, found.gradient, -2)
     size = sizes(known)[1] * np.linalg.norm(in_units(p, p.ct, 0), axis=(1, 2))

@@ -92,10 +92,9 @@ def of_oblique(factors, directions, b, c):
     evaluate = partial(
         form.evaluate,
         factors,
+        derivative=partial(derivative, apply_u=product_with_u, apply_gram=times_gram),
         truncates=False,
         may_branch=False,
-        apply_u=product_with_u,
-        apply_gram=times_gram,
     )
     *others, last = directions
     gradient = evaluate([None, *others, Outer(b, c)])
@@ -107,7 +106,7 @@ def of_oblique(factors, directions, b, c):
     )
 
 
-@pytest.mark.slow_unless("2-zeros-complex")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "kind", "dtype"),
     [

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxpinv
 from jaxpinv._factorization import certificate, lu
 from jaxpinv._factorization.triangular import (
     inverse_at_once,
@@ -151,10 +150,12 @@ class TestCertificate:
             condition = np.linalg.cond(b.astype(np.float64))
             rtol, atol = np.array([len(b) * np.finfo(dtype).eps, 0], dtype)
             x, rank, _ = solved(b, rtol, atol)
-            y, by_values = jaxpinv.pinv(b, rtol, atol=atol, method="svd", return_rank=True)
-            assert rank == by_values
+            s = np.linalg.svd(b, compute_uv=False)
+            assert rank == np.sum(s > rtol * s[0])
             if rank == n:
-                assert relative_error(x, y) <= 2 * bound(dtype, condition)
+                assert relative_error(x, np.linalg.pinv(b, 0)) <= 2 * bound(
+                    dtype, condition
+                )
 
     @pytest.mark.slow
     @pytest.mark.parametrize("m", [60, 90])

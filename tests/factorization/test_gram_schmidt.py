@@ -161,9 +161,9 @@ def test_a_result_does_not_depend_on_the_rest_of_the_batch(rng, others):
 
 
 @pytest.mark.slow_unless("128")
-@pytest.mark.parametrize("shape", [(40, 128, 1), (40, 512, 1), (40, 170, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(40, 128, 1), (40, 170, 3)], ids=str)
 def test_sums_of_equal_terms_are_exact_to_a_few_roundings(rng, shape):
-    # A running sum rounds equal terms alike: of 128 it is off by 6 roundings, of 512 by 30.
+    # A running sum rounds equal terms alike: of 128 it is off by 6 roundings.
     a = rng.uniform(size=shape)
     a[..., 0] = 0.1
     a = a.astype(np.float32)
