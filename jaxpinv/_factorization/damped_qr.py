@@ -20,10 +20,10 @@ from jaxpinv._shapes import prepend_axes
 
 def augment(a: Array, d: Array) -> Array:
     """The matrices `[A; D]`, `(..., m + n, n)`."""
-    return stacked(a, _diagonal(d, a))
+    return stacked(a, diagonal(d, a))
 
 
-def _diagonal(d: Array, a: Array) -> Array:
+def diagonal(d: Array, a: Array) -> Array:
     """Diagonal matrices `(..., n, n)` of `d`, in the dtype of `a`, `(..., m, n)`."""
     one = jnp.eye(a.shape[-1], dtype=a.dtype)
     return d[..., None, :].astype(a.dtype) * prepend_axes(one, d.ndim + 1)
@@ -63,7 +63,7 @@ def by_gram(
     zero and `truncates` is False, the certificate needs no norm. From `halves` columns on,
     products are computed by halves.
     """
-    gram = by_halves.gram(a, fewest=halves) + _diagonal(jnp.square(d), a)
+    gram = by_halves.gram(a, fewest=halves) + diagonal(jnp.square(d), a)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
     first = orthonormalizer(gram, width=gram.shape[-1], halves=halves)
     pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
