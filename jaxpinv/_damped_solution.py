@@ -74,8 +74,12 @@ def _factors(
     # Factored again: what is stored for a few matrices is stored for all.
     m, n = a.shape[-2:]
     batch = jnp.broadcast_shapes(a.shape[:-2], d.shape[:-1])
-    plan = plan_of((*batch, m + n, n), a, target, "svd", params["tuning"])
-    return damped.by_triplets(a, d, cutoff, triplets_of_plan(plan, hermitian=False))
+    # If all unknowns share a damping, those of `a` alone suffice.
+    rows = m if d.shape[-1] == 1 else m + n
+    plan = plan_of((*batch, rows, n), a, target, "svd", params["tuning"])
+    decompose = triplets_of_plan(plan, hermitian=False)
+    own = decompose if d.shape[-1] == 1 else None
+    return damped.by_triplets(a, d, cutoff, decompose, own)
 
 
 # damped_cholesky: a (..., m, n), d (..., n) or (..., 1) -> the Cholesky factors of

@@ -52,7 +52,7 @@ def factor(a: Array, d: Array, *, halves: int) -> tuple[Array, Array]:
         # A few columns of `C^-1 (A^H A + D^2) C^-H - I`.
         z = adjoint(certificate.probes(gram))
         y = _solved(c, z, adjoint=True)
-        image = matmul(adjoint(a), matmul(a, y)) + square[..., :, None] * y
+        image = matmul(adjoint(a), matmul(a, y)) + _column(square, y) * y
         error = frobenius_norm(_solved(c, image) - z)
         return is_damped | (error < limit * z.shape[-1] ** 0.5)
 
@@ -72,7 +72,7 @@ def solve(
     given = [x for x in (f, h) if x is not None]
     sizes = [largest_of_columns(x) for x in given]
     unit = power_of_two(jnp.maximum(sizes[0], sizes[-1]))
-    square = jnp.square(d)[..., :, None]
+    square = _column(jnp.square(d), given[0])
 
     def corrected(*given: Array) -> tuple[Array, Array]:
         columns = iter(given)
@@ -100,7 +100,7 @@ def change(
     """The tangent of `solved`, `R` and `X`, along tangents of `A`, `D`, `F` and `H`."""
     (r, x), (e, dd, df, dh) = solved, moved
     f = -matmul(e, x)
-    h = matmul(adjoint(e), r) - (2 * d * dd)[..., :, None] * x
+    h = matmul(adjoint(e), r) - _column(2 * d * dd, x) * x
     return solve(a, d, c, f if df is None else f + df, h if dh is None else h + dh)
 
 
@@ -147,6 +147,11 @@ def among_columns(f: Callable, own: tuple, *columns: Array) -> tuple[Array, ...]
         return jnp.moveaxis(x, places, axes)
 
     return tuple(map(unfold, f(*map(fold, columns))))
+
+
+def _column(d: Array, x: Array) -> Array:
+    """`d`, `(..., n)`, as a column `(..., n, 1)` in the dtype of `x`."""
+    return d[..., :, None].astype(x.dtype)
 
 
 def _solved(c: Array, b: Array, *, adjoint: bool = False) -> Array:
