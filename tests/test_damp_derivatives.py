@@ -207,8 +207,9 @@ def test_a_gradient_does_not_depend_on_the_other_dampings_of_its_batch(rng):
 def test_nor_does_a_solution_or_its_gradient(rng, shape):
     # Of each batch one matrix has no certified Cholesky factor, or no damping.
     (m, n), spectrum = shape, np.linspace(2, 0.3, 9)
-    a = np.stack([matrix(rng, shape, spectrum.tolist()) for _ in range(3)])
-    b, ct = gaussian(rng, (3, m, 2)), gaussian(rng, (3, n, 2))
+    dtype = np.complex128
+    a = np.stack([matrix(rng, shape, spectrum.tolist(), dtype) for _ in range(3)])
+    b, ct = (gaussian(rng, (3, length, 2), dtype) for length in (m, n))
 
     @jax.jit
     def results(a, d):
@@ -221,8 +222,8 @@ def test_nor_does_a_solution_or_its_gradient(rng, shape):
     d = np.array([0.5, 0.7, 0.9])
     _, alike = results(a, d)
     deficient, steep, broken = a.copy(), a.copy(), a.copy()
-    deficient[0] = matrix(rng, shape, [*spectrum[:5], 0, 0, 0, 0])
-    steep[0] = matrix(rng, shape, np.geomspace(1, 1e-9, 9).tolist())
+    deficient[0] = matrix(rng, shape, [*spectrum[:5], 0, 0, 0, 0], dtype)
+    steep[0] = matrix(rng, shape, np.geomspace(1, 1e-9, 9).tolist(), dtype)
     broken[0, 1, 1] = np.nan
     for x, limit in ((a, 1e-12), (deficient, 1e-12), (steep, bound(float, 1e9))):
         plain, mixed = results(x, d * [0, 1, 1])

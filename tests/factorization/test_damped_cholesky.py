@@ -94,9 +94,21 @@ class TestCertificates:
 
     def test_nothing_is_certified_out_of_range(self, rng):
         a = np.stack([gaussian(rng, (9, 5)) for _ in range(5)]).astype(np.float32)
-        sizes = np.array([1, 1e-20, 1e20, np.nan, np.inf], "f4")[:, None]
+        sizes = np.array([1, 1e-17, 1e17, np.nan, np.inf], "f4")[:, None]
         _, certified = factor(a * sizes[..., None], np.minimum(sizes, 1e-3))
         assert np.array_equal(certified, [1, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(("m", "n"), [(40, 40), (12, 30)])
+def test_no_product_leaves_the_range(rng, m, n):
+    a, b, g = (gaussian(rng, x).astype(np.float32) for x in ((m, n), (m,), (n,)))
+    usual = solution_and_slopes(a, b, np.float32(0.5), g)
+    for size, of_b in ((27, 100), (-27, -100)):
+        unit, many = np.exp2(np.array([size, of_b], np.float32))
+        found = solution_and_slopes(unit * a, many * b, unit / 2, g)
+        expected = (many / unit, many / unit / unit, 1 / unit, many / unit / unit)
+        for x, y, scale in zip(found, usual, expected, strict=True):
+            assert np.array_equal(x, y * scale)
 
 
 def test_no_inverse_is_formed(rng):
