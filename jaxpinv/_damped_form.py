@@ -15,7 +15,7 @@ from jaxpinv._calculus.form import Slot as FormSlot
 from jaxpinv._factorization.damped_qr import augment
 from jaxpinv._factors import Factors
 from jaxpinv._linalg import transpose
-from jaxpinv._primitives import pinv_form
+from jaxpinv._pinv_form import pinv_form
 
 Slot = Literal["right", "left"]
 

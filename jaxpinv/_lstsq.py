@@ -81,6 +81,12 @@ def lstsq(
     `return_singular_values=False` does. A program is compiled once for every shape, dtype
     and set of options.
 
+    With a damping and no tolerance, matrices that are factored directly take a Cholesky
+    factor of the normal equations. Corrections recover the digits that it lacks. Where they
+    might not converge (in single precision if the condition number of `[A; D]` is above
+    700, in double if it is above 10^6), the solution and its first derivatives each take a
+    decomposition.
+
     Example:
         >>> import jax.numpy as jnp
         >>> import jaxpinv
