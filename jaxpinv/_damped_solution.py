@@ -124,7 +124,8 @@ def _solution_impl(w, a, d, rtol, atol, c, certified, *factors, slot, target, **
         a: Array, d: Array, rtol: Array, atol: Array, c: Array, w: Array
     ) -> tuple[Array, Array]:
         if slot == "right":
-            return damped_cholesky.solve(a, d, c, w, None)[::-1]
+            r, x = damped_cholesky.solve(a, d, c, w, None)
+            return x, r
         r, x = damped_cholesky.solve(a, d, c, None, jnp.conj(w))
         return -jnp.conj(r), x
 
@@ -206,8 +207,8 @@ def _change_impl(*operands, slot, transposed, target, **params):
             *of_matrix, of_f, of_h = damped_cholesky.gradient(a, d, c, solved, pair)
             return *of_matrix, of_f if slot == "right" else jnp.conj(of_h)
         e, dd, dw = linear
-        moved = (dw, None) if slot == "right" else (None, jnp.conj(dw))
-        r, x = damped_cholesky.change(a, d, c, solved, (e, dd, *moved))
+        of_f, of_h = (dw, None) if slot == "right" else (None, jnp.conj(dw))
+        r, x = damped_cholesky.change(a, d, c, solved, (e, dd, of_f, of_h))
         return (x if slot == "right" else -jnp.conj(r),)
 
     def full(a, d, rtol, atol, c, w, out, other, *linear):

@@ -76,14 +76,16 @@ def solve(
 
     def corrected(*given: Array) -> tuple[Array, Array]:
         columns = iter(given)
-        top = 0 if f is None else next(columns)
-        bottom = 0 if h is None else next(columns)
-        x = bottom if f is None else matmul(adjoint(a), top) + bottom
-        x = _solved(c, _solved(c, x), adjoint=True)
+        top = None if f is None else next(columns)
+        bottom = None if h is None else next(columns)
+        rest = bottom if top is None else _sum(matmul(adjoint(a), top), bottom)
+        assert rest is not None
+        x = _solved(c, _solved(c, rest), adjoint=True)
         for _ in range(_CORRECTIONS):
-            rest = matmul(adjoint(a), top - matmul(a, x)) + (bottom - square * x)
+            r = _sum(-matmul(a, x), top)
+            rest = matmul(adjoint(a), r) + _sum(-square * x, bottom)
             x = x + _solved(c, _solved(c, rest), adjoint=True)
-        return top - matmul(a, x), x
+        return _sum(-matmul(a, x), top), x
 
     scaled = (x / unit.astype(x.dtype) for x in given)
     r, x = among_columns(corrected, c.shape[:-2], *scaled)
@@ -101,7 +103,7 @@ def change(
     (r, x), (e, dd, df, dh) = solved, moved
     f = -matmul(e, x)
     h = matmul(adjoint(e), r) - _column(2 * d * dd, x) * x
-    return solve(a, d, c, f if df is None else f + df, h if dh is None else h + dh)
+    return solve(a, d, c, _sum(f, df), _sum(h, dh))
 
 
 def gradient(
@@ -147,6 +149,11 @@ def among_columns(f: Callable, own: tuple, *columns: Array) -> tuple[Array, ...]
         return jnp.moveaxis(x, places, axes)
 
     return tuple(map(unfold, f(*map(fold, columns))))
+
+
+def _sum(x: Array, y: Array | None) -> Array:
+    """The sum of both, where None is zero."""
+    return x if y is None else x + y
 
 
 def _column(d: Array, x: Array) -> Array:
