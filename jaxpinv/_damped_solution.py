@@ -18,9 +18,9 @@ from jaxpinv import _rules
 from jaxpinv._damped_form import Slot, change, value
 from jaxpinv._factorization import damped, damped_cholesky
 from jaxpinv._factorization.auto import Trial
-from jaxpinv._factorization.choice import flattened, where_holds
+from jaxpinv._factorization.choice import where_holds
 from jaxpinv._factorization.damped_qr import augment, diagonal
-from jaxpinv._factors import Cutoff, Factors
+from jaxpinv._factors import Cutoff, Factors, largest_met
 from jaxpinv._linalg import adjoint, matmul, with_tangent_of
 from jaxpinv._platform.plan import Plan
 from jaxpinv._platform.target import Target
@@ -47,7 +47,8 @@ def solution(
     `factors` are what `damped_factor` returns, with the same arguments, method and tuning.
     `a` has at least as many rows as columns.
     """
-    c, certified = damped_cholesky_p.bind(*map(jax.lax.stop_gradient, (a, d)), **params)
+    constant = map(jax.lax.stop_gradient, (a, d, *cutoff))
+    c, certified = damped_cholesky_p.bind(*constant, **params)
     operands = w, a, d, *cutoff, c, certified, *factors
     return damped_solution_p.bind(*operands, slot=slot, **params)[0]
 
@@ -82,24 +83,23 @@ def _factors(
     return damped.by_triplets(a, d, cutoff, decompose, own)
 
 
-# damped_cholesky: a (..., m, n), d (..., n) or (..., 1) -> the Cholesky factors of
-#     A^H A + D^2, and where they are certified
+# damped_cholesky: a (..., m, n), d (..., n) or (..., 1), rtol (...), atol (...) -> the
+#     Cholesky factors of A^H A + D^2, and where they are certified
 
 
-def _cholesky_impl(a, d, *, target: Target, **params):
+def _cholesky_impl(a, d, rtol, atol, *, target: Target, **params):
     batch = jnp.broadcast_shapes(a.shape[:-2], d.shape[:-1])
     found = _trial(a, d, batch, target, **params)
     if found is None:
         return _cholesky_types(a, d)
     plan, trial = found
     factor = partial(damped_cholesky.factor, halves=plan.halves)
-    flat = flattened(batch, (a, 2), (d, 1))
-    return tuple(
-        jnp.reshape(x, (*batch, *x.shape[1:])) for x in trial.in_chunks(factor, *flat)
-    )
+    tolerances = ((largest_met(x, [*batch]), 0) for x in (rtol, atol))
+    operands = ((a, 2), (d, 1), *tolerances)
+    return where_holds(None, factor, partial(factor, again=True), operands, trial)
 
 
-def _cholesky_types(a, d, **_):
+def _cholesky_types(a, d, *_, **__):
     gram = matmul(adjoint(a), a) + diagonal(d, a)
     return gram, jnp.zeros_like(jnp.trace(gram, axis1=-2, axis2=-1), bool)
 

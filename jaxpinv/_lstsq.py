@@ -83,8 +83,8 @@ def lstsq(
 
     With a damping and no tolerance, matrices that are factored directly take a Cholesky
     factor of the normal equations. Corrections recover the digits that it lacks. Where they
-    might not converge (in single precision if the condition number of `[A; D]` is above
-    700, in double if it is above 10^6), the solution and its first derivatives each take a
+    might not converge, a second Cholesky factor replaces the first. Where they still might
+    not, near a singular `[A; D]`, the solution and its first derivatives each take a
     decomposition.
 
     Example:

@@ -20,12 +20,12 @@ Operands = tuple[tuple[Array, int], ...]
 
 
 def where_holds(
-    holds: Array, usual: Formula, general: Formula, operands: Operands, trial: Trial
+    holds: Array | None, usual: Formula, general: Formula, operands: Operands, trial: Trial
 ) -> tuple[Array, ...]:
     """Results of `usual` where it holds, of `general` elsewhere, each matrix on its own.
 
     Args:
-        holds: where `usual` holds, of batch shape.
+        holds: where `usual` holds, of batch shape. None if its last result says that.
         usual: a formula that takes chunks of all operands.
         general: the formula for the matrices that are left, from the same operands.
         operands: matrices first. Their batch axes broadcast.
@@ -34,8 +34,8 @@ def where_holds(
     batch = jnp.broadcast_shapes(*(x.shape[: x.ndim - rank] for x, rank in operands))
     count = math.prod(batch)
     arrays = flattened(batch, *operands)
-    [holds] = flattened(batch, (holds, 0))
-    holds = jnp.broadcast_to(holds, count)
+    if holds is not None:
+        holds = jnp.broadcast_to(flattened(batch, (holds, 0))[0], count)
 
     def whole(f: Formula, *some: Array) -> tuple[Array, ...]:
         size = max(x.shape[0] for x in some)
@@ -44,7 +44,7 @@ def where_holds(
     if count == 1:
         found = whole(usual, *arrays)
         found = jax.lax.cond(
-            holds[0],
+            found[-1][0] if holds is None else holds[0],
             lambda: found,
             lambda: whole(general, copied_in_branch(arrays[0]), *arrays[1:]),
         )
@@ -58,6 +58,7 @@ def where_holds(
             row = (next(chosen) if x.shape[0] == count else x for x in arrays)
             return whole(general, *row)
 
+        holds = found[-1] if holds is None else holds
         found = trial.replace(general_of, ~holds, found, *own)
     return tuple(jnp.reshape(x, (*batch, *x.shape[1:])) for x in found)
 

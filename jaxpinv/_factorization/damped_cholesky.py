@@ -17,12 +17,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._factorization import certificate
+from jaxpinv._factorization import certificate, damped_qr
 from jaxpinv._factorization import halves as by_halves
-from jaxpinv._factorization.damped_qr import diagonal
+from jaxpinv._factorization.damped_qr import augment, diagonal
+from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import (
     adjoint,
     frobenius_norm,
+    identity,
     largest_of_columns,
     matmul,
     outer,
@@ -33,18 +35,21 @@ from jaxpinv._linalg import (
 _CORRECTIONS = 2
 
 
-def factor(a: Array, d: Array, *, halves: int) -> tuple[Array, Array]:
-    """The Cholesky factor of `A^H A + D^2`, and where corrections converge, `(...)`.
+def factor(
+    a: Array, d: Array, rtol: Array, atol: Array, *, halves: int, again: bool = False
+) -> tuple[Array, Array]:
+    """A triangular `C`, with `C C^H` near `A^H A + D^2`, and where it serves, `(...)`.
 
-    From `halves` columns on, the Gram matrix is computed by halves.
+    There, corrections converge, and the cutoff truncates nothing. From `halves` columns on,
+    Gram matrices are computed by halves. `again` says that a Cholesky factor did not serve.
     """
     square = jnp.square(d)
     gram = by_halves.gram(a, fewest=halves) + diagonal(square, a)
-    c = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
+    trace = jnp.real(jnp.trace(gram, axis1=-2, axis2=-1))
+    c = _shifted(augment(a, d), gram, trace, halves) if again else _cholesky(gram)
     limits = jnp.finfo(square.dtype)
     # With this limit two corrections leave an error of eps times the condition number.
     limit = (4 * limits.eps) ** 0.2
-    trace = jnp.real(jnp.trace(gram, axis1=-2, axis2=-1))
     # No singular value is smaller than the least damping.
     is_damped = certificate.rounding_of(a, trace) < limit * jnp.min(square, axis=-1)
 
@@ -59,7 +64,36 @@ def factor(a: Array, d: Array, *, halves: int) -> tuple[Array, Array]:
     converges = jax.lax.cond(jnp.all(is_damped), lambda: is_damped, probed)
     # Where no product of two or three solutions and matrices leaves the range.
     largest = 2.0 ** (limits.maxexp * 4 // 5)
-    return c, converges & (trace > 1 / largest) & (trace < largest)
+    converges = converges & (trace > 1 / largest) & (trace < largest)
+    norm, cutoff = jnp.sqrt(trace), Cutoff(rtol, atol)
+
+    def of_full_rank() -> Array:
+        w = 1.05 * _solved(c, identity(c), adjoint=True)
+        return damped_qr.certified(a, norm, w, cutoff, converges)
+
+    may_truncate = converges & (cutoff.above(norm) > 0)
+    return c, jax.lax.cond(jnp.any(may_truncate), of_full_rank, lambda: converges)
+
+
+def _shifted(z: Array, gram: Array, trace: Array, halves: int) -> Array:
+    """The triangular factor of `z`, with the Gram matrix `gram`, up to rounding.
+
+    A shift makes the first Cholesky factor exist; that of the columns that it makes nearly
+    orthonormal corrects it (Fukaya, Kannan, Nakatsukasa, Yamamoto, Yanagisawa, SIAM J. Sci.
+    Comput. 42 (2020) A477-A503).
+    """
+    n = gram.shape[-1]
+    shift = n**0.5 * float(jnp.finfo(trace.dtype).eps) * trace
+    c = _cholesky(gram + shift[..., None, None].astype(gram.dtype) * identity(gram))
+    q = jax.lax.linalg.triangular_solve(
+        c, z, left_side=False, lower=True, transpose_a=True, conjugate_a=True
+    )
+    return matmul(c, _cholesky(by_halves.gram(q, fewest=halves)))
+
+
+def _cholesky(gram: Array) -> Array:
+    """The Cholesky factor, NaN where there is none."""
+    return jax.lax.linalg.cholesky(gram, symmetrize_input=False)
 
 
 def solve(

@@ -76,7 +76,7 @@ def by_gram(
             # Where `W` has converged, its norm is at most that of `longer`. So a value
             # without derivatives need not compute `W`.
             longer = 1.05 * first
-            converged = _certified(a, norm, longer, cutoff, converged)
+            converged = certified(a, norm, longer, cutoff, converged)
         return q, w, x, p, possible & converged
 
     def give_up(first: Array) -> tuple[Array, ...]:
@@ -150,7 +150,7 @@ def by_rows(
     return DampedAttempt(q, w, x[..., : a.shape[-2]], p, certified & full_rank)
 
 
-def _certified(a: Array, norm: Array, w: Array, cutoff: Cutoff, converged: Array) -> Array:
+def certified(a: Array, norm: Array, w: Array, cutoff: Cutoff, converged: Array) -> Array:
     """Whether `W` converged and nothing is truncated (never at cutoff 0), `(...)`."""
     is_above = certificate.certify_full_rank(a, norm, w, cutoff, converged)
     return converged & ((cutoff.above(norm) == 0) | is_above)

@@ -62,7 +62,11 @@ def test_no_digits_are_lost(rng, m, n, condition):
             assert np.linalg.norm(np.asarray(x, float) - y) <= 4 * EPS * cond * size
 
 
-factor = jax.jit(partial(damped_cholesky.factor, halves=128))
+@partial(jax.jit, static_argnames="again")
+def factor(a, d, again=False, rtol=0):
+    """Triangular factors, and where they are certified."""
+    zero = np.zeros(len(a), np.float32)
+    return damped_cholesky.factor(a, d, rtol + zero, zero, halves=128, again=again)
 
 
 class TestCertificates:
@@ -76,10 +80,11 @@ class TestCertificates:
             patch.setattr(
                 damped_cholesky.certificate, "probes", lambda x: jnp.nan * probes(x)
             )
-            _, certified = damped_cholesky.factor(a, np.full(1, 0.1, "f4"), halves=128)
-            assert certified
-            _, certified = damped_cholesky.factor(a, np.full(1, 1e-3, "f4"), halves=128)
-            assert not certified
+            zero = np.zeros((), np.float32)
+            for d in (0.1, 1e-3):
+                damping = np.full(1, d, np.float32)
+                _, certified = damped_cholesky.factor(a, damping, zero, zero, halves=128)
+                assert certified == (d > 0.01)
 
     @pytest.mark.parametrize("n", [3, 20, 131])
     def test_each_matrix_is_judged_by_its_condition(self, rng, n):
@@ -88,6 +93,11 @@ class TestCertificates:
         a = np.stack([of_values(rng, (n + 9, n), x, np.float32) for x in values])
         _, certified = factor(a, np.full((6, 1), 1e-7, "f4"))
         assert np.array_equal(certified, conditions < 1e3)
+        _, certified = factor(a, np.full((6, 1), 1e-7, "f4"), again=True)
+        assert np.array_equal(certified, conditions < 1e6)
+        # Where a cutoff might truncate a value, the norm of the inverse has to prove it.
+        proven = [factor(a, np.zeros((6, 1), "f4"), rtol=x)[1] for x in (1e-5, 0.5)]
+        assert np.array_equal(proven, [[1, 1, 1, 0, 0, 0], [0] * 6])
         # A damping of 0.1 makes all of them well-conditioned.
         mixed = np.array([0, 0.1, 1e-7, 0.1, 0.1, 0], "f4")[:, None]
         assert np.array_equal(factor(a, mixed)[1], [1, 1, 1, 1, 1, 0])
@@ -109,6 +119,16 @@ def test_no_product_leaves_the_range(rng, m, n):
         expected = (many / unit, many / unit / unit, 1 / unit, many / unit / unit)
         for x, y, scale in zip(found, usual, expected, strict=True):
             assert np.array_equal(x, y * scale)
+
+
+def test_without_damping_the_cutoff_truncates(rng):
+    # With so many rows it is 5e-3.
+    a = of_values(rng, (40000, 9), np.geomspace(1, 1e-3, 9), np.float32)
+    b = gaussian(rng, (40000,)).astype(np.float32)
+    x, *_ = solution_and_slopes(a, b, np.float32(0), np.ones(9, np.float32))
+    plain = jaxpinv.lstsq(a, b, method="direct", return_singular_values=False)
+    assert plain.rank < 9
+    assert relative_error(x, plain.solution) <= 1e-3
 
 
 def test_no_inverse_is_formed(rng):
