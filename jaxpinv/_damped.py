@@ -1,5 +1,6 @@
 """Damped matrices: `[A; D]`, factored once for all uses of the damped inverse of `A`."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jax import Array
 from jaxpinv._calculus import damped, svd_jvp
 from jaxpinv._calculus.form import Outer
 from jaxpinv._damped_primitives import damped_factor_p, top_inverse_of, values_p
+from jaxpinv._damped_solution import solution
 from jaxpinv._damping import within_range
 from jaxpinv._factorization.damped import unit_of
 from jaxpinv._factorization.damped_qr import augment
@@ -72,6 +74,9 @@ class DampedMatrix(NamedTuple):
 
     def solve(self, b: Array) -> Array:
         """The damped inverse times `b`, `(..., m, k)`."""
+        m, n = self.changing.shape[-2:]
+        if m >= n and not self.given.truncates:
+            return self._few(b)
         if not _by_adjoint(self.given):
             return self._solve(_padded(b, self.given.a.shape[-1], 0))
         found = self._form(Outer(None, jnp.conj(b)))
@@ -131,6 +136,21 @@ class DampedMatrix(NamedTuple):
     def _unit(self) -> Array:
         """The diagonal of T as a column, `(..., n, 1)`."""
         return self.unit[..., :, None].astype(self.factors.u.dtype)
+
+    def _few(self, b: Array) -> Array:
+        """The damped inverse times `b`, for a tall `B`, without forming an inverse."""
+        of = partial(
+            solution,
+            a=self.changing,
+            d=self.damping,
+            cutoff=self.cutoff,
+            factors=self.factors,
+            method=self.strategy.method,
+            tuning=self.strategy.tuning,
+        )
+        if _by_adjoint(self.given):
+            return jnp.conj(of(jnp.conj(b), slot="left"))
+        return self._unit() * of(b, slot="right")
 
     def _form(self, slot: Outer) -> Array:
         """The pseudo-inverse of `[B; D T]` times a matrix, on the side that `slot` says."""

@@ -1,6 +1,5 @@
 """The primitives of damped matrices: factors of `[A; D]`, and their derivatives."""
 
-import math
 from functools import partial
 from typing import Any
 
@@ -12,13 +11,13 @@ from jax.interpreters import ad
 from jaxpinv import _rules
 from jaxpinv._calculus import damped as damped_calculus
 from jaxpinv._factorization import auto, damped, damped_qr
+from jaxpinv._factorization.choice import where_holds
 from jaxpinv._factorization.damped import Factor
 from jaxpinv._factors import Cutoff, Factors, Triplets
 from jaxpinv._linalg import adjoint, identity, matmul, transpose, with_tangent_of
 from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import Tuning
-from jaxpinv._platform.workarounds import copied_in_branch
 from jaxpinv._primitives import (
     gram_schmidt_on,
     pinv_form,
@@ -28,6 +27,8 @@ from jaxpinv._primitives import (
     values_of_plan,
 )
 from jaxpinv._shapes import like
+
+Results = tuple[Array, ...]
 
 # damped_factor: a (..., m, n), d (..., n) or (..., 1), rtol (...), atol (...)
 #     -> the factors of [A; D], the first m columns of its pseudo-inverse, and
@@ -175,7 +176,7 @@ def _top_change_impl(x, p, both, rtol, atol, *rest, transposed, method, tuning, 
     augmented = plan_of((*batch, m + n, n), x, target, "svd", tuning)
     decompose = triplets_of_plan(augmented, hermitian=False)
 
-    def usual(x: Array, p: Array, a: Array, d: Array, e: Array) -> tuple[Array, ...]:
+    def usual(a: Array, d: Array, e: Array, _r, _t, x: Array, p: Array) -> Results:
         d = d[..., None, :]
         if transposed:
             of_a, moved = damped_calculus.gradient(x, p, a, transpose(e))
@@ -184,9 +185,7 @@ def _top_change_impl(x, p, both, rtol, atol, *rest, transposed, method, tuning, 
         image = matmul(x, e) + p * moved.astype(e.dtype)
         return (damped_calculus.change(x, p, a, e, image),)
 
-    def general(
-        a: Array, d: Array, rtol: Array, atol: Array, e: Array
-    ) -> tuple[Array, ...]:
+    def general(a: Array, d: Array, e: Array, rtol: Array, atol: Array, *_) -> Results:
         # Factored again: what is stored for a few matrices is stored for all.
         factors = damped.by_triplets(a, d, Cutoff(rtol, atol), decompose)
         found = _top_change(factors, e, transposed, tuning)
@@ -196,38 +195,11 @@ def _top_change_impl(x, p, both, rtol, atol, *rest, transposed, method, tuning, 
     limit = 2.0 ** (jnp.finfo(s.dtype).maxexp // 4)
     is_near_1 = ((s > 1 / limit) & (s < limit)) | jnp.isnan(s)
     is_usual = jnp.all(kept & is_near_1, axis=-1)
-    count = math.prod(batch)
-
-    def flat(x: Array, rank: int) -> Array:
-        own = x.shape[x.ndim - rank :]
-        if math.prod(x.shape[: x.ndim - rank]) != 1:
-            x = jnp.broadcast_to(x, (*batch, *own))
-        return jnp.reshape(x, (-1, *own))
-
     # Kept apart, because the loops would copy a joint array.
-    x, p, a, e = (flat(y, 2) for y in (x, p, both[..., :m, :], e))
-    d = flat(jnp.real(both[..., m, :]), 1)
-    operands = a, d, flat(rtol, 0), flat(atol, 0), e
-    is_usual = jnp.broadcast_to(flat(is_usual, 0), count)
-    if count == 1:
-        found = usual(x, p, a, d, e)
-        found = jax.lax.cond(
-            is_usual[0],
-            lambda: found,
-            lambda: general(copied_in_branch(a), *operands[1:]),
-        )
-    else:
-        found = trial.in_chunks(usual, x, p, a, d, e)
-        # An operand of length one belongs to every matrix.
-        own = [y for y in operands if y.shape[0] == count]
-
-        def general_of(*some: Array) -> tuple[Array, ...]:
-            chosen = iter(some)
-            return general(*(next(chosen) if y.shape[0] == count else y for y in operands))
-
-        found = trial.replace(general_of, ~is_usual, found, *own)
-    found = jnp.concatenate(found, axis=-2)
-    return jnp.reshape(found, (*batch, *found.shape[1:]))
+    a, d = both[..., :m, :], jnp.real(both[..., m, :])
+    operands = (a, 2), (d, 1), (e, 2), (rtol, 0), (atol, 0), (x, 2), (p, 2)
+    found = where_holds(is_usual, usual, general, operands, trial)
+    return jnp.concatenate(found, axis=-2)
 
 
 def _top_change(factors: Factors, e: Array, transposed: bool, tuning: Tuning) -> Array:

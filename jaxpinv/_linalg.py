@@ -1,5 +1,7 @@
 """Products, norms and scales of batches of matrices, for all other modules."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -21,6 +23,13 @@ def matmul(x: Array, y: Array) -> Array:
     """
     found = plain_product(x, y)
     return inner(transpose(x), y) if found is None else found
+
+
+def outer(x: Array, y: Array) -> Array:
+    """The product `conj(x) y^T`, of `x` `(..., m, k)` and `y` `(..., n, k)`."""
+    # Single columns in plain arithmetic, which XLA fuses into one loop.
+    product = operator.mul if x.shape[-1] == 1 else matmul
+    return product(jnp.conj(x), transpose(y))
 
 
 def sum_of_rows(x: Array) -> Array:

@@ -81,6 +81,12 @@ def lstsq(
     `return_singular_values=False` does. A program is compiled once for every shape, dtype
     and set of options.
 
+    With a damping and no tolerance, matrices that are factored directly take a Cholesky
+    factor of the normal equations. Corrections recover the digits that it lacks. Where they
+    might not converge, a second Cholesky factor replaces the first. Where they still might
+    not, near a singular `[A; D]`, the solution and its first derivatives each take a
+    decomposition.
+
     Example:
         >>> import jax.numpy as jnp
         >>> import jaxpinv

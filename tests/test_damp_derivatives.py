@@ -58,6 +58,7 @@ CASES = [
     "pinv-scaled-svd-tall-complex-forward",
     "lstsq-one-svd-wide-real-reverse",
     "lstsq-one-direct-tall-complex-forward",
+    "lstsq-one-direct-wide-complex-reverse",
     "lstsq-scaled-direct-square-complex-reverse",
     "null_projection-one-direct-square-real-forward",
     "null_projection-scaled-svd-wide-complex-reverse",
@@ -200,6 +201,41 @@ def test_a_gradient_does_not_depend_on_the_other_dampings_of_its_batch(rng):
         exact = damping_oracle.derivative(a[i], np.full(9, d[i]), e, np.full(9, 0.4), 1)
         along = pair(alike[0][i], e) + 0.4 * alike[1][i]
         assert abs(along - pair(ct[i], exact)) <= 1e-9 * np.sum(np.abs(ct[i] * exact))
+
+
+@pytest.mark.parametrize("shape", [(12, 9), (9, 12)], ids=["tall", "wide"])
+def test_nor_does_a_solution_or_its_gradient(rng, shape):
+    # Of each batch one matrix has no certified Cholesky factor, or no damping.
+    (m, n), spectrum = shape, np.linspace(2, 0.3, 9)
+    dtype = np.complex128
+    a = np.stack([matrix(rng, shape, spectrum.tolist(), dtype) for _ in range(3)])
+    b, ct = (gaussian(rng, (3, length, 2), dtype) for length in (m, n))
+
+    @jax.jit
+    def results(a, d):
+        def solve(a, b, d):
+            return jaxpinv.lstsq(a, b, method="direct", damp=d).solution
+
+        plain, damped = (jax.vjp(solve, a, b, x) for x in (None, d))
+        return (plain[0], *plain[1](ct)[:2]), (damped[0], *damped[1](ct))
+
+    d = np.array([0.5, 0.7, 0.9])
+    _, alike = results(a, d)
+    deficient, steep, broken = a.copy(), a.copy(), a.copy()
+    deficient[0] = matrix(rng, shape, [*spectrum[:5], 0, 0, 0, 0], dtype)
+    steep[0] = matrix(rng, shape, np.geomspace(1, 1e-9, 9).tolist(), dtype)
+    broken[0, 1, 1] = np.nan
+    for x, limit in ((a, 1e-12), (deficient, 1e-12), (steep, bound(float, 1e9))):
+        plain, mixed = results(x, d * [0, 1, 1])
+        for y, z in zip(alike, mixed, strict=True):
+            assert np.array_equal(y[1:], z[1:])
+        for y, z in zip(plain, mixed, strict=False):
+            assert relative_error(z[0], y[0]) <= limit
+        assert mixed[3][0] == 0
+    _, mixed = results(broken, d)
+    for y, z in zip(alike, mixed, strict=True):
+        assert np.array_equal(y[1:], z[1:])
+        assert np.all(np.isnan(z[0]))
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["known", "traced"])

@@ -125,6 +125,9 @@ OF_FLOAT32 = {
     "volume": jaxpinv.log_pdet,
     "damped": partial(jaxpinv.pinv, damp=0.1),
     "damped gradient": real_gradient(partial(jaxpinv.pinv, damp=0.1)),
+    "damped solution": real_gradient(
+        lambda a: jaxpinv.lstsq(a, a[..., :1], damp=0.1).solution
+    ),
     "null space": jaxpinv.null_space,
     "stored": lambda a: jaxpinv.factorize(a).solve(a[..., :1], damp=0.1),
 }
@@ -150,6 +153,7 @@ OF_FLOAT32 = {
         ("gradient", (500, 500)),
         ("volume", (500, 500)),
         ("damped", (500, 500)),
+        ("damped solution", (500, 500)),
         ("stored", (500, 500)),
     ],
     ids=str,

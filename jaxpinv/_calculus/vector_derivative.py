@@ -23,7 +23,14 @@ from jaxpinv._factors import (
     off_corange,
     off_range,
 )
-from jaxpinv._linalg import adjoint, largest_of_columns, matmul, root_of_size, transpose
+from jaxpinv._linalg import (
+    adjoint,
+    largest_of_columns,
+    matmul,
+    outer,
+    root_of_size,
+    transpose,
+)
 
 Polynomial = dict[int, Array]
 Map = Callable[[Array], Array]
@@ -102,16 +109,9 @@ def _gradient(operators: Operators, b: Array, c: Array) -> Array:
     inverse, off_range, _ = operators
     h = jnp.conj(c)
     x, y = inverse[0](b), inverse[1](h)
-    moved_range = _outer(off_range[0](b), inverse[0](y))
-    moved_corange = _outer(inverse[1](x), off_range[1](h))
-    return moved_range + moved_corange - _outer(y, x)
-
-
-def _outer(x: Array, y: Array) -> Array:
-    """The product `conj(x) y^T`."""
-    # Single columns in plain arithmetic, which XLA fuses into one loop.
-    product = operator.mul if x.shape[-1] == 1 else matmul
-    return product(jnp.conj(x), transpose(y))
+    moved_range = outer(off_range[0](b), inverse[0](y))
+    moved_corange = outer(inverse[1](x), off_range[1](h))
+    return moved_range + moved_corange - outer(y, x)
 
 
 def _root(factors: Factors) -> Array:

@@ -144,13 +144,13 @@ def probed(a: Array, w: Array) -> tuple[Array, Array]:
 
     Both use a few random directions. The second estimate is a lower bound.
     """
-    probes = _probes(a)
-    image = matmul(probes, w)
-    residual = frobenius_norm(matmul(image, a) - probes) / _PROBES**0.5
+    directions = probes(a)
+    image = matmul(directions, w)
+    residual = frobenius_norm(matmul(image, a) - directions) / _PROBES**0.5
     return residual, frobenius_norm(matmul(image, adjoint(w))) / frobenius_norm(image)
 
 
-def _probes(a: Array) -> Array:
+def probes(a: Array) -> Array:
     """A few random directions, `(..., 4, n)`."""
     n = a.shape[-1]
     directions = np.random.default_rng(_SEED).standard_normal((_PROBES, n))
@@ -191,16 +191,16 @@ def numerical_rank(a: Array, norm: Array, r: Array, cutoff: Cutoff) -> tuple[Arr
     kept = below > max(_LEAST_MARGIN, _REMAINDER * root) * eps * norm[..., None]
     rest = jnp.max(jnp.where(kept, 0, below + eps * norm[..., None] / 2), axis=-1)
     both = jnp.stack([r, jnp.where(kept[..., :, None], 0, r)], axis=-3)
-    seen = _seen_in_probes(both)
+    seen = _seen_inprobes(both)
     largest, dropped = seen[..., 0], seen[..., 1]
     allowed = max(_LEAST_DROPPED, _DROPPED * root, _DROPPED_OF_LARGE * root**2)
     is_rounding = dropped <= allowed * eps * largest
     return kept, is_rounding & (rest <= cutoff.above(largest))
 
 
-def _seen_in_probes(x: Array) -> Array:
+def _seen_inprobes(x: Array) -> Array:
     """A lower estimate of the largest singular value of `(..., n, n)`, of batch shape."""
-    image = matmul(x, adjoint(_probes(x)))
+    image = matmul(x, adjoint(probes(x)))
     size = frobenius_norm(image)
     return frobenius_norm(matmul(adjoint(x), image)) / jnp.where(size > 0, size, 1)
 
@@ -211,7 +211,7 @@ def makes_orthonormal(a: Array, norm: Array, w: Array, u: Array, kept: Array) ->
     If the residual is too large in any of a few random directions, it is too large. The
     other columns of `w` are zero.
     """
-    z = adjoint(_probes(a))
+    z = adjoint(probes(a))
     residual = matmul(a, matmul(w, z)) - matmul(u, jnp.where(kept[..., :, None], z, 0))
     return frobenius_norm(residual) <= _PROBES**0.5 * rounding_of(a, norm) * frobenius_norm(
         w

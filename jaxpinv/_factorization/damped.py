@@ -100,9 +100,15 @@ def factor(
     return replaced_if(jnp.any(is_zero), replaced, state)
 
 
-def by_triplets(a: Array, d: Array, cutoff: Cutoff, augmented: Decompose) -> Factors:
-    """Factors of `[A; D]` from singular triplets of it, which `augmented` computes."""
-    found = triplets(a, d, decompose=None, augmented=augmented)
+def by_triplets(
+    a: Array,
+    d: Array,
+    cutoff: Cutoff,
+    augmented: Decompose,
+    decompose: Decompose | None = None,
+) -> Factors:
+    """Factors of `[A; D]` from singular triplets, as `triplets` computes them."""
+    found = triplets(a, d, decompose=decompose, augmented=augmented)
     factors, _, _ = _refined(a, d, found, cutoff)
     return factors
 

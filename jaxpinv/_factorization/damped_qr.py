@@ -20,10 +20,10 @@ from jaxpinv._shapes import prepend_axes
 
 def augment(a: Array, d: Array) -> Array:
     """The matrices `[A; D]`, `(..., m + n, n)`."""
-    return stacked(a, _diagonal(d, a))
+    return stacked(a, diagonal(d, a))
 
 
-def _diagonal(d: Array, a: Array) -> Array:
+def diagonal(d: Array, a: Array) -> Array:
     """Diagonal matrices `(..., n, n)` of `d`, in the dtype of `a`, `(..., m, n)`."""
     one = jnp.eye(a.shape[-1], dtype=a.dtype)
     return d[..., None, :].astype(a.dtype) * prepend_axes(one, d.ndim + 1)
@@ -63,7 +63,7 @@ def by_gram(
     zero and `truncates` is False, the certificate needs no norm. From `halves` columns on,
     products are computed by halves.
     """
-    gram = by_halves.gram(a, fewest=halves) + _diagonal(jnp.square(d), a)
+    gram = by_halves.gram(a, fewest=halves) + diagonal(jnp.square(d), a)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
     first = orthonormalizer(gram, width=gram.shape[-1], halves=halves)
     pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
@@ -76,7 +76,7 @@ def by_gram(
             # Where `W` has converged, its norm is at most that of `longer`. So a value
             # without derivatives need not compute `W`.
             longer = 1.05 * first
-            converged = _certified(a, norm, longer, cutoff, converged)
+            converged = certified(a, norm, longer, cutoff, converged)
         return q, w, x, p, possible & converged
 
     def give_up(first: Array) -> tuple[Array, ...]:
@@ -156,7 +156,7 @@ def by_rows(
     return CertifiedDampedFactors(q, w, x[..., : a.shape[-2]], p, certified & full_rank)
 
 
-def _certified(a: Array, norm: Array, w: Array, cutoff: Cutoff, converged: Array) -> Array:
+def certified(a: Array, norm: Array, w: Array, cutoff: Cutoff, converged: Array) -> Array:
     """Whether `W` converged and nothing is truncated (never at cutoff 0), `(...)`."""
     is_above = certificate.certify_full_rank(a, norm, w, cutoff, converged)
     return converged & ((cutoff.above(norm) == 0) | is_above)

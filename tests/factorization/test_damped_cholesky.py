@@ -1,0 +1,176 @@
+"""Damped solutions by Cholesky factors: digits, certificates, and what is not formed."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxpinv
+from jaxpinv._factorization import damped_cholesky
+from tests.comparison import relative_error
+from tests.matrices import gaussian, of_values
+
+EPS = float(np.finfo(np.float32).eps)
+SIZES = [1e-6, 1e-4, 1e-3, 3e-3, 1e-2, 1e-1, 1, 1e2, 1e4]
+
+
+@jax.jit
+def solution_and_slopes(a, b, d, g):
+    """A damped solution, and its pullback of `g` to the matrix, the vector and `d`."""
+
+    def solve(a, b, d):
+        options = {"method": "direct", "return_singular_values": False}
+        return jaxpinv.lstsq(a, b, damp=d, **options).solution
+
+    x, pullback = jax.vjp(solve, a, b, d)
+    return x, *pullback(g)
+
+
+def exact(a, b, d, g):
+    """The same in double precision, sizes of products, and the condition of `[A; D]`."""
+    m, n = a.shape
+    a, b, g, d = (np.asarray(x, float) for x in (a, b, g, d))
+    if m < n:
+        u, s, vh = np.linalg.svd(np.hstack([a, d * np.eye(m)]), full_matrices=False)
+        y, z = (u @ ((u.T @ x) / s**2) for x in (b, a @ g))
+        x, of_b = a.T @ y, z
+        # The part of `g / d^2` in the null space of `a` has no part in any result.
+        of_x, r = (g - a.T @ z) / d**2, d**2 * y
+    else:
+        _, s, vh = np.linalg.svd(np.vstack([a, d * np.eye(n)]), full_matrices=False)
+        x, of_x = (vh.T @ ((vh @ y) / s**2) for y in (a.T @ b, g))
+        of_b, r = a @ of_x, b - a @ x
+    of_a = np.outer(r, of_x) - np.outer(of_b, x)
+    return (x, of_a, of_b, -2 * d * (of_x @ x), np.abs(of_x)), s[0] / s[-1]
+
+
+@pytest.mark.slow_unless("40-40-30")
+@pytest.mark.parametrize("condition", [30, 1e4])
+@pytest.mark.parametrize(("m", "n"), [(60, 20), (40, 40), (12, 30), (140, 131)])
+def test_no_digits_are_lost(rng, m, n, condition):
+    values = np.geomspace(2, 2 / condition, min(m, n))
+    a = of_values(rng, (m, n), values, np.float32)
+    b, g = (gaussian(rng, (k,)).astype(np.float32) for k in (m, n))
+    for d in 2 * np.array(SIZES, np.float32):
+        known, cond = exact(a, b, d, g)
+        found = solution_and_slopes(a, b, d, g)
+        for x, y in zip(found, known[:4], strict=True):
+            # A sum of products of two vectors can be far smaller than the vectors.
+            size = np.linalg.norm(y) if np.ndim(y) else 2 * d * np.abs(known[0]) @ known[4]
+            assert np.linalg.norm(np.asarray(x, float) - y) <= 4 * EPS * cond * size
+
+
+@partial(jax.jit, static_argnames="again")
+def factor(a, d, again=False, rtol=0):
+    """Triangular factors, and where they are certified."""
+    zero = np.zeros(len(a), np.float32)
+    return damped_cholesky.factor(a, d, rtol + zero, zero, halves=128, again=again)
+
+
+class TestCertificates:
+    """Where corrections are known to converge."""
+
+    def test_a_large_damping_needs_no_probes(self, rng):
+        # No probe can be right here.
+        a = of_values(rng, (30, 20), np.geomspace(1, 1e-9, 20), np.float32)
+        probes = damped_cholesky.certificate.probes
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                damped_cholesky.certificate, "probes", lambda x: jnp.nan * probes(x)
+            )
+            zero = np.zeros((), np.float32)
+            for d in (0.1, 1e-3):
+                damping = np.full(1, d, np.float32)
+                _, certified = damped_cholesky.factor(a, damping, zero, zero, halves=128)
+                assert certified == (d > 0.01)
+
+    @pytest.mark.parametrize("n", [3, 20, 131])
+    def test_each_matrix_is_judged_by_its_condition(self, rng, n):
+        conditions = np.array([1, 30, 200, 5e3, 1e5, 1e7])
+        values = [np.geomspace(1, 1 / x, n) for x in conditions]
+        a = np.stack([of_values(rng, (n + 9, n), x, np.float32) for x in values])
+        _, certified = factor(a, np.full((6, 1), 1e-7, "f4"))
+        assert np.array_equal(certified, conditions < 1e3)
+        _, certified = factor(a, np.full((6, 1), 1e-7, "f4"), again=True)
+        assert np.array_equal(certified, conditions < 1e6)
+        # Where a cutoff might truncate a value, the norm of the inverse has to prove it.
+        proven = [factor(a, np.zeros((6, 1), "f4"), rtol=x)[1] for x in (1e-5, 0.5)]
+        assert np.array_equal(proven, [[1, 1, 1, 0, 0, 0], [0] * 6])
+        # A damping of 0.1 makes all of them well-conditioned.
+        mixed = np.array([0, 0.1, 1e-7, 0.1, 0.1, 0], "f4")[:, None]
+        assert np.array_equal(factor(a, mixed)[1], [1, 1, 1, 1, 1, 0])
+
+    def test_nothing_is_certified_out_of_range(self, rng):
+        a = np.stack([gaussian(rng, (9, 5)) for _ in range(5)]).astype(np.float32)
+        sizes = np.array([1, 1e-17, 1e17, np.nan, np.inf], "f4")[:, None]
+        _, certified = factor(a * sizes[..., None], np.minimum(sizes, 1e-3))
+        assert np.array_equal(certified, [1, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(("m", "n"), [(40, 40), (12, 30)])
+def test_no_product_leaves_the_range(rng, m, n):
+    a, b, g = (gaussian(rng, x).astype(np.float32) for x in ((m, n), (m,), (n,)))
+    usual = solution_and_slopes(a, b, np.float32(0.5), g)
+    for size, of_b in ((27, 100), (-27, -100)):
+        unit, many = np.exp2(np.array([size, of_b], np.float32))
+        found = solution_and_slopes(unit * a, many * b, unit / 2, g)
+        expected = (many / unit, many / unit / unit, 1 / unit, many / unit / unit)
+        for x, y, scale in zip(found, usual, expected, strict=True):
+            assert np.array_equal(x, y * scale)
+
+
+def test_without_damping_the_cutoff_truncates(rng):
+    # With so many rows it is 5e-3.
+    a = of_values(rng, (40000, 9), np.geomspace(1, 1e-3, 9), np.float32)
+    b = gaussian(rng, (40000,)).astype(np.float32)
+    x, *_ = solution_and_slopes(a, b, np.float32(0), np.ones(9, np.float32))
+    plain = jaxpinv.lstsq(a, b, method="direct", return_singular_values=False)
+    assert plain.rank < 9
+    assert relative_error(x, plain.solution) <= 1e-3
+
+
+def test_no_inverse_is_formed(rng):
+    m, n = 40, 30
+
+    def results(a, d, c, b, g):
+        solved = damped_cholesky.solve(a, d, c, b, None)
+        return solved, damped_cholesky.gradient(a, d, c, solved, (None, g))
+
+    a, b, g = gaussian(rng, (m, n)), gaussian(rng, (m, 1)), gaussian(rng, (n, 1))
+    program = jax.make_jaxpr(results)(a, np.ones(1), np.eye(n), b, g)
+    # The gradient itself is the only result of this size.
+    products = [e for e in program.eqns if e.primitive.name in ("dot_general", "inner")]
+    assert products
+    assert all(x.aval.size <= m for e in products for x in e.outvars)
+    solves = [e for e in program.eqns if e.primitive.name == "triangular_solve"]
+    assert len(solves) == 4 * (1 + damped_cholesky._CORRECTIONS)
+    assert all(x.aval.size == n for e in solves for x in e.outvars)
+
+
+def test_vectors_mapped_alone_are_columns_of_one_matrix(rng):
+    seen = []
+
+    def double(x, y):
+        seen.append((x.shape, y.shape))
+        return x + 1, 2 * y
+
+    x, y = gaussian(rng, (1, 3, 4, 5, 2)), gaussian(rng, (6, 3, 1, 7, 2))
+    found = damped_cholesky.among_columns(double, (1, 3, 1), x, y)
+    assert seen == [((1, 3, 1, 5, 48), (1, 3, 1, 7, 48))]
+    assert np.array_equal(found[0], np.broadcast_to(x + 1, (6, 3, 4, 5, 2)))
+    assert np.array_equal(found[1], np.broadcast_to(2 * y, (6, 3, 4, 7, 2)))
+
+
+@pytest.mark.parametrize("in_axes", [(None, 0), (0, None), (0, 0)], ids=str)
+def test_maps_equal_loops(rng, in_axes):
+    a, b = gaussian(rng, (3, 20, 12)), gaussian(rng, (3, 20))
+    g, d = gaussian(rng, (12,)), np.float64(0.1)
+    axes = (*in_axes, None, None)
+    row = [x if axis == 0 else x[0] for x, axis in zip((a, b), in_axes, strict=True)]
+    mapped = jax.jit(jax.vmap(solution_and_slopes, axes))(*row, d, g)
+    for i in range(3):
+        chosen = [x[i] if axis == 0 else x for x, axis in zip(row, in_axes, strict=True)]
+        for x, y in zip(mapped, solution_and_slopes(*chosen, d, g), strict=True):
+            assert relative_error(x[i], y) <= 1e-12
