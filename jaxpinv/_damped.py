@@ -145,6 +145,8 @@ class DampedMatrix(NamedTuple):
             d=self.damping,
             cutoff=self.cutoff,
             factors=self.factors,
+            # Without tolerances, the cutoff is zero where every unknown is damped.
+            may_truncate=not self.strategy.is_damped,
             method=self.strategy.method,
             tuning=self.strategy.tuning,
         )

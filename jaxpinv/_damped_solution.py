@@ -40,15 +40,17 @@ def solution(
     factors: Factors,
     *,
     slot: Slot,
+    may_truncate: bool,
     **params: Any,
 ) -> Array:
     """`X w`, with `w` `(..., m, k)`, or `X^T w`, with `w` `(..., n, k)`.
 
     `factors` are what `damped_factor` returns, with the same arguments, method and tuning.
-    `a` has at least as many rows as columns.
+    `a` has at least as many rows as columns. `may_truncate` says whether a cutoff may be
+    positive.
     """
     constant = map(jax.lax.stop_gradient, (a, d, *cutoff))
-    c, certified = damped_cholesky_p.bind(*constant, **params)
+    c, certified = damped_cholesky_p.bind(*constant, may_truncate=may_truncate, **params)
     operands = w, a, d, *cutoff, c, certified, *factors
     return damped_solution_p.bind(*operands, slot=slot, **params)[0]
 
@@ -87,13 +89,13 @@ def _factors(
 #     Cholesky factors of A^H A + D^2, and where they are certified
 
 
-def _cholesky_impl(a, d, rtol, atol, *, target: Target, **params):
+def _cholesky_impl(a, d, rtol, atol, *, may_truncate, target: Target, **params):
     batch = jnp.broadcast_shapes(a.shape[:-2], d.shape[:-1])
     found = _trial(a, d, batch, target, **params)
     if found is None:
         return _cholesky_types(a, d)
     plan, trial = found
-    factor = partial(damped_cholesky.factor, halves=plan.halves)
+    factor = partial(damped_cholesky.factor, halves=plan.halves, may_truncate=may_truncate)
     tolerances = ((largest_met(x, [*batch]), 0) for x in (rtol, atol))
     operands = ((a, 2), (d, 1), *tolerances)
     return where_holds(None, factor, partial(factor, again=True), operands, trial)

@@ -97,7 +97,7 @@ def _in_chunks(x: Array, parts: int, count: int, length: int) -> Iterator[Array]
     x = jnp.reshape(x, (*batch, parts, m // parts, k))
     rows = count * length
     yield jnp.reshape(x[..., :rows, :], (*batch, parts, count, length, k))
-    # A product of what is left is faster than a copy of all rows with zeros below.
+    # Rows of zeros below would make XLA check each element for whether it is one of them.
     if rows < x.shape[-2]:
         yield x[..., None, rows:, :]
 
@@ -142,7 +142,8 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
         parts = math.gcd(m, target.devices)
         count, length = divided(m // parts, _chunk_limit(k, j))
         chunks = (_in_chunks(z, parts, count, length) for z in (x, y))
-        whole, *left = (_of_chunks(*pair) for pair in zip(*chunks, strict=True))
+        pairs = zip(*chunks, strict=True)
+        whole, *left = (_of_chunks(*pair, is_cpu=target.is_cpu) for pair in pairs)
         total = sum((rest[..., 0, :, :] for rest in left), _total(whole))
         return jnp.sum(total, axis=-3)
     kind = _plan(x, y, x.shape, has_long=_has_long_axis(m, k, j))
@@ -154,13 +155,14 @@ def _computed(x: Array, y: Array, target: Target) -> Array:
     return prevent_fusion(found) if kind == "isolated" and target.is_cpu else found
 
 
-def _of_chunks(x: Array, y: Array) -> Array:
+def _of_chunks(x: Array, y: Array, *, is_cpu: bool) -> Array:
     """The product of each chunk of rows, `(..., count, k, j)`."""
     is_summed = form_plan.sums_products(
         x.shape[-1],
         y.shape[-1],
         is_complex=_is_complex(x, y),
         is_single=jnp.finfo(x.dtype).bits == 32,
+        is_cpu=is_cpu,
     )
     if is_summed or _plan(x, y, x.shape) == "summed":
         return _apart(_sum_over_rows(x, y))

@@ -92,7 +92,7 @@ def moderate_scale_uncounted(a: Array) -> tuple[Array, Array]:
     column = jnp.reshape(a, (a.shape[-2] * a.shape[-1], 1))
     # Up to its sign, the triangular factor of a column is its norm.
     norm = jnp.abs(jax.lax.linalg.qr(column, full_matrices=False)[1][0, 0])
-    # The largest element may be smaller than the norm, but not by more than their number.
+    # The largest element is at least the norm over the number of elements.
     is_moderate = (norm >= small * a.shape[-2] * a.shape[-1]) & (norm <= 1 / small)
     # Not a constant, so that in `shard_map` it varies over the same devices as `a`.
     one = jnp.where(jnp.isnan(norm), norm, 1)

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxpinv._eager import compiled
 from jaxpinv._inputs import Inputs, Method, named_tolerances, prepare
+from jaxpinv._linalg import transpose
 from jaxpinv._primitives import kept_p
 from jaxpinv._solver import Strategy, promote
 
@@ -70,5 +71,9 @@ def matrix_rank(
 def _matrix_rank(inputs: Inputs, *, strategy: Strategy) -> Array:
     """The ranks, compiled once for every shape."""
     given = promote(inputs, strategy)
-    kept = kept_p.bind(*given.tall(), method=strategy.method, tuning=strategy.tuning)
+    # Not conjugated, which takes time and changes no singular value.
+    tall = transpose(given.a) if given.is_wide else given.a
+    kept = kept_p.bind(
+        tall, given.rtol, given.atol, method=strategy.method, tuning=strategy.tuning
+    )
     return jnp.sum(kept, axis=-1, dtype=int)

@@ -41,12 +41,17 @@ def evenly(count: int, most: int, unit: int = 1) -> int:
 def divided(rows: int, most: int) -> tuple[int, int]:
     """Number and length of equal chunks of at most `most` rows, and more than half as many.
 
-    There are few of them, and few rows are left over, which are processed apart.
+    No row is left over if a length allows that, because then no row need be copied.
     """
     most = min(most, rows)
     lengths = range(most, most // 2, -1)
-    # A chunk takes about as long as eight more rows that are left over.
-    length = min(lengths, key=lambda length: rows // length * 8 + rows % length)
+
+    def cost(length: int) -> tuple[bool, int]:
+        count, left = divmod(rows, length)
+        # A chunk takes about as long as eight more rows that are left over.
+        return left > 0, 8 * count + left
+
+    length = min(lengths, key=cost)
     return rows // length, length
 
 

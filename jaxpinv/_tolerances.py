@@ -13,7 +13,7 @@ from jaxpinv._shapes import is_static_shape
 
 # A default of `rtol` above this causes a warning.
 _LARGE = 0.1
-# In no dtype is it as large for fewer rows and columns.
+# With fewer rows and columns, no dtype in which to compute reaches it.
 _LONG = _LARGE / float(jnp.finfo(jnp.float32).eps)
 
 

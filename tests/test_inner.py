@@ -79,19 +79,23 @@ def test_chunks_are_of_one_length_and_leave_less_than_another_one(most):
         assert min(most, rows) // 2 < length <= most
         assert 0 <= rows - count * length < length
     assert divided(10 * most, most) == (10, most)
-    # Few rows are left over, or else chunks are shorter.
-    assert divided(8 * most + 1, most) == (8, most)
-    if most > 16:
-        count, length = divided(6 * most - 1, most)
-        assert 6 * most - 1 - count * length < most // 4
+    # An exact length wins.
+    assert divided(7 * (most - 1), most) == (7, most - 1)
+    # If there is none, few rows are left over, but there are not many more chunks.
+    assert divided(2053, 256) == (8, 256)
+    assert divided(2039, 256) == (8, 254)
 
 
 @pytest.mark.parametrize("is_complex", [False, True])
 def test_only_sums_over_short_chunks_use_no_library(is_complex):
     # With 128 rows in a chunk, a library call takes half as long.
     for k, j in np.ndindex(20, 20):
-        if form_plan.sums_products(k, j, is_complex=is_complex, is_single=True):
-            assert min(k, j) < 16
+        for is_cpu in (True, False):
+            if form_plan.sums_products(
+                k, j, is_complex=is_complex, is_single=True, is_cpu=is_cpu
+            ):
+                assert min(k, j) < 16
+                assert is_complex or is_cpu
 
 
 @pytest.mark.parametrize("k", [4, 15])

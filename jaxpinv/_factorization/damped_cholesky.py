@@ -36,12 +36,20 @@ _CORRECTIONS = 2
 
 
 def factor(
-    a: Array, d: Array, rtol: Array, atol: Array, *, halves: int, again: bool = False
+    a: Array,
+    d: Array,
+    rtol: Array,
+    atol: Array,
+    *,
+    halves: int,
+    may_truncate: bool,
+    again: bool = False,
 ) -> tuple[Array, Array]:
     """A triangular `C`, with `C C^H` near `A^H A + D^2`, and where it serves, `(...)`.
 
     There, corrections converge, and the cutoff truncates nothing. From `halves` columns on,
-    Gram matrices are computed by halves. `again` says that a Cholesky factor did not serve.
+    Gram matrices are computed by halves. `may_truncate` says whether a cutoff may be
+    positive, and `again` that a Cholesky factor did not serve.
     """
     square = jnp.square(d)
     gram = by_halves.gram(a, fewest=halves) + diagonal(square, a)
@@ -65,14 +73,16 @@ def factor(
     # Where no product of two or three solutions and matrices leaves the range.
     largest = 2.0 ** (limits.maxexp * 4 // 5)
     converges = converges & (trace > 1 / largest) & (trace < largest)
+    if not may_truncate:
+        return c, converges
     norm, cutoff = jnp.sqrt(trace), Cutoff(rtol, atol)
 
     def of_full_rank() -> Array:
         w = 1.05 * _solved(c, identity(c), adjoint=True)
         return damped_qr.certified(a, norm, w, cutoff, converges)
 
-    may_truncate = converges & (cutoff.above(norm) > 0)
-    return c, jax.lax.cond(jnp.any(may_truncate), of_full_rank, lambda: converges)
+    has_cutoff = converges & (cutoff.above(norm) > 0)
+    return c, jax.lax.cond(jnp.any(has_cutoff), of_full_rank, lambda: converges)
 
 
 def _shifted(z: Array, gram: Array, trace: Array, halves: int) -> Array:

@@ -49,14 +49,14 @@ def shorten(
     whole, left = jnp.split(a, [count * length], axis=-2)
     q, r = calls(qr, jnp.reshape(whole, (*batch, count, length, n)))
     # The few rows that are left over stay as they are.
-    b = jnp.concatenate([jnp.reshape(r, (*batch, count * n, n)), left], axis=-2)
-    above = None
+    rows_of_all = [jnp.reshape(r, (*batch, count * n, n)), left]
+    above, b = lambda w: w, jnp.concatenate(rows_of_all, axis=-2)
     if _is_long(b.shape[-2], rows):
         above, b = shorten(b, rows=rows, calls=calls)
 
     def product(w: Array) -> Array:
         k = w.shape[-1]
-        parts, left = jnp.split(w if above is None else above(w), [count * n], axis=-2)
+        parts, left = jnp.split(above(w), [count * n], axis=-2)
         found = matmul(q, jnp.reshape(parts, (*batch, count, n, k)))
         found = jnp.reshape(found, (*batch, count * length, k))
         # XLA would repeat the product for each row of a pseudo-inverse made of it.

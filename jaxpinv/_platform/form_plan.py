@@ -127,14 +127,21 @@ def _is_compiled(m: int, k: int, j: int, tuning: Tuning) -> bool:
 
 
 def sums_products(
-    k: int, j: int, *, is_complex: bool, is_single: bool, tuning: Tuning = DEFAULT
+    k: int,
+    j: int,
+    *,
+    is_complex: bool,
+    is_single: bool,
+    is_cpu: bool,
+    tuning: Tuning = DEFAULT,
 ) -> bool:
     """Whether sums over a few rows of products, `(k, j)` for each row, use no library.
 
-    A call for each sum takes longer than a sum of few products, if these are complex or in
-    single precision. XLA compiles a real product of few columns, and calls no library.
+    A call for each sum takes longer than a sum of few products, if these are complex or,
+    on a CPU, in single precision. XLA compiles a real product of few columns, and calls no
+    library.
     """
     if is_complex:
         return k * j <= tuning.sums_complex
     is_compiled = min(k, j) == 1 or max(k, j) <= tuning.compiled
-    return is_single and not is_compiled and k * j <= tuning.sums
+    return is_cpu and is_single and not is_compiled and max(k, j) <= tuning.sums

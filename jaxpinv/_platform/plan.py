@@ -202,7 +202,7 @@ def factorization(
         rank_chunk=vectors,
         rank_remainder=min(chunk, 2 * tuning.vector, values_call),
         uncounted=count == 1
-        and m * n <= tuning.uncounted
+        and m * n * (3 if is_complex else 1) <= tuning.uncounted
         and workarounds.is_handed_over((12 if is_complex else 6) * m * n),
     )
 

@@ -34,7 +34,7 @@ def compared(
         columns = tuning.large_complex if is_complex else tuning.large_columns
         products = tuning.large_products
     saved = count * m * n * max(0, n - columns) / products
-    if min(count, n) > 1 and count * m * n >= tuning.beyond_memory:
+    if min(count, n) > 1 and count * m * n >= tuning.streams_from:
         # Each chunk stays in a cache, from the matrices to their pseudo-inverses.
         saved += count * m * n / tuning.streamed
     return saved, needed

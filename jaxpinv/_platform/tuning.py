@@ -27,9 +27,10 @@ class Tuning:
         tall_products: see `tall_columns`.
         cached: most elements of a matrix, or of the tall matrices in a LAPACK call, that
             fit in a cache together with what is computed from them.
-        beyond_memory: fewest elements of a batch of tall matrices that fit in no cache.
-        streamed: for these, it also saves time in proportion to `m n / streamed`.
-        large_columns: `tall_columns` for matrices with more elements.
+        streams_from: fewest elements of a batch of tall matrices that is larger than every
+            cache.
+        streamed: for such a batch, it also saves time in proportion to `m n / streamed`.
+        large_columns: `tall_columns` for matrices with more elements than `cached`.
         large_products: `tall_products` for these.
         tall_complex: `tall_columns` for complex matrices.
         large_complex: `large_columns` for complex matrices.
@@ -45,9 +46,9 @@ class Tuning:
         many_short: fewest matrices for which another reduction repays its compilation.
         long_axis: fewest rows of matrices whose largest elements are found faster in
             several steps: see `workarounds.largest_of_matrices`.
-        sums: most elements of a product in single precision, the sum over a chunk of rows,
+        sums: longest side of a product in single precision, the sum over a chunk of rows,
             for which plain arithmetic is faster than a library call for each chunk.
-        sums_complex: `sums` for complex matrices.
+        sums_complex: most elements of a complex product of which that is true.
         thin: most terms of a sum of outer products for which plain arithmetic is faster.
         outer: most scalar multiplications of such a sum that is isolated from what uses
             it. That compiles faster, but takes longer for large arrays.
@@ -90,7 +91,7 @@ class Tuning:
             `rank_share` has one.
         rank_chunks: fewest chunks for which ranks are certified: the first may be wasted.
         uncounted: most elements of a matrix whose rank is found sooner if XLA counts hardly
-            any operation: see `workarounds.is_handed_over`.
+            any operation: see `workarounds.is_handed_over`. A complex number is three.
         by_columns: largest order of LU factors that are inverted by columns.
         by_rows: largest order of LU factors that are inverted by rows, in products of
             matrices. Larger ones are inverted in all columns at once.
@@ -115,7 +116,7 @@ class Tuning:
     tall_columns: int = 4
     tall_products: int = 200
     cached: int = 1 << 17
-    beyond_memory: int = 1 << 21
+    streams_from: int = 1 << 21
     streamed: int = 64
     large_columns: int = 6
     large_products: int = 400
@@ -127,7 +128,7 @@ class Tuning:
     short: int = 8
     many_short: int = 256
     long_axis: int = 512
-    sums: int = 255
+    sums: int = 15
     sums_complex: int = 15
     thin: int = 4
     outer: int = 1 << 16

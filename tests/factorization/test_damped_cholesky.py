@@ -1,6 +1,7 @@
 """Damped solutions by Cholesky factors: digits, certificates, and what is not formed."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,8 +66,10 @@ def test_no_digits_are_lost(rng, m, n, condition):
 @partial(jax.jit, static_argnames="again")
 def factor(a, d, again=False, rtol=0):
     """Triangular factors, and where they are certified."""
-    zero = np.zeros(len(a), np.float32)
-    return damped_cholesky.factor(a, d, rtol + zero, zero, halves=128, again=again)
+    zero = jnp.zeros(len(a), jnp.float32)
+    return damped_cholesky.factor(
+        a, d, rtol + zero, zero, halves=128, may_truncate=True, again=again
+    )
 
 
 class TestCertificates:
@@ -80,10 +83,12 @@ class TestCertificates:
             patch.setattr(
                 damped_cholesky.certificate, "probes", lambda x: jnp.nan * probes(x)
             )
-            zero = np.zeros((), np.float32)
+            a, zero = jnp.asarray(a), jnp.zeros((), jnp.float32)
             for d in (0.1, 1e-3):
-                damping = np.full(1, d, np.float32)
-                _, certified = damped_cholesky.factor(a, damping, zero, zero, halves=128)
+                damping = jnp.full(1, d, jnp.float32)
+                _, certified = damped_cholesky.factor(
+                    a, damping, zero, zero, halves=128, may_truncate=True
+                )
                 assert certified == (d > 0.01)
 
     @pytest.mark.parametrize("n", [3, 20, 131])
@@ -141,10 +146,11 @@ def test_no_inverse_is_formed(rng):
     a, b, g = gaussian(rng, (m, n)), gaussian(rng, (m, 1)), gaussian(rng, (n, 1))
     program = jax.make_jaxpr(results)(a, np.ones(1), np.eye(n), b, g)
     # The gradient itself is the only result of this size.
-    products = [e for e in program.eqns if e.primitive.name in ("dot_general", "inner")]
+    equations: Any = program.eqns
+    products = [e for e in equations if e.primitive.name in ("dot_general", "inner")]
     assert products
     assert all(x.aval.size <= m for e in products for x in e.outvars)
-    solves = [e for e in program.eqns if e.primitive.name == "triangular_solve"]
+    solves = [e for e in equations if e.primitive.name == "triangular_solve"]
     assert len(solves) == 4 * (1 + damped_cholesky._CORRECTIONS)
     assert all(x.aval.size == n for e in solves for x in e.outvars)
 
@@ -157,7 +163,8 @@ def test_vectors_mapped_alone_are_columns_of_one_matrix(rng):
         return x + 1, 2 * y
 
     x, y = gaussian(rng, (1, 3, 4, 5, 2)), gaussian(rng, (6, 3, 1, 7, 2))
-    found = damped_cholesky.among_columns(double, (1, 3, 1), x, y)
+    arrays = map(jnp.asarray, (x, y))
+    found = damped_cholesky.among_columns(double, (1, 3, 1), *arrays)
     assert seen == [((1, 3, 1, 5, 48), (1, 3, 1, 7, 48))]
     assert np.array_equal(found[0], np.broadcast_to(x + 1, (6, 3, 4, 5, 2)))
     assert np.array_equal(found[1], np.broadcast_to(2 * y, (6, 3, 4, 7, 2)))
