@@ -22,6 +22,7 @@ from jaxpinv._linalg import (
     finite_or_zero,
     largest_element,
     matmul,
+    power_of_two,
     with_tangent_of,
 )
 from jaxpinv._primitives import attach, kept_p, pinv_form
@@ -139,20 +140,24 @@ class DampedMatrix(NamedTuple):
 
     def _few(self, b: Array) -> Array:
         """The damped inverse times `b`, for a tall `B`, without forming an inverse."""
+        # Squares of matrices of size 1 neither overflow nor underflow.
+        largest = largest_element(jax.lax.stop_gradient(self.changing))
+        scale = power_of_two(jnp.where(jnp.isfinite(largest), largest, 0))
+        unit = scale[..., None, None].astype(b.dtype)
         of = partial(
             solution,
-            a=self.changing,
-            d=self.damping,
-            cutoff=self.cutoff,
-            factors=self.factors,
+            a=self.changing / unit,
+            d=self.damping / scale[..., None],
+            cutoff=self.cutoff._replace(atol=self.cutoff.atol / scale),
+            factors=self.factors._replace(s=self.factors.s / scale[..., None]),
             # Without tolerances, the cutoff is zero where every unknown is damped.
             may_truncate=not self.strategy.is_damped,
             method=self.strategy.method,
             tuning=self.strategy.tuning,
         )
         if _by_adjoint(self.given):
-            return jnp.conj(of(jnp.conj(b), slot="left"))
-        return self._unit() * of(b, slot="right")
+            return jnp.conj(of(jnp.conj(b), slot="left")) / unit
+        return self._unit() * of(b, slot="right") / unit
 
     def _form(self, slot: Outer) -> Array:
         """The pseudo-inverse of `[B; D T]` times a matrix, on the side that `slot` says."""

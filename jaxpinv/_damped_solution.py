@@ -25,7 +25,7 @@ from jaxpinv._linalg import adjoint, matmul, with_tangent_of
 from jaxpinv._platform.plan import Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._primitives import plan_of, trial_of, triplets_of_plan
-from jaxpinv._shapes import like
+from jaxpinv._shapes import is_static_shape, like
 
 # Operands of `damped_change` before the factors.
 _BEFORE = 9
@@ -56,10 +56,16 @@ def solution(
 
 
 def _trial(
-    a: Array, d: Array, c_batch: tuple, target: Target, **params: Any
+    a: Array, d: Array, c_batch: tuple, target: Target, *others: Array, **params: Any
 ) -> tuple[Plan, Trial] | None:
-    """The plan and the loops for Cholesky factors of that batch shape, if they are used."""
+    """The plan and the loops for Cholesky factors of that batch shape, if they are used.
+
+    `others` are arrays, `(..., length, k)`, that go through the loops, too.
+    """
     m, n = a.shape[-2:]
+    shapes = [x.shape for x in others]
+    if not all(map(is_static_shape, shapes)) or any(0 in shape for shape in shapes):
+        return None
     if c_batch != a.shape[:-2] and d.shape[-1] == 1:
         # One decomposition serves all dampings of a matrix.
         return None
@@ -118,8 +124,8 @@ damped_cholesky_p = _rules.primitive(
 
 def _solution_impl(w, a, d, rtol, atol, c, certified, *factors, slot, target, **params):
     m = a.shape[-2]
-    found = _trial(a, d, c.shape[:-2], target, **params)
-    if found is None or not w.shape[-1]:
+    found = _trial(a, d, c.shape[:-2], target, w, **params)
+    if found is None:
         return _solution_types(w, a, d, rtol, atol, c, certified, *factors, slot=slot)
 
     def fast(
@@ -197,8 +203,8 @@ ad.primitive_transposes[damped_solution_p] = _solution_transpose
 def _change_impl(*operands, slot, transposed, target, **params):
     out, other, w, a, d, rtol, atol, c, certified = operands[:_BEFORE]
     linear = operands[_BEFORE + _FACTORS :]
-    found = _trial(a, d, c.shape[:-2], target, **params)
-    if found is None or not w.shape[-1]:
+    found = _trial(a, d, c.shape[:-2], target, w, linear[-1], **params)
+    if found is None:
         return _change_types(*operands, slot=slot, transposed=transposed)
 
     def fast(a, d, rtol, atol, c, w, out, other, *linear):

@@ -150,11 +150,11 @@ def probed(a: Array, w: Array) -> tuple[Array, Array]:
     return residual, frobenius_norm(matmul(image, adjoint(w))) / frobenius_norm(image)
 
 
-def probes(a: Array) -> Array:
-    """A few random directions, `(..., 4, n)`."""
+def probes(a: Array, count: int = _PROBES) -> Array:
+    """A few random directions, `(..., count, n)`."""
     n = a.shape[-1]
-    directions = np.random.default_rng(_SEED).standard_normal((_PROBES, n))
-    return jnp.broadcast_to(jnp.asarray(directions, a.dtype), (*a.shape[:-2], _PROBES, n))
+    directions = np.random.default_rng(_SEED).standard_normal((count, n))
+    return jnp.broadcast_to(jnp.asarray(directions, a.dtype), (*a.shape[:-2], count, n))
 
 
 def leaves_small_residual(a: Array, norm: Array, w: Array, residual: Array) -> Array:
@@ -191,14 +191,14 @@ def numerical_rank(a: Array, norm: Array, r: Array, cutoff: Cutoff) -> tuple[Arr
     kept = below > max(_LEAST_MARGIN, _REMAINDER * root) * eps * norm[..., None]
     rest = jnp.max(jnp.where(kept, 0, below + eps * norm[..., None] / 2), axis=-1)
     both = jnp.stack([r, jnp.where(kept[..., :, None], 0, r)], axis=-3)
-    seen = _seen_inprobes(both)
+    seen = _seen_in_probes(both)
     largest, dropped = seen[..., 0], seen[..., 1]
     allowed = max(_LEAST_DROPPED, _DROPPED * root, _DROPPED_OF_LARGE * root**2)
     is_rounding = dropped <= allowed * eps * largest
     return kept, is_rounding & (rest <= cutoff.above(largest))
 
 
-def _seen_inprobes(x: Array) -> Array:
+def _seen_in_probes(x: Array) -> Array:
     """A lower estimate of the largest singular value of `(..., n, n)`, of batch shape."""
     image = matmul(x, adjoint(probes(x)))
     size = frobenius_norm(image)

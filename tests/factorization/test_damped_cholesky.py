@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import jaxpinv
 from jaxpinv._factorization import damped_cholesky
@@ -72,6 +73,69 @@ def factor(a, d, again=False, rtol=0):
     )
 
 
+@pytest.mark.parametrize("smallest", [1e-3, 5e-4])
+def test_no_matrix_among_many_loses_digits(rng, smallest):
+    n, d = 9, np.float32(1e-6)
+    s = np.r_[np.ones(n - 2), smallest, smallest]
+    u, v = np.linalg.qr(gaussian(rng, (2, 2000, n, n)))[0]
+    a = ((u * s) @ np.swapaxes(v, -1, -2)).astype(np.float32)
+    b = gaussian(rng, (2000, n, 1)).astype(np.float32)
+    found = jax.vmap(partial(jaxpinv.lstsq, damp=d, method="direct"))(a, b).solution
+    u, s, vh = np.linalg.svd(a.astype(float))
+    filtered = (s / (s**2 + float(d) ** 2))[..., None]
+    x = np.swapaxes(vh, -1, -2) @ (filtered * (np.swapaxes(u, -1, -2) @ b))
+    error = np.linalg.norm(np.asarray(found, float) - x, axis=(1, 2)) / np.linalg.norm(
+        x, axis=(1, 2)
+    )
+    assert np.all(error <= 4 * EPS * s[:, 0] / s[:, -1])
+
+
+@pytest.mark.parametrize("shape", [(12, 9), (9, 12)], ids=str)
+@pytest.mark.parametrize(("size", "other"), [(1e-14, 1), (1e14, 1), (1e-10, 1e10)])
+def test_no_size_of_the_elements_costs_digits(rng, shape, size, other):
+    m, n = shape
+    a = (size * gaussian(rng, shape)).astype(np.float32)
+    b, g = ((x * gaussian(rng, (k,))).astype(np.float32) for x, k in ((other, m), (1, n)))
+    d = np.float32(size / 3)
+    known, _ = exact(a, b, d, g)
+    for x, y in zip(solution_and_slopes(a, b, d, g), known[:4], strict=True):
+        assert np.linalg.norm(np.asarray(x, float) - y) <= 1e-5 * np.linalg.norm(y)
+
+
+def test_the_largest_numbers_have_solutions(rng):
+    a = gaussian(rng, (12, 9))
+    a = (3e38 * a / np.max(np.abs(a))).astype(np.float32)
+    b, g = np.full(12, 1e10, np.float32), np.zeros(9, np.float32)
+    x = solution_and_slopes(a, b, np.float32(1e38), g)[0]
+    assert np.all(np.isfinite(x))
+    assert np.any(x)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [((12, 9), (0, 12, 2)), ((3, 9, 12), (0, 3, 9, 1)), ((12, 9), (12, 0))]
+)
+def test_no_right_hand_sides_have_empty_solutions(a, b):
+    def solve(a, b, d):
+        return jaxpinv.lstsq(a, b, damp=d, method="direct").solution
+
+    x, pullback = jax.vjp(solve, jnp.ones(a), jnp.ones(b), jnp.ones(()))
+    assert x.shape == (*b[:-2], a[-1], b[-1])
+    assert not any(np.any(y) for y in pullback(x))
+
+
+@pytest.mark.slow
+def test_gradients_are_exported_with_a_symbolic_batch_of_vectors(rng):
+    def loss(a, b):
+        return jnp.sum(jaxpinv.lstsq(a, b, damp=0.3, method="direct").solution ** 2)
+
+    [k] = export.symbolic_shape("k")
+    a, b = gaussian(rng, (12, 9)), gaussian(rng, (3, 12, 1))
+    gradient = jax.jit(jax.grad(loss))
+    shapes = (jax.ShapeDtypeStruct(s, np.float64) for s in (a.shape, (k, 12, 1)))
+    found = export.export(gradient)(*shapes).call(a, b)
+    assert relative_error(found, gradient(a, b)) <= 1e-12
+
+
 class TestCertificates:
     """Where corrections are known to converge."""
 
@@ -81,7 +145,7 @@ class TestCertificates:
         probes = damped_cholesky.certificate.probes
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                damped_cholesky.certificate, "probes", lambda x: jnp.nan * probes(x)
+                damped_cholesky.certificate, "probes", lambda *x: jnp.nan * probes(*x)
             )
             a, zero = jnp.asarray(a), jnp.zeros((), jnp.float32)
             for d in (0.1, 1e-3):
