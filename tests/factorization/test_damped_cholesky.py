@@ -73,6 +73,7 @@ def factor(a, d, again=False, rtol=0):
     )
 
 
+@pytest.mark.slow_unless("0.001")
 @pytest.mark.parametrize("smallest", [1e-3, 5e-4])
 def test_no_matrix_among_many_loses_digits(rng, smallest):
     n, d = 9, np.float32(1e-6)
@@ -90,6 +91,7 @@ def test_no_matrix_among_many_loses_digits(rng, smallest):
     assert np.all(error <= 4 * EPS * s[:, 0] / s[:, -1])
 
 
+@pytest.mark.slow_unless("12, 9")
 @pytest.mark.parametrize("shape", [(12, 9), (9, 12)], ids=str)
 @pytest.mark.parametrize(("size", "other"), [(1e-14, 1), (1e14, 1), (1e-10, 1e10)])
 def test_no_size_of_the_elements_costs_digits(rng, shape, size, other):
@@ -111,6 +113,7 @@ def test_the_largest_numbers_have_solutions(rng):
     assert np.any(x)
 
 
+@pytest.mark.slow_unless("a1")
 @pytest.mark.parametrize(
     ("a", "b"), [((12, 9), (0, 12, 2)), ((3, 9, 12), (0, 3, 9, 1)), ((12, 9), (12, 0))]
 )
@@ -155,6 +158,7 @@ class TestCertificates:
                 )
                 assert certified == (d > 0.01)
 
+    @pytest.mark.slow_unless("131")
     @pytest.mark.parametrize("n", [3, 20, 131])
     def test_each_matrix_is_judged_by_its_condition(self, rng, n):
         conditions = np.array([1, 30, 200, 5e3, 1e5, 1e7])
@@ -234,6 +238,7 @@ def test_vectors_mapped_alone_are_columns_of_one_matrix(rng):
     assert np.array_equal(found[1], np.broadcast_to(2 * y, (6, 3, 4, 7, 2)))
 
 
+@pytest.mark.slow_unless("None, 0")
 @pytest.mark.parametrize("in_axes", [(None, 0), (0, None), (0, 0)], ids=str)
 def test_maps_equal_loops(rng, in_axes):
     a, b = gaussian(rng, (3, 20, 12)), gaussian(rng, (3, 20))
