@@ -146,7 +146,8 @@ class DampedMatrix(NamedTuple):
         unit = scale[..., None, None].astype(b.dtype)
         of = partial(
             solution,
-            a=self.changing / unit,
+            # XLA would scale the matrix anew for each product.
+            a=jax.lax.optimization_barrier(self.changing / unit),
             d=self.damping / scale[..., None],
             cutoff=self.cutoff._replace(atol=self.cutoff.atol / scale),
             factors=self.factors._replace(s=self.factors.s / scale[..., None]),
