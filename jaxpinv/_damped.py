@@ -22,7 +22,7 @@ from jaxpinv._linalg import (
     finite_or_zero,
     largest_element,
     matmul,
-    power_of_two,
+    normalize_scale,
     with_tangent_of,
 )
 from jaxpinv._primitives import attach, kept_p, pinv_form
@@ -141,8 +141,7 @@ class DampedMatrix(NamedTuple):
     def _few(self, b: Array) -> Array:
         """The damped inverse times `b`, for a tall `B`, without forming an inverse."""
         # Squares of matrices of size 1 neither overflow nor underflow.
-        largest = largest_element(jax.lax.stop_gradient(self.changing))
-        scale = power_of_two(jnp.where(jnp.isfinite(largest), largest, 0))
+        _, scale, _ = normalize_scale(jax.lax.stop_gradient(self.changing))
         unit = scale[..., None, None].astype(b.dtype)
         of = partial(
             solution,

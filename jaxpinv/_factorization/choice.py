@@ -13,8 +13,6 @@ from jaxpinv._platform.workarounds import copied_in_branch
 
 #: Computes results from the same operands as the other formula.
 Formula = Callable[..., tuple[Array, ...]]
-
-
 #: Arrays, each with its number of axes after the batch.
 Operands = tuple[tuple[Array, int], ...]
 

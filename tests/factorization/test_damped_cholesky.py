@@ -104,6 +104,23 @@ def test_no_size_of_the_elements_costs_digits(rng, shape, size, other):
         assert np.linalg.norm(np.asarray(x, float) - y) <= 1e-5 * np.linalg.norm(y)
 
 
+@pytest.mark.parametrize(("size", "other"), [(1e-15, 1e10), (1e14, 1e-10)])
+def test_tangents_of_wide_matrices_do_not_leave_the_range(rng, size, other):
+    a, e = size * gaussian(rng, (2, 9, 12))
+    b = other * gaussian(rng, (9,))
+
+    def tangent(a, b, d, e):
+        def solve(a):
+            return jaxpinv.lstsq(a, b, damp=d, method="direct").solution
+
+        return jax.jvp(solve, (a,), (e,))[1]
+
+    found = tangent(*(np.asarray(x, np.float32) for x in (a, b, size / 3, e)))
+    known = np.asarray(tangent(a, b, np.float64(size / 3), e))
+    error = np.linalg.norm(np.asarray(found, float) - known)
+    assert error <= 1e-5 * np.linalg.norm(known)
+
+
 def test_the_largest_numbers_have_solutions(rng):
     a = gaussian(rng, (12, 9))
     a = (3e38 * a / np.max(np.abs(a))).astype(np.float32)
