@@ -29,6 +29,9 @@ from jaxpinv._linalg import largest_element, normalize_scale, power_of_two
 
 # Stored for columns that were picked, instead of the squared norm of what is left.
 _KEPT, _NULL = -1, -2
+# Rows of a sum that LLVM vectorizes: it gives up on loops that read too many arrays, whose
+# overlaps it would have to rule out. A power of two, so that sums in pairs stay the same.
+_GROUP = 32
 
 #: Returns its argument, which XLA then does not compute anew wherever it is used.
 Isolate = Callable[[Array], Array]
@@ -128,6 +131,12 @@ def _orthonormalized(
         np.expand_dims(x, tuple(range(1, 1 + len(batch)))) for x in (order, on_top)
     )
 
+    def by_groups(term: Callable[[int], Array]) -> Array:
+        """The sum of `term` over the rows of `A`."""
+        groups = (range(m)[i : i + _GROUP] for i in range(0, m, _GROUP))
+        sums = [_sum(term(i) for i in group) for group in groups]
+        return _sum(isolate(x) if len(sums) > 1 else x for x in sums)
+
     def step(_, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         z, left, remainder = carry
         largest = _folded(jnp.maximum, left)
@@ -152,7 +161,7 @@ def _orthonormalized(
                 lambda x, j: jnp.where(here[j][None], z[:, j], x), range(1, n), z[:, 0]
             )
         q = isolate(jnp.where(absent, 0, q))
-        overlap = _sum(jnp.conj(q[i])[None] * z[i] for i in range(m))
+        overlap = by_groups(lambda i: jnp.conj(q[i])[None] * z[i])
         lower = _sum(jnp.conj(q[i])[None] * z[i] for i in range(m, rows))
         overlap = isolate(overlap + below * lower)
         # Project off the columns of its kind before it once more: twice is enough.
@@ -163,7 +172,7 @@ def _orthonormalized(
         square = _sum(square[:m]) + jnp.real(below)[0] * _sum(square[m:])
         inverse = isolate(1 / jnp.sqrt(jnp.where(square > 0, square, 1)))
         off = overlap * jnp.square(inverse).astype(z.dtype)[None]
-        rest = _sum(_square(z[i] - off * q[i][None]) for i in range(m))
+        rest = by_groups(lambda i: _square(z[i] - off * q[i][None]))
         left = isolate(jnp.where(here, mark, jnp.where(left < 0, left, rest)))
         unit = (q * inverse.astype(z.dtype)[None])[:, None]
         # Masked by the new `left`, so that nothing reads the old `z` after its update, for

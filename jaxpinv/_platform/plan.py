@@ -120,15 +120,23 @@ def factorization(
     is_tall = m >= tuning.tall * n and (
         m > rows or count * m * n * (4 if is_complex else 1) >= tuning.repays_tall
     )
+    full_rank = _full_rank(count, m, n, tuning, may_loop)
     saved, needed = saving.compared(
-        count, m, n, tuning, is_tall=is_tall and may_loop, is_complex=is_complex
+        count,
+        m,
+        n,
+        tuning,
+        is_tall=is_tall and may_loop,
+        is_complex=is_complex,
+        in_vectors=full_rank == "gram_schmidt",
     )
     is_tried = method == "direct" or (method == "auto" and saved >= needed)
     # The decomposition of one column takes its norm: nothing else is faster.
     is_tried = is_tried and not (count == 1 == shorter)
-    full_rank = _full_rank(count, m, n, tuning, may_loop) if is_tried else None
-    if not (target.is_local or (target.is_divided and full_rank == "gram_schmidt")):
-        full_rank = None
+    is_tried = is_tried and (
+        target.is_local or (target.is_divided and full_rank == "gram_schmidt")
+    )
+    full_rank = full_rank if is_tried else None
     chunk = max(1, tuning.chunk // (m * n))
     is_tiny = n <= tuning.tiny and m <= tuning.rank_rows
     by_rank = method != "svd" and is_tiny and count >= tuning.rank_chunks * chunk
@@ -163,9 +171,7 @@ def factorization(
     values_call = call(max(10 * n**3, 2 * m * n**2)) if is_long else svd_call
     if is_tall and count * m * n >= tuning.beyond_caches:
         svd_call = min(svd_call, evenly(count, max(1, tuning.cached // (m * n))))
-    # Whole vectors: part of a vector takes as long as several.
-    vectors = max(chunk // tuning.vector * tuning.vector, min(chunk, tuning.vector))
-    vectors = evenly(count, vectors, tuning.vector)
+    vectors = evenly(count, _vectors(chunk, n, tuning), tuning.vector)
     inverse, width = (
         _inverse(n, tuning) if full_rank == "lu" else ("at once", tuning.columns)
     )
@@ -252,9 +258,18 @@ def is_tiny(m: int, n: int, tuning: Tuning = DEFAULT) -> bool:
     return n <= tuning.tiny and m * n <= tuning.gram_schmidt
 
 
+def _vectors(chunk: int, n: int, tuning: Tuning) -> int:
+    """About `chunk` matrices of n columns, a whole number of vectors."""
+    # Part of a vector takes as long as several.
+    if chunk >= tuning.vector:
+        return chunk // tuning.vector * tuning.vector
+    is_half = n < tuning.short_vectors or chunk >= tuning.vector // 2
+    return tuning.vector // (2 if is_half else 4)
+
+
 def _full_rank(count: int, m: int, n: int, tuning: Tuning, may_loop: bool) -> FullRank:
     """The factorization without singular values that suits a shape."""
-    is_short = m <= tuning.short_columns * (2 if n == 1 else 1)
+    is_short = m <= tuning.short_columns * (1.5 if n == 1 else 1)
     if is_tiny(m, n, tuning) and count > 1 and (is_short or not may_loop):
         return "gram_schmidt"
     return "lu" if m == n else "cholesky_qr"

@@ -11,6 +11,7 @@ def compared(
     *,
     is_tall: bool,
     is_complex: bool,
+    in_vectors: bool,
 ) -> tuple[float, float]:
     """The work saved by not computing singular values, and that which compilation costs.
 
@@ -23,10 +24,13 @@ def compared(
         tuning: constants of speed.
         is_tall: whether singular values would be those of a triangular factor.
         is_complex: whether the matrices are complex.
+        in_vectors: whether it is arithmetic on vectors of matrices.
     """
     needed = tuning.repays_tiny if n <= tuning.tiny else tuning.repays
     if not is_tall:
         return count * (n * n + m * n / tuning.repays_rows), needed
+    if in_vectors and not is_complex:
+        return 2 * count * n * n, needed
     columns, products = tuning.tall_columns, tuning.tall_products
     if is_complex:
         columns = tuning.tall_complex

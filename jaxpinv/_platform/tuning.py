@@ -58,11 +58,13 @@ class Tuning:
         gram_schmidt: most elements of a matrix that Gram-Schmidt orthonormalizes faster
             than two Gram matrices do, because it sums over rows in plain arithmetic.
         short_columns: most rows of such a matrix on a CPU, of which a single column may
-            have twice as many.
+            have half as many more.
         chunk: elements of the matrices processed at a time, so that they fit in a cache.
         volumes: how many times the elements of a chunk the matrices have whose log-volumes
             are computed at a time, because that makes few arrays.
-        vector: where arithmetic is vectorized over the batch, chunks are multiples of this.
+        vector: where arithmetic is vectorized over the batch, chunks are multiples of this,
+            or for larger matrices half or a quarter of it.
+        short_vectors: fewest columns of matrices for which a quarter is enough.
         beyond_caches: fewest elements of a batch whose higher derivatives gain from chunks.
         few: matrices without a certificate are searched for and decomposed one by one if
             a chunk of them would have at most this many. That takes half as long to
@@ -114,7 +116,7 @@ class Tuning:
     repays_tiny: int = 1 << 13
     repays_rows: int = 8
     tall_columns: int = 4
-    tall_products: int = 200
+    tall_products: int = 140
     cached: int = 1 << 17
     streams_from: int = 1 << 21
     streamed: int = 64
@@ -133,11 +135,12 @@ class Tuning:
     thin: int = 4
     outer: int = 1 << 16
     joint: int = 32
-    gram_schmidt: int = 512
-    short_columns: int = 100
+    gram_schmidt: int = 768
+    short_columns: int = 128
     chunk: int = 1 << 13
     volumes: int = 8
     vector: int = 64
+    short_vectors: int = 5
     beyond_caches: int = 1 << 19
     few: int = 8
     searched: int = 1 << 13
