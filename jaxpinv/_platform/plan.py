@@ -171,7 +171,7 @@ def factorization(
     values_call = call(max(10 * n**3, 2 * m * n**2)) if is_long else svd_call
     if is_tall and count * m * n >= tuning.beyond_caches:
         svd_call = min(svd_call, evenly(count, max(1, tuning.cached // (m * n))))
-    vectors = evenly(count, _vectors(chunk, n, tuning), tuning.vector)
+    vectors = evenly(count, _vectors(m, n, tuning), tuning.vector)
     inverse, width = (
         _inverse(n, tuning) if full_rank == "lu" else ("at once", tuning.columns)
     )
@@ -258,9 +258,11 @@ def is_tiny(m: int, n: int, tuning: Tuning = DEFAULT) -> bool:
     return n <= tuning.tiny and m * n <= tuning.gram_schmidt
 
 
-def _vectors(chunk: int, n: int, tuning: Tuning) -> int:
-    """About `chunk` matrices of n columns, a whole number of vectors."""
-    # Part of a vector takes as long as several.
+def _vectors(m: int, n: int, tuning: Tuning) -> int:
+    """How many m by n matrices arithmetic on vectors takes at a time."""
+    elements = tuning.chunk if workarounds.STARTS_SLOWLY else tuning.in_vectors
+    chunk = elements // (m * n)
+    # Whole vectors: part of a vector takes as long as several.
     if chunk >= tuning.vector:
         return chunk // tuning.vector * tuning.vector
     is_half = n < tuning.short_vectors or chunk >= tuning.vector // 2

@@ -60,6 +60,8 @@ class Tuning:
         short_columns: most rows of such a matrix on a CPU, of which a single column may
             have half as many more.
         chunk: elements of the matrices processed at a time, so that they fit in a cache.
+        in_vectors: `chunk` for arithmetic on vectors of matrices, which makes more arrays:
+            see `workarounds.STARTS_SLOWLY`.
         volumes: how many times the elements of a chunk the matrices have whose log-volumes
             are computed at a time, because that makes few arrays.
         vector: where arithmetic is vectorized over the batch, chunks are multiples of this,
@@ -138,6 +140,7 @@ class Tuning:
     gram_schmidt: int = 768
     short_columns: int = 128
     chunk: int = 1 << 13
+    in_vectors: int = 1 << 10
     volumes: int = 8
     vector: int = 64
     short_vectors: int = 5

@@ -1,6 +1,7 @@
 """Workarounds for faults of libraries: what they are, and until when they are needed.
 
 - Batches in LAPACK calls: see `matrices_of_one_call`.
+- Slow starts of kernels on CPUs: see `STARTS_SLOWLY`.
 - Fusion of chains of products on CPUs: see `prevent_fusion`.
 - Copies of operands of branches on CPUs: see `copied_in_branch` and `replaced_if`.
 - Maxima over short axes and of long matrices on CPUs: see `largest_of_short_axis` and
@@ -44,6 +45,10 @@ _VERSION: str = jaxlib.__version__  # pyright: ignore[reportPrivateImportUsage]
 # count, stay on one thread. Delete this when jaxlib 0.12 is the oldest supported.
 SHARES_BATCHES = tuple(map(int, _VERSION.split(".")[:2])) < (0, 12)
 _FLOPS_OF_ONE_THREAD = 200_000
+
+# XLA before jaxlib 0.12 takes longer to start a kernel than arithmetic on a few vectors
+# takes. Delete this when jaxlib 0.12 is the oldest supported.
+STARTS_SLOWLY = SHARES_BATCHES
 
 # XLA runs programs of fewer counted operations in the thread that calls them.
 _OPERATIONS_OF_CALLER = 1000

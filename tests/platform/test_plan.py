@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxpinv._platform import form_plan, plan
+from jaxpinv._platform import form_plan, plan, workarounds
 from jaxpinv._platform.target import ANYWHERE
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 from jaxpinv._platform.workarounds import matrices_of_one_call
@@ -146,24 +146,44 @@ def test_only_a_cpu_that_has_the_whole_batch_loops_over_it(target):
 
 def test_a_chunk_fits_into_a_cache():
     assert planned((20_000, 9, 7), method="svd").chunk == DEFAULT.chunk // 63
-    assert planned((20_000, 9, 7), tuning=Tuning(chunk=126, vector=2)).chunk == 2
+    assert (
+        planned((20_000, 9, 7), tuning=Tuning(chunk=126, in_vectors=126, vector=2)).chunk
+        == 2
+    )
     # At least one matrix.
     assert planned((10, 200, 100)).chunk == 1
 
 
-def test_chunks_of_what_goes_along_the_batch_are_whole_vectors():
-    assert DEFAULT.chunk // 42 == 195
-    assert planned((20_000, 7, 6)).chunk == 192
-    assert planned((20_000, 7, 6)).rank_chunk == 192
-    # But not more than fits.
-    assert planned((20_000, 64, 8)).chunk == DEFAULT.chunk // 512
+@pytest.mark.parametrize(
+    ("elements", "shape", "matrices"),
+    [
+        (1 << 13, (7, 6), 192),
+        (1 << 13, (20, 8), 32),
+        (1 << 10, (3, 3), 64),
+        (1 << 10, (7, 6), 16),
+        (1 << 10, (7, 4), 32),
+        (1 << 10, (96, 8), 16),
+        (1 << 10, (128, 4), 32),
+    ],
+    ids=str,
+)
+def test_chunks_of_what_goes_along_the_batch_are_whole_vectors(elements, shape, matrices):
+    tuning = Tuning(chunk=elements, in_vectors=elements)
+    found = planned((20_000, *shape), tuning=tuning)
+    assert found.chunk == found.rank_chunk == matrices
+
+
+def test_starting_a_kernel_decides_how_many_vectors_it_takes():
+    elements = DEFAULT.chunk if workarounds.STARTS_SLOWLY else DEFAULT.in_vectors
+    assert planned((20_000, 3, 3)).chunk == elements // 9 // DEFAULT.vector * DEFAULT.vector
 
 
 def test_chunks_of_a_batch_are_equal():
     # Two of 8 would treat 7 of 9 matrices twice.
     assert planned((9, 32, 32), method="direct").chunk == 5
-    assert planned((200, 7, 6), method="direct").chunk == 128
-    assert planned((200, 7, 6), method="direct").rank_chunk == 128
+    tuning = Tuning(in_vectors=DEFAULT.chunk)
+    assert planned((200, 7, 6), method="direct", tuning=tuning).chunk == 128
+    assert planned((200, 7, 6), method="direct", tuning=tuning).rank_chunk == 128
     assert plan.determinant((200, 7, 7), CPU, is_complex=False).chunk == 128
 
 
