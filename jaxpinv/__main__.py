@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxpinv
-from jaxpinv._platform import plan, saving, target, workarounds
+from jaxpinv._platform import plan, target, workarounds
 
 _PACKAGES = ("jax", "jaxlib", "numpy")
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "XLA_FLAGS")
@@ -112,22 +112,17 @@ def _plan(options: argparse.Namespace) -> Iterator[str]:
             f"factorization: {_NAMES[chosen.full_rank]}; {second}singular values only if "
             f"{of} rank is not proven"
         )
-    yield f"why: {_reason(count, tall, short, chosen, options)}"
+    yield f"why: {_reason(chosen, options.method)}"
     if count > 1:
         yield from _sizes(chosen, count)
     yield from _details(chosen)
 
 
-def _reason(
-    count: int, m: int, n: int, chosen: plan.Plan, options: argparse.Namespace
-) -> str:
+def _reason(chosen: plan.Plan, method: plan.Method) -> str:
     """Why a plan does or does not try a factorization without singular values."""
-    if options.method != "auto":
-        return f"method={options.method!r} was requested"
-    is_tall = chosen.triplets == "qr, svd" and chosen.loops
-    saved, needed = saving.compared(
-        count, m, n, is_tall=is_tall, is_complex=options.dtype.startswith("complex")
-    )
+    if method != "auto":
+        return f"method={method!r} was requested"
+    saved, needed = chosen.work
     work = f"the work saved, {saved:.3g} units, "
     if saved < needed:
         return f"{work}is less than {needed}: compiling it would not pay off"

@@ -56,6 +56,7 @@ class Plan:
         rank_remainder: matrices without a certified rank whose values are found at a time.
         uncounted: whether the rank of a matrix is found in hardly any operations that XLA
             counts.
+        work: what not computing singular values saves, and the least that repays it.
     """
 
     full_rank: FullRank | None = None
@@ -82,6 +83,7 @@ class Plan:
     rank_chunk: int | None = None
     rank_remainder: int | None = None
     uncounted: bool = False
+    work: tuple[float, float] = (0, 0)
 
 
 def factorization(
@@ -106,10 +108,9 @@ def factorization(
     """
     *batch, m, n = shape
     may_loop = target.is_cpu and target.is_local
-    is_static = is_static_shape(shape)
     # On other platforms each step of a loop would wait for the host.
     retries = may_loop and workarounds.may_not_converge(m, n)
-    if not is_static:
+    if not is_static_shape(shape):
         return Plan(retries=retries)
     if not math.prod(shape):
         return Plan()
@@ -121,22 +122,18 @@ def factorization(
         m > rows or count * m * n * (4 if is_complex else 1) >= tuning.repays_tall
     )
     full_rank = _full_rank(count, m, n, tuning, may_loop)
+    in_vectors = full_rank == "gram_schmidt"
     saved, needed = saving.compared(
-        count,
-        m,
-        n,
-        tuning,
+        *(count, m, n, tuning),
         is_tall=is_tall and may_loop,
         is_complex=is_complex,
-        in_vectors=full_rank == "gram_schmidt",
+        in_vectors=in_vectors,
     )
     is_tried = method == "direct" or (method == "auto" and saved >= needed)
     # The decomposition of one column takes its norm: nothing else is faster.
     is_tried = is_tried and not (count == 1 == shorter)
-    is_tried = is_tried and (
-        target.is_local or (target.is_divided and full_rank == "gram_schmidt")
-    )
-    full_rank = full_rank if is_tried else None
+    if not (is_tried and (target.is_local or (target.is_divided and in_vectors))):
+        full_rank = None
     chunk = max(1, tuning.chunk // (m * n))
     is_tiny = n <= tuning.tiny and m <= tuning.rank_rows
     by_rank = method != "svd" and is_tiny and count >= tuning.rank_chunks * chunk
@@ -161,6 +158,7 @@ def factorization(
             values=route,
             by_rank=by_rank and (target.is_local or target.is_divided),
             rank_remainder=some,
+            work=(saved, needed),
         )
 
     def call(flops: int, matrices: int = count) -> int:
@@ -180,6 +178,8 @@ def factorization(
     rest = min(chunk, left, svd_call)
     is_pivoted = (
         not target.is_exported
+        # The triangular factor of a tall matrix has singular vectors that cost little.
+        and not is_tall
         and n >= tuning.pivoted_qr
         and (method == "direct" or saved >= tuning.repays_pivoted)
     )
@@ -210,6 +210,7 @@ def factorization(
         uncounted=count == 1
         and m * n * (3 if is_complex else 1) <= tuning.uncounted
         and workarounds.is_handed_over((12 if is_complex else 6) * m * n),
+        work=(saved, needed),
     )
 
 

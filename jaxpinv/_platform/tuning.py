@@ -123,7 +123,7 @@ class Tuning:
     streams_from: int = 1 << 21
     streamed: int = 64
     large_columns: int = 6
-    large_products: int = 400
+    large_products: int = 190
     tall_complex: int = 12
     large_complex: int = 64
     products: int = 1 << 14

@@ -88,8 +88,11 @@ def test_a_loop_over_long_columns_takes_gram_matrices(shape, full_rank):
         ((64, 4096, 8), True),
         ((31, 1000, 8), False),
         ((31, 4096, 8), True),
-        ((100_000, 8), False),
-        ((300_000, 8), True),
+        ((50_000, 8), False),
+        ((100_000, 8), True),
+        ((20_000, 12), False),
+        ((20_000, 16), True),
+        ((4104, 32), True),
         ((64, 4096, 4), False),
         ((64, 4096, 6), True),
         ((1, 8_400_000, 1), False),
@@ -125,6 +128,8 @@ def test_what_does_not_repay_its_compilation_is_not_planned(shape, is_tried):
         ((40, 31, 31), "direct", False),
         ((32, 32), "direct", True),
         ((500, 500), "svd", False),
+        ((1023, 32), "direct", True),
+        ((20_000, 32), "direct", False),
     ],
 )
 def test_columns_are_pivoted_where_that_repays_its_compilation(shape, method, is_pivoted):
