@@ -120,17 +120,10 @@ def _full_rank(plan: Plan, target: Target) -> FullRank:
         return FullRank(gram_schmidt_on(target), is_inverse=False, takes_any_size=True)
     options = {"sharply": plan.sharply, "gives_up_early": plan.pivoted_qr}
     if plan.full_rank == "cholesky_qr":
-        orthonormalizer = partial(
-            triangular.orthonormalizer, width=plan.width, halves=plan.halves
-        )
+        orthonormalizer = partial(triangular.orthonormalizer, halves=plan.halves)
         factor = partial(cholesky_qr.factor, orthonormalizer=orthonormalizer)
         return FullRank(partial(factor, **options), is_inverse=False)
-    invert = {
-        "at once": triangular.inverse_at_once,
-        "by columns": partial(triangular.inverse_by_columns, width=plan.width),
-        "by rows": partial(triangular.inverse_by_rows, width=plan.width),
-    }[plan.inverse]
-    factor = partial(lu.factor, swaps_rows=target.is_cpu, invert=invert)
+    factor = partial(lu.factor, swaps_rows=target.is_cpu)
     return FullRank(partial(factor, **options), is_inverse=True)
 
 

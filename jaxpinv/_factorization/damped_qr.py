@@ -65,7 +65,7 @@ def by_gram(
     """
     gram = by_halves.gram(a, fewest=halves) + diagonal(jnp.square(d), a)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
-    first = orthonormalizer(gram, width=gram.shape[-1], halves=halves)
+    first = orthonormalizer(gram, halves=halves)
     pivots = 1 / jnp.diagonal(first, axis1=-2, axis2=-1)
     least = SMALLEST_PIVOT * float(jnp.finfo(a.dtype).eps) ** 0.5
     possible = ~certificate.rules_out_full_rank(a, norm, pivots, cutoff, least)

@@ -1,7 +1,5 @@
 """The inverse of square matrices by LU factors with partial pivoting."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -25,15 +23,14 @@ def factor(
     a: Array,
     cutoff: Cutoff,
     *,
-    invert: Callable[[Array, Array], Array],
     swaps_rows: bool,
     sharply: bool,
     gives_up_early: bool,
 ) -> CertifiedFactors:
     """The inverses of square matrices, for which `Q = I`.
 
-    `invert` computes them from LU factors and the order of the rows, which comes from
-    swapping rows, if `swaps_rows`, or from the library. `sharply` is for the certificate.
+    The order of the rows comes from swapping rows, if `swaps_rows`, or from the library.
+    `sharply` is for the certificate.
     With `gives_up_early`, a suspicious pivot is enough to give up, because another
     factorization is tried next.
     """
@@ -48,7 +45,7 @@ def factor(
     possible = ~certificate.rules_out_full_rank(a, norm, diagonal, cutoff, least)
 
     def inverse(lu_t: Array) -> tuple[Array, Array]:
-        w = transpose(invert(transpose(lu_t), order))
+        w = transpose(triangular.inverse(transpose(lu_t), order))
         residual, largest = certificate.probed(a, w)
         accurate = possible & certificate.leaves_small_residual(a, norm, w, residual)
         certified = certificate.certify_full_rank(

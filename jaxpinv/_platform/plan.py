@@ -15,7 +15,6 @@ from jaxpinv._shapes import evenly, is_static_shape
 
 Method = Literal["auto", "direct", "svd"]
 FullRank = Literal["lu", "cholesky_qr", "gram_schmidt"]
-Inverse = Literal["at once", "by columns", "by rows"]
 Route = Literal["svd", "qr, svd", "qr, eigh"]
 
 
@@ -25,9 +24,7 @@ class Plan:
 
     Attributes:
         full_rank: the factorization without singular values that is tried first, if any.
-        inverse: how LU factors are inverted.
         sharply: whether certificates use norms that need products of matrices.
-        width: columns or rows of the inverse of a triangular factor computed at a time.
         halves: fewest columns of which products with triangular or Hermitian matrices are
             computed by halves.
         chunk: matrices on which `full_rank` is tried at a time.
@@ -60,9 +57,7 @@ class Plan:
     """
 
     full_rank: FullRank | None = None
-    inverse: Inverse = "at once"
     sharply: bool = False
-    width: int = DEFAULT.columns
     halves: int = DEFAULT.halves
     chunk: int | None = None
     pivoted_qr: bool = False
@@ -145,7 +140,6 @@ def factorization(
         return Plan(
             full_rank,
             sharply=n >= tuning.sharp,
-            width=tuning.columns if target.is_cpu else n,
             halves=tuning.halves,
             remainder=some,
             # A loop waits for the host at each step, a branch once.
@@ -170,9 +164,6 @@ def factorization(
     if is_tall and count * m * n >= tuning.beyond_caches:
         svd_call = min(svd_call, evenly(count, max(1, tuning.cached // (m * n))))
     vectors = evenly(count, _vectors(m, n, tuning), tuning.vector)
-    inverse, width = (
-        _inverse(n, tuning) if full_rank == "lu" else ("at once", tuning.columns)
-    )
     # Gram-Schmidt seldom leaves more than a few matrices.
     left = 2 * tuning.vector if full_rank == "gram_schmidt" else chunk
     rest = min(chunk, left, svd_call)
@@ -188,9 +179,7 @@ def factorization(
         full_rank=full_rank,
         pivoted_qr=full_rank is not None and is_pivoted,
         by_halves=min(remainder, count) == 1,
-        inverse=inverse,
         sharply=n >= tuning.sharp,
-        width=width,
         halves=tuning.halves,
         chunk=vectors
         if full_rank == "gram_schmidt"
@@ -287,14 +276,3 @@ def _route(count: int, m: int, n: int, tuning: Tuning) -> Route:
     if n > tuning.jacobi and (count > 1 or m > n or n >= tuning.eigenvectors):
         return "qr, eigh"
     return "qr, svd" if m > tuning.jacobi and count > 1 else "svd"
-
-
-def _inverse(n: int, tuning: Tuning) -> tuple[Inverse, int]:
-    """How LU factors of order `n` are inverted, and how many columns or rows at a time."""
-    if n > tuning.by_rows:
-        return "at once", n
-    if n > tuning.by_columns:
-        return "by rows", tuning.rows
-    # The fewest chunks of equal size of which none is large enough to start threads.
-    chunks = -(-n // max(1, (workarounds.OPENBLAS_ONE_THREAD - 1) // n))
-    return "by columns", -(-n // chunks)

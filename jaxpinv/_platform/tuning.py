@@ -96,13 +96,8 @@ class Tuning:
         rank_chunks: fewest chunks for which ranks are certified: the first may be wasted.
         uncounted: most elements of a matrix whose rank is found sooner if XLA counts hardly
             any operation: see `workarounds.is_handed_over`. A complex number is three.
-        by_columns: largest order of LU factors that are inverted by columns.
-        by_rows: largest order of LU factors that are inverted by rows, in products of
-            matrices. Larger ones are inverted in all columns at once.
-        rows: rows at a time in an inversion by rows.
         sharp: least order at which certificates use norms that need products of matrices.
             A smaller matrix is seldom so near its cutoff that these norms decide.
-        columns: columns of a Gram matrix that are orthonormalized at a time.
         halves: fewest columns for which a product with a triangular or Hermitian matrix is
             computed by halves of the columns. For fewer, joining them takes as long as the
             zeros save.
@@ -162,11 +157,7 @@ class Tuning:
     rank_share: int = 8
     rank_chunks: int = 8
     uncounted: int = 1 << 12
-    by_columns: int = 48
-    by_rows: int = 300
-    rows: int = 16
     sharp: int = 128
-    columns: int = 24
     halves: int = 128
     pivoted_qr: int = 32
     repays_pivoted: int = 1 << 15

@@ -11,8 +11,6 @@
 - LAPACK's `gesdd` may loop forever on an Inf (Reference-LAPACK issue 1409). Until this is
   fixed, `jaxpinv._linalg.finite_or_zero` hides every Inf from decompositions.
 - LAPACK's QR factorization sums over long columns term by term: see `ROWS_OF_QR`.
-- OpenBLAS starts threads for small calls, which keep spinning after the call: see
-  `OPENBLAS_ONE_THREAD`.
 - XLA's CPU client hands over all but the smallest programs to another thread: see
   `is_handed_over`.
 - JAX cannot lower a QR factorization if the type says how the batch is divided: see
@@ -64,10 +62,6 @@ _WINDOW = 32
 #: (no release promises more). With so many rows at a time, Q and R of equal terms are off
 #: by less than 8 eps in the norm: see `tests.factorization.test_thin_qr`.
 ROWS_OF_QR = 256
-
-#: OpenBLAS uses one thread for a triangular solve of fewer elements. Threads that it
-#: starts keep spinning after the call, and slow down what runs next on shared cores.
-OPENBLAS_ONE_THREAD = 1024
 
 
 def matrices_of_one_call(count: int, flops: int, *, shares: bool = SHARES_BATCHES) -> int:

@@ -67,16 +67,11 @@ def parts(a: Array) -> dict[str, Call]:
         return {
             "product": product,
             "LU": (lambda a: jax.lax.linalg.lu(a)[:2], (a,)),
-            "inverse of LU": (
-                partial(triangular.inverse_by_rows, width=DEFAULT.rows),
-                (lu, order),
-            ),
+            "inverse of LU": (triangular.inverse, (lu, order)),
             "proof": (proof, (a, jnp.linalg.inv(a))),
         }
     gram = matmul(adjoint(a), a)
-    orthonormalizer = partial(
-        triangular.orthonormalizer, width=DEFAULT.columns, halves=DEFAULT.halves
-    )
+    orthonormalizer = partial(triangular.orthonormalizer, halves=DEFAULT.halves)
     w = orthonormalizer(gram)
     q = matmul(a, w)
     return {

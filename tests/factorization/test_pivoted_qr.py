@@ -10,7 +10,6 @@ import scipy.linalg
 
 import jaxpinv
 from jaxpinv._factorization import lu, pivoted_qr
-from jaxpinv._factorization.triangular import inverse_at_once
 from jaxpinv._factors import Cutoff
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, of_values
@@ -33,7 +32,7 @@ def decomposed(a, rtol=None, *, by_halves=True):
 @jax.jit
 def by_lu(a, cutoff):
     options = {"swaps_rows": True, "sharply": True, "gives_up_early": True}
-    return lu.factor(a, cutoff, invert=inverse_at_once, **options)
+    return lu.factor(a, cutoff, **options)
 
 
 def looked_at(a, found):

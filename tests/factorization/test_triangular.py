@@ -1,4 +1,4 @@
-"""Inverses of Cholesky factors, by chunks of columns and by halves."""
+"""Inverses of Cholesky factors, at once and by halves."""
 
 from functools import partial
 
@@ -9,10 +9,7 @@ import pytest
 from jaxpinv._factorization.triangular import orthonormalizer
 from tests.matrices import gaussian
 
-WIDTH = 24
-
-
-made_orthonormal = jax.jit(partial(orthonormalizer, width=WIDTH, halves=128))
+made_orthonormal = jax.jit(partial(orthonormalizer, halves=128))
 
 
 def exact(gram):
@@ -24,7 +21,6 @@ def exact(gram):
     ("shape", "dtype"),
     [
         pytest.param((2, 20), np.complex128, id="at once"),
-        pytest.param((2, 50), np.float64, id="in chunks"),
         pytest.param((2, 301), np.complex128, id="by halves"),
         pytest.param((601,), np.float64, id="by quarters", marks=pytest.mark.slow),
     ],

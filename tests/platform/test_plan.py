@@ -209,22 +209,6 @@ def test_a_few_that_are_left_do_not_cost_all_where_a_loop_would_ask_the_host(tar
     assert planned((100_000, 3, 3), target).rank_remainder == 100_000 // DEFAULT.share
 
 
-@pytest.mark.parametrize(
-    ("n", "inverse", "width"),
-    [
-        (9, "by columns", 9),
-        (40, "by columns", 20),
-        (48, "by columns", 16),
-        (49, "by rows", 16),
-        (300, "by rows", 16),
-        (301, "at once", 301),
-    ],
-)
-def test_lu_factors_are_inverted_in_parts_for_which_no_threads_start(n, inverse, width):
-    found = planned((n, n))
-    assert (found.inverse, found.width) == (inverse, width)
-
-
 def test_long_batches_are_decomposed_a_cache_at_a_time():
     for shape in ((100, 4096, 2), (4, 100_000, 4)):
         call = planned(shape, method="svd").svd_call
