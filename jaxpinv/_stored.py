@@ -38,7 +38,7 @@ class Factorization:
     `jax.vmap` or a batch shape; for a loop over dampings, choose `method="svd"`. In two
     cases a method costs as much as the function with `damp`: if a tolerance was given,
     because it refers to `[A; D]`; and, without `method="svd"`, if a side is at most 8 and a
-    matrix has at most 512 elements, because a batch of such matrices takes less time to
+    matrix has at most 768 elements, because a batch of such matrices takes less time to
     factor than to decompose.
     """
 
