@@ -141,8 +141,8 @@ def pinv(
     or `eigh` if `hermitian`. `method="direct"` first tries a factorization without singular
     values, and keeps the result if it proves which singular values are truncated:
 
-    - batches of matrices with one side of at most 8 and at most 768 elements: pivoted
-      Gram-Schmidt, for any rank;
+    - batches of matrices with at most 768 elements and one side of at most 8, or 12 if they
+      are real and on a CPU: pivoted Gram-Schmidt, for any rank;
     - other square matrices: LU, for full rank;
     - other matrices: two Gram matrices, for full rank;
     - on a CPU, matrices with both sides of at least 32 that do not have full rank, unless
@@ -155,9 +155,9 @@ def pinv(
 
     The direct program takes longer to compile. `method="auto"` uses it if it saves more
     than that in about a thousand calls. With n the shorter side, this is the case if the
-    number of matrices times `n^2 + m n / 8` is at least 16384 (8192 if n is at most 8), or
-    32768 for pivoted QR. It takes more if one side is 32 times the other, because singular
-    values cost less there: `python -m jaxpinv plan` prints the reason for a shape. Outside
+    number of matrices times `n^2 + m n / 8` is at least 16384 (8192 for Gram-Schmidt and
+    n up to 8), or 32768 for pivoted QR. Other limits hold if one side is 32 times the
+    other: `python -m jaxpinv plan` prints the reason for a shape. Outside
     `jit`, one program is compiled for every shape, dtype and set of options.
 
     The result for a matrix does not depend on the others in its batch. With several

@@ -58,6 +58,7 @@ def _plan(operands, layout, truncates, tuning, target):
         target,
         formula=form.formula(layout, truncates=truncates),
         order=len(layout) - 1,
+        is_complex=jnp.iscomplexobj(u),
         tuning=tuning,
     )
 

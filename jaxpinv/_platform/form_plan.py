@@ -38,7 +38,13 @@ class FormPlan:
 
 
 def form(
-    shape: tuple, target: Target, *, formula: Formula, order: int, tuning: Tuning = DEFAULT
+    shape: tuple,
+    target: Target,
+    *,
+    formula: Formula,
+    order: int,
+    is_complex: bool = False,
+    tuning: Tuning = DEFAULT,
 ) -> FormPlan:
     """The plan for a derivative of matrices `(..., m, n)`, `m >= n`.
 
@@ -48,6 +54,7 @@ def form(
         formula: products of matrices, products of matrices with vectors, or "either" if
             values decide.
         order: order of the derivative.
+        is_complex: whether the matrices are complex.
         tuning: constants of speed.
     """
     may_branch, may_loop = target.is_whole, target.is_cpu and target.is_local
@@ -57,7 +64,10 @@ def form(
     gram = _gram(shape, order, tuning) if may_branch and target.is_cpu else "always"
     is_small = target.is_local and math.prod(shape[:-2]) * n <= tuning.joint
     plan = partial(FormPlan, may_branch, gram=gram, broadcasts=is_small)
-    can_be_identity = may_branch and m == n > tuning.tiny
+    # Gram-Schmidt, which factors batches of few columns, leaves no identity.
+    in_vectors = target.is_cpu and not is_complex and math.prod(shape[:-2]) > 1
+    fewest = tuning.columns if in_vectors else tuning.tiny
+    can_be_identity = may_branch and m == n > fewest
     # A first derivative makes few arrays and gains nothing from chunks; a higher one does.
     # Also, if a matrix is truncated, only its chunk takes the longer formula.
     if may_loop and (formula == "either" or (formula == "matrices" and order > 1)):

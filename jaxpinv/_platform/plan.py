@@ -116,10 +116,13 @@ def factorization(
     is_tall = m >= tuning.tall * n and (
         m > rows or count * m * n * (4 if is_complex else 1) >= tuning.repays_tall
     )
-    full_rank = _full_rank(count, m, n, tuning, may_loop)
+    full_rank = _full_rank(count, m, n, target, tuning, is_complex=is_complex)
     in_vectors = full_rank == "gram_schmidt"
     saved, needed = saving.compared(
-        *(count, m, n, tuning),
+        count,
+        m,
+        n,
+        tuning,
         is_tall=is_tall and may_loop,
         is_complex=is_complex,
         in_vectors=in_vectors,
@@ -130,8 +133,8 @@ def factorization(
     if not (is_tried and (target.is_local or (target.is_divided and in_vectors))):
         full_rank = None
     chunk = max(1, tuning.chunk // (m * n))
-    is_tiny = n <= tuning.tiny and m <= tuning.rank_rows
-    by_rank = method != "svd" and is_tiny and count >= tuning.rank_chunks * chunk
+    is_few = n <= _most_columns(tuning, is_complex, target.is_cpu) and m <= tuning.rank_rows
+    by_rank = method != "svd" and is_few and count >= tuning.rank_chunks * chunk
     if not may_loop:
         few = max(count // tuning.share, tuning.rows_of_few // m, 1)
         some = few if target.is_local else 2 * tuning.vector
@@ -163,7 +166,11 @@ def factorization(
     values_call = call(max(10 * n**3, 2 * m * n**2)) if is_long else svd_call
     if is_tall and count * m * n >= tuning.beyond_caches:
         svd_call = min(svd_call, evenly(count, max(1, tuning.cached // (m * n))))
-    vectors = evenly(count, _vectors(m, n, tuning), tuning.vector)
+    small = tuning.chunk if workarounds.STARTS_SLOWLY else tuning.vector_chunk
+    vectors, rank_vectors = (
+        evenly(count, _whole_vectors(size // (m * n), n, tuning), tuning.vector)
+        for size in (small, tuning.chunk)
+    )
     # Gram-Schmidt seldom leaves more than a few matrices.
     left = 2 * tuning.vector if full_rank == "gram_schmidt" else chunk
     rest = min(chunk, left, svd_call)
@@ -194,7 +201,8 @@ def factorization(
         qr_call=call(4 * m**3),
         retries=retries,
         by_rank=by_rank,
-        rank_chunk=vectors,
+        # One chunk decides whether the next is tried, so it is not too small.
+        rank_chunk=rank_vectors,
         rank_remainder=min(chunk, 2 * tuning.vector, values_call),
         uncounted=count == 1
         and m * n * (3 if is_complex else 1) <= tuning.uncounted
@@ -241,29 +249,41 @@ def determinant(
     return DeterminantPlan(chunk=workarounds.matrices_of_one_call(count, flops))
 
 
-def is_tiny(m: int, n: int, tuning: Tuning = DEFAULT) -> bool:
-    """Whether batches of m by n matrices, `m >= n`, are factored by Gram-Schmidt."""
+def is_tiny(
+    m: int, n: int, tuning: Tuning = DEFAULT, *, columns: int | None = None
+) -> bool:
+    """Whether batches of m by n matrices, `m >= n`, are factored by Gram-Schmidt.
+
+    They have at most `columns` columns, by default as many as on every platform.
+    """
     if not is_static_shape((m, n)):
         return False
-    return n <= tuning.tiny and m * n <= tuning.gram_schmidt
+    most = tuning.tiny if columns is None else columns
+    return n <= most and m * n <= tuning.gram_schmidt
 
 
-def _vectors(m: int, n: int, tuning: Tuning) -> int:
-    """How many m by n matrices arithmetic on vectors takes at a time."""
-    elements = tuning.chunk if workarounds.STARTS_SLOWLY else tuning.in_vectors
-    chunk = elements // (m * n)
-    # Whole vectors: part of a vector takes as long as several.
+def _most_columns(tuning: Tuning, is_complex: bool, is_cpu: bool) -> int:
+    """The most columns of tiny matrices."""
+    return tuning.columns if is_cpu and not is_complex else tuning.tiny
+
+
+def _whole_vectors(chunk: int, n: int, tuning: Tuning) -> int:
+    """About `chunk` matrices of n columns: part of a vector takes as long as several."""
     if chunk >= tuning.vector:
         return chunk // tuning.vector * tuning.vector
     is_half = n < tuning.short_vectors or chunk >= tuning.vector // 2
-    return tuning.vector // (2 if is_half else 4)
+    return max(1, tuning.vector // (2 if is_half else 4))
 
 
-def _full_rank(count: int, m: int, n: int, tuning: Tuning, may_loop: bool) -> FullRank:
+def _full_rank(
+    count: int, m: int, n: int, target: Target, tuning: Tuning, *, is_complex: bool
+) -> FullRank:
     """The factorization without singular values that suits a shape."""
+    columns = _most_columns(tuning, is_complex, target.is_cpu)
     is_short = m <= tuning.short_columns * (1.5 if n == 1 else 1)
-    if is_tiny(m, n, tuning) and count > 1 and (is_short or not may_loop):
-        return "gram_schmidt"
+    if count > 1 and (is_short or not (target.is_cpu and target.is_local)):
+        if is_tiny(m, n, tuning, columns=columns):
+            return "gram_schmidt"
     return "lu" if m == n else "cholesky_qr"
 
 

@@ -24,13 +24,13 @@ def compared(
         tuning: constants of speed.
         is_tall: whether singular values would be those of a triangular factor.
         is_complex: whether the matrices are complex.
-        in_vectors: whether it is arithmetic on vectors of matrices.
+        in_vectors: whether the factorization is arithmetic on vectors of matrices.
     """
-    needed = tuning.repays_tiny if n <= tuning.tiny else tuning.repays
+    needed = tuning.repays_tiny if n <= tuning.tiny or in_vectors else tuning.repays
     if not is_tall:
         return count * (n * n + m * n / tuning.repays_rows), needed
-    if in_vectors and not is_complex:
-        return 2 * count * n * n, needed
+    if in_vectors:
+        return tuning.tall_vectors * count * n * n, needed
     columns, products = tuning.tall_columns, tuning.tall_products
     if is_complex:
         columns = tuning.tall_complex

@@ -25,6 +25,8 @@ class Tuning:
         tall_columns: for tall matrices, whose singular values are those of a triangular
             factor, it saves time in proportion to `m n (n - tall_columns) / tall_products`.
         tall_products: see `tall_columns`.
+        tall_vectors: if vectors of tall matrices are orthonormalized, it saves time in
+            proportion to `n^2 tall_vectors`.
         cached: most elements of a matrix, or of the tall matrices in a LAPACK call, that
             fit in a cache together with what is computed from them.
         streams_from: fewest elements of a batch of tall matrices that is larger than every
@@ -55,13 +57,15 @@ class Tuning:
         joint: most columns in a batch for which derivatives along several directions
             repeat products with directions that all matrices share. That compiles faster,
             but takes longer if there are more columns.
+        columns: most columns of real matrices that Gram-Schmidt orthonormalizes on a CPU;
+            elsewhere, and of complex ones, it takes `tiny`.
         gram_schmidt: most elements of a matrix that Gram-Schmidt orthonormalizes faster
             than two Gram matrices do, because it sums over rows in plain arithmetic.
         short_columns: most rows of such a matrix on a CPU, of which a single column may
             have half as many more.
         chunk: elements of the matrices processed at a time, so that they fit in a cache.
-        in_vectors: `chunk` for arithmetic on vectors of matrices, which makes more arrays:
-            see `workarounds.STARTS_SLOWLY`.
+        vector_chunk: `chunk` for Gram-Schmidt on vectors of matrices, which makes more
+            arrays: see `workarounds.STARTS_SLOWLY`.
         volumes: how many times the elements of a chunk the matrices have whose log-volumes
             are computed at a time, because that makes few arrays.
         vector: where arithmetic is vectorized over the batch, chunks are multiples of this,
@@ -114,6 +118,7 @@ class Tuning:
     repays_rows: int = 8
     tall_columns: int = 4
     tall_products: int = 140
+    tall_vectors: int = 2
     cached: int = 1 << 17
     streams_from: int = 1 << 21
     streamed: int = 64
@@ -132,10 +137,11 @@ class Tuning:
     thin: int = 4
     outer: int = 1 << 16
     joint: int = 32
+    columns: int = 12
     gram_schmidt: int = 768
     short_columns: int = 128
     chunk: int = 1 << 13
-    in_vectors: int = 1 << 10
+    vector_chunk: int = 1 << 10
     volumes: int = 8
     vector: int = 64
     short_vectors: int = 5

@@ -41,12 +41,12 @@ _VERSION: str = jaxlib.__version__  # pyright: ignore[reportPrivateImportUsage]
 # a LAPACK call among its threads, and waits for them on one of the same threads: when all
 # of them wait, they deadlock. The fewest matrices that reach this many flops, by jaxlib's
 # count, stay on one thread. Delete this when jaxlib 0.12 is the oldest supported.
-SHARES_BATCHES = tuple(map(int, _VERSION.split(".")[:2])) < (0, 12)
+SHARES_BATCHES = _IS_OLD = tuple(map(int, _VERSION.split(".")[:2])) < (0, 12)
 _FLOPS_OF_ONE_THREAD = 200_000
 
 # XLA before jaxlib 0.12 takes longer to start a kernel than arithmetic on a few vectors
 # takes. Delete this when jaxlib 0.12 is the oldest supported.
-STARTS_SLOWLY = SHARES_BATCHES
+STARTS_SLOWLY = _IS_OLD
 
 # XLA runs programs of fewer counted operations in the thread that calls them.
 _OPERATIONS_OF_CALLER = 1000

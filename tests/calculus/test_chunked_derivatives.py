@@ -137,11 +137,13 @@ def gradient(a):
 @pytest.mark.parametrize("batch", [(6,), (2, 3)], ids=str)
 def test_gradients_of_certified_and_of_other_square_matrices_are_those_of_each(rng, batch):
     # Of the third and the sixth a singular value is truncated: they alone have a range.
-    a = np.array([matrices.matrix(rng, (9, 9), [*np.linspace(2, 1, 9)]) for _ in range(6)])
-    a[[2, 5]] = matrices.matrix(rng, (2, 9, 9), [*np.linspace(2, 1, 8), 0])
+    a = np.array(
+        [matrices.matrix(rng, (13, 13), [*np.linspace(2, 1, 13)]) for _ in range(6)]
+    )
+    a[[2, 5]] = matrices.matrix(rng, (2, 13, 13), [*np.linspace(2, 1, 12), 0])
     a = jnp.asarray(a)
 
-    found = gradient(jnp.reshape(a, (*batch, 9, 9)))
+    found = gradient(jnp.reshape(a, (*batch, 13, 13)))
     expected = jnp.stack([gradient(x) for x in a])
     for x, y in zip(jnp.reshape(found, a.shape), expected, strict=True):
         assert relative_error(x, y) < bound(np.float64, 10)

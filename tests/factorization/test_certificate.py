@@ -62,7 +62,7 @@ def by_lu(a, rtol, atol, *, sharply=False):
 SHAPES = [
     ((40, 3, 3), np.float32),
     ((40, 12, 12), np.complex64),
-    ((40, 14, 10), np.float32),
+    ((40, 16, 13), np.float32),
 ]
 every_way = pytest.mark.parametrize(
     ("shape", "dtype"), SHAPES, ids=[str(shape) for shape, _ in SHAPES]
@@ -262,8 +262,8 @@ def test_gaussian_500_by_500_is_certified_in_single_precision(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [40, 301])
-def test_an_inverse_is_certified(rng, n):
+def test_an_inverse_of_odd_order_is_certified(rng):
+    n = 301
     a = random(rng, (n, n), np.float64)
     found = by_lu(a, n * np.finfo(float).eps, 0.0)
     assert found.certified

@@ -21,6 +21,7 @@ def exact(gram):
     ("shape", "dtype"),
     [
         pytest.param((2, 20), np.complex128, id="at once"),
+        pytest.param((256,), np.float64, id="most at once", marks=pytest.mark.slow),
         pytest.param((2, 301), np.complex128, id="by halves"),
         pytest.param((601,), np.float64, id="by quarters", marks=pytest.mark.slow),
     ],

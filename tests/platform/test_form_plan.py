@@ -31,8 +31,9 @@ class TestForms:
         ("shape", "target", "order", "identity"),
         [
             ((9, 9), CPU, 1, "all"),
-            ((5, 9, 9), CPU, 1, "each"),
-            ((5, 9, 9), CPU, 2, "all"),
+            ((5, 12, 12), CPU, 1, "never"),
+            ((5, 13, 13), CPU, 1, "each"),
+            ((5, 13, 13), CPU, 2, "all"),
             ((5, 9, 9), GPU, 1, "all"),
             ((5, 9, 9), DIVIDED, 1, "never"),
             ((5, 8, 8), CPU, 1, "never"),

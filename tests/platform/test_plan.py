@@ -32,6 +32,7 @@ def planned(
         ((30, 10), "cholesky_qr"),
         ((100_000, 9), "cholesky_qr"),
         ((9, 9), "lu"),
+        ((2, 13, 13), "lu"),
         ((1, 500, 500), "lu"),
         ((2000, 32, 32), "lu"),
         ((2, 1, 1), "gram_schmidt"),
@@ -52,6 +53,14 @@ def test_the_factorization_for_full_rank_suits_the_shape(shape, full_rank):
         assert planned(shape, target).full_rank == divided
         assert planned(shape, target).chunk is None
     assert planned(shape, ANYWHERE).full_rank is None
+
+
+def test_vectors_of_real_matrices_have_more_columns_on_a_cpu():
+    for shape, otherwise in (((2, 12, 12), "lu"), ((2, 13, 12), "cholesky_qr")):
+        assert planned(shape).full_rank == "gram_schmidt"
+        assert planned(shape, is_complex=True).full_rank == otherwise
+        assert planned(shape, GPU).full_rank == otherwise
+    assert planned((2, 14, 13)).full_rank == "cholesky_qr"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +161,7 @@ def test_only_a_cpu_that_has_the_whole_batch_loops_over_it(target):
 def test_a_chunk_fits_into_a_cache():
     assert planned((20_000, 9, 7), method="svd").chunk == DEFAULT.chunk // 63
     assert (
-        planned((20_000, 9, 7), tuning=Tuning(chunk=126, in_vectors=126, vector=2)).chunk
+        planned((20_000, 9, 7), tuning=Tuning(chunk=126, vector_chunk=126, vector=2)).chunk
         == 2
     )
     # At least one matrix.
@@ -173,20 +182,22 @@ def test_a_chunk_fits_into_a_cache():
     ids=str,
 )
 def test_chunks_of_what_goes_along_the_batch_are_whole_vectors(elements, shape, matrices):
-    tuning = Tuning(chunk=elements, in_vectors=elements)
+    tuning = Tuning(chunk=elements, vector_chunk=elements)
     found = planned((20_000, *shape), tuning=tuning)
     assert found.chunk == found.rank_chunk == matrices
 
 
 def test_starting_a_kernel_decides_how_many_vectors_it_takes():
-    elements = DEFAULT.chunk if workarounds.STARTS_SLOWLY else DEFAULT.in_vectors
-    assert planned((20_000, 3, 3)).chunk == elements // 9 // DEFAULT.vector * DEFAULT.vector
+    found = planned((20_000, 3, 3))
+    assert found.chunk == (896 if workarounds.STARTS_SLOWLY else 64)
+    # If hardly any matrix of a chunk has a certificate, ranks take singular values.
+    assert found.rank_chunk == 896
 
 
 def test_chunks_of_a_batch_are_equal():
     # Two of 8 would treat 7 of 9 matrices twice.
     assert planned((9, 32, 32), method="direct").chunk == 5
-    tuning = Tuning(in_vectors=DEFAULT.chunk)
+    tuning = Tuning(vector_chunk=DEFAULT.chunk)
     assert planned((200, 7, 6), method="direct", tuning=tuning).chunk == 128
     assert planned((200, 7, 6), method="direct", tuning=tuning).rank_chunk == 128
     assert plan.determinant((200, 7, 7), CPU, is_complex=False).chunk == 128
@@ -281,7 +292,7 @@ def test_much_taller_matrices_are_decomposed_by_their_triangular_factors(
         ((20_000, 7, 6), True),
         ((20_000, 64, 8), True),
         ((20_000, 65, 8), False),
-        ((20_000, 9, 9), False),
+        ((20_000, 13, 13), False),
         ((1559, 7, 6), False),
         ((1560, 7, 6), True),
     ],
@@ -292,6 +303,8 @@ def test_full_rank_of_many_tiny_matrices_is_certified_first(shape, is_tried):
         assert planned(shape, target).by_rank == is_tried
         assert not planned(shape, target, method="svd").by_rank
     assert not planned(shape, ANYWHERE).by_rank
+    assert planned((20_000, 12, 12)).by_rank
+    assert not planned((20_000, 12, 12), GPU).by_rank
 
 
 def test_a_symbolic_size_is_factored_in_one_piece():
