@@ -65,9 +65,9 @@ def form(
     is_small = target.is_local and math.prod(shape[:-2]) * n <= tuning.joint
     plan = partial(FormPlan, may_branch, gram=gram, broadcasts=is_small)
     # Gram-Schmidt, which factors batches of few columns, leaves no identity.
-    in_vectors = target.is_cpu and not is_complex and math.prod(shape[:-2]) > 1
-    fewest = tuning.columns if in_vectors else tuning.tiny
-    can_be_identity = may_branch and m == n > fewest
+    is_batch = math.prod(shape[:-2]) > 1
+    columns = tuning.most_columns(is_complex=is_complex, is_cpu=target.is_cpu)
+    can_be_identity = may_branch and m == n > (columns if is_batch else tuning.tiny)
     # A first derivative makes few arrays and gains nothing from chunks; a higher one does.
     # Also, if a matrix is truncated, only its chunk takes the longer formula.
     if may_loop and (formula == "either" or (formula == "matrices" and order > 1)):

@@ -133,7 +133,8 @@ def factorization(
     if not (is_tried and (target.is_local or (target.is_divided and in_vectors))):
         full_rank = None
     chunk = max(1, tuning.chunk // (m * n))
-    is_few = n <= _most_columns(tuning, is_complex, target.is_cpu) and m <= tuning.rank_rows
+    columns = tuning.most_columns(is_complex=is_complex, is_cpu=target.is_cpu)
+    is_few = n <= columns and m <= tuning.rank_rows
     by_rank = method != "svd" and is_few and count >= tuning.rank_chunks * chunk
     if not may_loop:
         few = max(count // tuning.share, tuning.rows_of_few // m, 1)
@@ -262,11 +263,6 @@ def is_tiny(
     return n <= most and m * n <= tuning.gram_schmidt
 
 
-def _most_columns(tuning: Tuning, is_complex: bool, is_cpu: bool) -> int:
-    """The most columns of tiny matrices."""
-    return tuning.columns if is_cpu and not is_complex else tuning.tiny
-
-
 def _whole_vectors(chunk: int, n: int, tuning: Tuning) -> int:
     """About `chunk` matrices of n columns: part of a vector takes as long as several."""
     if chunk >= tuning.vector:
@@ -279,7 +275,7 @@ def _full_rank(
     count: int, m: int, n: int, target: Target, tuning: Tuning, *, is_complex: bool
 ) -> FullRank:
     """The factorization without singular values that suits a shape."""
-    columns = _most_columns(tuning, is_complex, target.is_cpu)
+    columns = tuning.most_columns(is_complex=is_complex, is_cpu=target.is_cpu)
     is_short = m <= tuning.short_columns * (1.5 if n == 1 else 1)
     if count > 1 and (is_short or not (target.is_cpu and target.is_local)):
         if is_tiny(m, n, tuning, columns=columns):

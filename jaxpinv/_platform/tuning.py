@@ -168,6 +168,10 @@ class Tuning:
     pivoted_qr: int = 32
     repays_pivoted: int = 1 << 15
 
+    def most_columns(self, *, is_complex: bool, is_cpu: bool) -> int:
+        """The most columns of matrices in batches that Gram-Schmidt orthonormalizes."""
+        return self.columns if is_cpu and not is_complex else self.tiny
+
     def __hash__(self) -> int:
         """Kept, because each eager call looks for its program by this number."""
         return self._hash
