@@ -141,8 +141,9 @@ def pinv(
     or `eigh` if `hermitian`. `method="direct"` first tries a factorization without singular
     values, and keeps the result if it proves which singular values are truncated:
 
-    - batches of matrices with at most 768 elements and one side of at most 8, or 12 if they
-      are real and on a CPU: pivoted Gram-Schmidt, for any rank;
+    - batches of matrices with one side of at most 8 and at most 768 elements, and on a CPU
+      real ones with one side of at most 12 and the other of at most 128: pivoted
+      Gram-Schmidt, for any rank;
     - other square matrices: LU, for full rank;
     - other matrices: two Gram matrices, for full rank;
     - on a CPU, matrices with both sides of at least 32 that do not have full rank, unless

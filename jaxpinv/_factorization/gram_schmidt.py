@@ -261,7 +261,7 @@ def _folded_twice(f: Callable[[Array, Array], Array], isolate: Isolate, x: Array
 def _folded(f: Callable[[Array, Array], Array], x: Iterable[Array]) -> Array:
     """`f` folded in pairs over a short first axis, which XLA would reduce matrix by matrix.
 
-    The additions in a sum of up to 768 terms are off by at most 10 roundings.
+    The additions in a sum of `k` terms are off by at most `log2(k)` roundings, rounded up.
     """
     terms = list(x)
     while len(terms) > 1:

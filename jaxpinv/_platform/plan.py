@@ -278,7 +278,8 @@ def _full_rank(
     columns = tuning.most_columns(is_complex=is_complex, is_cpu=target.is_cpu)
     is_short = m <= tuning.short_columns * (1.5 if n == 1 else 1)
     if count > 1 and (is_short or not (target.is_cpu and target.is_local)):
-        if is_tiny(m, n, tuning, columns=columns):
+        is_small = is_short and n <= columns and target.is_cpu and not is_complex
+        if is_small or is_tiny(m, n, tuning, columns=columns):
             return "gram_schmidt"
     return "lu" if m == n else "cholesky_qr"
 

@@ -60,9 +60,10 @@ class Tuning:
         columns: most columns of real matrices that Gram-Schmidt orthonormalizes on a CPU;
             elsewhere, and of complex ones, it takes `tiny`.
         gram_schmidt: most elements of a matrix that Gram-Schmidt orthonormalizes faster
-            than two Gram matrices do, because it sums over rows in plain arithmetic.
-        short_columns: most rows of such a matrix on a CPU, of which a single column may
-            have half as many more.
+            than two Gram matrices do, because it sums over rows in plain arithmetic. On a
+            CPU, real matrices may have more.
+        short_columns: most rows of a matrix that Gram-Schmidt orthonormalizes on a CPU. A
+            single column may have half as many more.
         chunk: elements of the matrices processed at a time, so that they fit in a cache.
         vector_chunk: `chunk` for Gram-Schmidt on vectors of matrices, which makes more
             arrays: see `workarounds.STARTS_SLOWLY`.
