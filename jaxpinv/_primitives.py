@@ -70,6 +70,7 @@ def triplets_of_plan(plan: Plan, *, hermitian: bool) -> Callable[[Array], Triple
         shorten=shorten_of_plan(plan),
         calls=partial(chunking.in_calls, plan.svd_call),
         retries=plan.retries,
+        by_qr_iteration=plan.by_qr_iteration,
     )
 
 
@@ -146,7 +147,14 @@ def _singular_values_impl(a, s, *, method, tuning, is_stored, target):
 def values_of_plan(a: Array, plan: Plan, scale: svd.Scale = moderate_scale) -> Array:
     """The singular values of `a`, `(..., min(m, n))`, computed without vectors."""
     calls, shorten = partial(chunking.in_calls, plan.values_call), shorten_of_plan(plan)
-    return svd.values(a, calls=calls, route=plan.values, shorten=shorten, scale=scale)
+    return svd.values(
+        a,
+        calls=calls,
+        route=plan.values,
+        shorten=shorten,
+        by_qr_iteration=plan.values_by_qr_iteration,
+        scale=scale,
+    )
 
 
 singular_values_p = _rules.primitive("singular_values", _singular_values_impl)

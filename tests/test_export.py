@@ -39,6 +39,11 @@ KERNELS = {
 }
 
 
+def between_libraries(a):
+    """How far results may differ if a library call of an export is another one."""
+    return bound(a.dtype, np.max(np.linalg.cond(a)))
+
+
 def custom_calls(exported):
     """Names of the library calls of an exported program."""
     return set(re.findall(r"custom_call @(\w+)", exported.mlir_module()))
@@ -50,7 +55,9 @@ def test_round_trip_gives_the_same_numbers(rng, name):
     a, f = gaussian(rng, (3, 5, 4)), COMPILED[name]
     exported = export.export(f)(jax.ShapeDtypeStruct(a.shape, a.dtype))
     again = export.deserialize(exported.serialize())
-    assert np.array_equal(again.call(a), f(a))
+    found = again.call(a)
+    assert np.array_equal(found, exported.call(a))
+    assert relative_error(found, f(a)) <= between_libraries(a)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +70,9 @@ def test_a_serialized_program_returns_named_tuples(rng, f):
     exported = export.export(f)(jax.ShapeDtypeStruct(a.shape, a.dtype))
     found, known = export.deserialize(exported.serialize()).call(a), f(a)
     assert type(found) is type(known)
-    jax.tree.map(np.testing.assert_array_equal, found, known)
+    jax.tree.map(np.testing.assert_array_equal, found, exported.call(a))
+    close = partial(np.testing.assert_allclose, rtol=0, atol=between_libraries(a))
+    jax.tree.map(close, found, known)
 
 
 @pytest.mark.slow
@@ -90,10 +99,7 @@ def test_a_symbolic_batch_dimension_serves_every_batch(rng, name, batches):
     exported = export.export(f)(jax.ShapeDtypeStruct((b, 5, 4), np.float64))
     for batch in batches:
         a = gaussian(rng, (batch, 5, 4))
-        found, known = exported.call(a), f(a)
-        # Products of derivatives with singular vectors may be fused in other ways.
-        rounding = 1e-14 if name == "stored damping" else 0
-        np.testing.assert_allclose(found, known, rtol=0, atol=rounding)
+        assert relative_error(exported.call(a), f(a)) <= between_libraries(a)
 
 
 @pytest.mark.slow
@@ -171,7 +177,7 @@ def test_one_program_for_cpu_and_cuda_runs_here(rng, name):
         jax.ShapeDtypeStruct(a.shape, a.dtype)
     )
     again = export.deserialize(exported.serialize())
-    np.testing.assert_allclose(again.call(a), f(a), rtol=1e-5)
+    assert relative_error(again.call(a), f(a)) <= between_libraries(a)
 
 
 @pytest.mark.slow

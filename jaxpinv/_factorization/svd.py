@@ -15,6 +15,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.lax.linalg import SvdAlgorithm
 
 from jaxpinv._factorization.thin_qr import Shorten
 from jaxpinv._factors import Triplets
@@ -41,6 +42,7 @@ def triplets(
     shorten: Shorten,
     calls: Calls,
     retries: bool,
+    by_qr_iteration: bool = False,
     is_normalized: bool = False,
 ) -> Triplets:
     """Singular triplets `u`, `s`, `v` of `a`, `(..., m, n)`, with `A V = U diag(s)`.
@@ -54,10 +56,12 @@ def triplets(
         shorten: a QR factorization that leaves shorter matrices.
         calls: how a batch is divided into calls.
         retries: whether to decompose multiples of a matrix whose decomposition is NaN.
+        by_qr_iteration: whether the library iterates, and does not divide and conquer.
         is_normalized: whether `normalize_scale` made the matrices, so that they need no
             unit. With `retries`, they get one anyway.
     """
-    decompose = _eigh if hermitian else _decomposition(route, shorten)
+    by_library = partial(_svd, by_qr_iteration=by_qr_iteration)
+    decompose = _eigh if hermitian else _decomposition(route, shorten, by_library)
     if is_normalized and not retries:
         s, u, v = calls(decompose, a)
     else:
@@ -71,13 +75,16 @@ def values(
     calls: Calls,
     route: str,
     shorten: Shorten,
+    by_qr_iteration: bool = False,
     scale: Scale = moderate_scale,
 ) -> Array:
     """All singular values of `a`, `(..., m, n)`, descending, without vectors.
 
-    `route` and `shorten` are as in `triplets`, and `scale` as in `decomposed`.
+    `scale` is as in `decomposed`, and all else as in `triplets`.
     """
-    decompose = partial(_values, route=route, shorten=shorten)
+    decompose = partial(
+        _values, route=route, shorten=shorten, by_qr_iteration=by_qr_iteration
+    )
     [s] = decomposed(decompose, a, calls=calls, retries=False, scale=scale)
     return s
 
@@ -173,10 +180,16 @@ def _complete(decompose: Decomposition, a: Array, found: list[Array]) -> list[Ar
     return [jnp.reshape(x, (*batch, *x.shape[1:])) for x in found]
 
 
-def _svd(a: Array) -> tuple[Array, Array, Array]:
+def _svd(a: Array, *, by_qr_iteration: bool = False) -> tuple[Array, Array, Array]:
     """Thin singular value decomposition, as `(s, u, v^H)`."""
-    u, s, vh = jax.lax.linalg.svd(a, full_matrices=False)
+    algorithm = _algorithm(by_qr_iteration)
+    u, s, vh = jax.lax.linalg.svd(a, full_matrices=False, algorithm=algorithm)
     return s, u, vh
+
+
+def _algorithm(by_qr_iteration: bool) -> SvdAlgorithm | None:
+    """How the library decomposes matrices, or None for its default."""
+    return SvdAlgorithm.QR if by_qr_iteration else None
 
 
 def _eigh(a: Array) -> tuple[Array, Array, Array]:
@@ -218,11 +231,13 @@ def _orthonormal(x: Array) -> Array:
     return q * sign[..., None, :]
 
 
-def _decomposition(route: str, shorten: Shorten) -> Decomposition:
+def _decomposition(
+    route: str, shorten: Shorten, by_library: Decomposition = _svd
+) -> Decomposition:
     """The thin singular value decomposition of tall matrices, as `(s, u, v^H)`."""
     if route == "svd":
-        return _svd
-    of_short = _svd_by_eigenvectors if route == "qr, eigh" else _svd
+        return by_library
+    of_short = _svd_by_eigenvectors if route == "qr, eigh" else by_library
     return partial(_svd_of_shorter, shorten=shorten, of_short=of_short)
 
 
@@ -237,7 +252,9 @@ def _svd_of_shorter(
     return s, product(u), vh
 
 
-def _values(a: Array, *, route: str, shorten: Shorten) -> tuple[Array]:
+def _values(
+    a: Array, *, route: str, shorten: Shorten, by_qr_iteration: bool
+) -> tuple[Array]:
     """Singular values of `(..., m, n)` alone, `(..., min(m, n))`."""
     if route == "qr, eigh":
         is_wide = a.shape[-2] < a.shape[-1]
@@ -247,4 +264,6 @@ def _values(a: Array, *, route: str, shorten: Shorten) -> tuple[Array]:
     elif a.shape[-2] == a.shape[-1]:
         # LAPACK stores columns where we store rows: the transpose needs no copy.
         a = transpose(a)
-    return (jax.lax.linalg.svd(a, full_matrices=False, compute_uv=False),)
+    algorithm = _algorithm(by_qr_iteration)
+    s = jax.lax.linalg.svd(a, full_matrices=False, compute_uv=False, algorithm=algorithm)
+    return (s,)

@@ -8,14 +8,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxpinv._platform import saving, workarounds
+from jaxpinv._platform import decompositions, saving, workarounds
+from jaxpinv._platform.decompositions import Route
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 from jaxpinv._shapes import evenly, is_static_shape
 
 Method = Literal["auto", "direct", "svd"]
 FullRank = Literal["lu", "cholesky_qr", "gram_schmidt"]
-Route = Literal["svd", "qr, svd", "qr, eigh"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Plan:
         triplets: how singular triplets are computed: by the library, by the library from a
             shorter matrix, or from eigenvectors of a Hermitian matrix made of that.
         values: how singular values alone are computed.
+        by_qr_iteration: whether LAPACK computes triplets by QR iteration.
+        values_by_qr_iteration: whether it computes singular values alone in that way.
         rows: most rows of a matrix that a QR factorization takes at a time.
         rows_call: such chunks of rows in each LAPACK call.
         svd_call: matrices in each LAPACK call for a decomposition.
@@ -68,6 +70,8 @@ class Plan:
     groups: int | None = None
     triplets: Route = "svd"
     values: Route = "svd"
+    by_qr_iteration: bool = False
+    values_by_qr_iteration: bool = False
     rows: int | None = None
     rows_call: int | None = None
     svd_call: int | None = None
@@ -132,6 +136,9 @@ def factorization(
     is_tried = is_tried and not (count == 1 == shorter)
     if not (is_tried and (target.is_local or (target.is_divided and in_vectors))):
         full_rank = None
+    iterates, iterates_for_values = decompositions.by_qr_iteration(
+        shorter, target, tuning, is_complex=is_complex
+    )
     chunk = max(1, tuning.chunk // (m * n))
     columns = tuning.most_columns(is_complex=is_complex, is_cpu=target.is_cpu)
     is_few = n <= columns and m <= tuning.rank_rows
@@ -140,7 +147,9 @@ def factorization(
         few = max(count // tuning.share, tuning.rows_of_few // m, 1)
         some = few if target.is_local else 2 * tuning.vector
         is_cuda = target.is_cuda and target.is_local
-        route = _route(count, max(m, n), shorter, tuning) if is_cuda else "svd"
+        route: Route = "svd"
+        if is_cuda:
+            route = decompositions.route(count, max(m, n), shorter, tuning)
         return Plan(
             full_rank,
             sharply=n >= tuning.sharp,
@@ -154,6 +163,8 @@ def factorization(
             groups=None if target.has_typed_axes else target.devices,
             triplets=route,
             values=route,
+            by_qr_iteration=iterates,
+            values_by_qr_iteration=iterates_for_values,
             by_rank=by_rank and (target.is_local or target.is_divided),
             rank_remainder=some,
             work=(saved, needed),
@@ -195,6 +206,8 @@ def factorization(
         remainder=remainder,
         triplets="qr, svd" if is_tall else "svd",
         values="qr, svd" if is_long else "svd",
+        by_qr_iteration=iterates,
+        values_by_qr_iteration=iterates_for_values,
         rows=rows,
         rows_call=call(4 * rows * n**2, count * max(1, 2 * m // rows)),
         svd_call=svd_call,
@@ -282,14 +295,3 @@ def _full_rank(
         if is_small or is_tiny(m, n, tuning, columns=columns):
             return "gram_schmidt"
     return "lu" if m == n else "cholesky_qr"
-
-
-def _route(count: int, m: int, n: int, tuning: Tuning) -> Route:
-    """How CUDA decomposes matrices, `m >= n`.
-
-    It decomposes many matrices at a time only if they are small. For larger ones, only
-    eigenvectors are computed for many at a time.
-    """
-    if n > tuning.jacobi and (count > 1 or m > n or n >= tuning.eigenvectors):
-        return "qr, eigh"
-    return "qr, svd" if m > tuning.jacobi and count > 1 else "svd"

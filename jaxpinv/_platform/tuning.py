@@ -88,6 +88,9 @@ class Tuning:
         jacobi: longest side of matrices that CUDA decomposes many of at a time.
         eigenvectors: on CUDA, shortest side of a single matrix for which eigenvectors are
             faster than singular vectors.
+        qr_iteration: most rows or columns, whichever are fewer, of real matrices for which
+            LAPACK finds singular vectors sooner by QR iteration than by divide and conquer.
+        qr_iteration_complex: `qr_iteration` for complex matrices.
         long: fewest rows per column for which singular values are computed from the
             triangular factor. LAPACK does the same, with a slower QR factorization.
         tall: fewest rows per column for which singular vectors are computed from it, too.
@@ -156,6 +159,8 @@ class Tuning:
     rows_of_few: int = 1 << 12
     jacobi: int = 32
     eigenvectors: int = 128
+    qr_iteration: int = 25
+    qr_iteration_complex: int = 6
     long: int = 2
     tall: int = 32
     rows_of_qr: int = 8

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxpinv
 from jaxpinv._factorization import svd, thin_qr
 from tests.matrices import unitary
+from tests.programs import svd_calls
 
 pytestmark = pytest.mark.unoptimized
 
@@ -39,10 +41,10 @@ OPTIONS = {
 
 def decomposed(route, a):
     """Singular triplets and singular values alone, in double precision."""
-    triplets = jax.jit(
-        lambda a: svd.triplets(a, hermitian=False, route=route, retries=False, **OPTIONS)
-    )(a)
-    values = jax.jit(lambda a: svd.values(a, route=route, **OPTIONS))(a)
+    route, *iterates = route.split(" by ")
+    options = {**OPTIONS, "route": route, "by_qr_iteration": bool(iterates)}
+    triplets = jax.jit(partial(svd.triplets, hermitian=False, retries=False, **options))(a)
+    values = jax.jit(partial(svd.values, **options))(a)
     double = np.result_type(a.dtype, np.float64)
     return *(np.asarray(x).astype(double) for x in triplets), np.asarray(values)
 
@@ -53,7 +55,10 @@ def dtype(request):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("route", ["svd", "qr, svd", "qr, eigh"])
+@pytest.mark.parametrize(
+    "route",
+    ["svd", "qr, svd", "qr, eigh", "svd by QR iteration", "qr, svd by QR iteration"],
+)
 @pytest.mark.slow_unless("eigh.*(33, 33|40, 16)")
 def test_triplets_are_those_of_the_matrix(rng, dtype, route, shape):
     m, n = shape
@@ -81,3 +86,13 @@ def test_values_of_wide_matrices_are_those_of_their_transposes(rng):
     for route in ("svd", "qr, eigh"):
         values = jax.jit(partial(svd.values, route=route, **OPTIONS))(a)
         assert np.allclose(values, np.linalg.svd(a, compute_uv=False), rtol=1e-13)
+
+
+def test_programs_call_the_planned_algorithm(rng):
+    """The library has one name for each: `gesvd` iterates, `gesdd` divides."""
+    for shape, names in (((6, 4), "vd vd"), ((30, 26), "dd vd")):
+        a = rng.standard_normal(shape)
+        program = jax.jit(lambda a: (jaxpinv.pinv(a, method="svd"), jaxpinv.matrix_rank(a)))
+        calls = "".join(svd_calls(program.lower(a).as_text()))
+        found = [name for name in ("vd", "dd") if f"lapack_dges{name}_ffi" in calls]
+        assert found == sorted(set(names.split()), reverse=True)

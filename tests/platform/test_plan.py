@@ -241,6 +241,30 @@ def test_only_matrices_that_divide_and_conquer_divides_are_decomposed_again():
     assert not planned((25, 1000)).retries
 
 
+@pytest.mark.parametrize(
+    ("shape", "of_real", "of_complex"),
+    [
+        ((6, 6), True, True),
+        ((100, 7), True, False),
+        ((2, 1000, 25), True, False),
+        ((25, 1000), True, False),
+        ((26, 26), False, False),
+        ((9, 500, 500), False, False),
+    ],
+    ids=str,
+)
+def test_lapack_iterates_on_small_matrices_and_for_values_alone(shape, of_real, of_complex):
+    for is_complex, of_triplets in ((False, of_real), (True, of_complex)):
+        for target in (CPU, DIVIDED, TYPED):
+            found = planned(shape, target, is_complex=is_complex)
+            assert found.by_qr_iteration == of_triplets
+            assert found.values_by_qr_iteration
+        for target in (GPU, TPU, ANYWHERE, CPU._replace(is_exported=True)):
+            found = planned(shape, target, is_complex=is_complex)
+            assert not found.by_qr_iteration
+            assert not found.values_by_qr_iteration
+
+
 def test_values_of_long_matrices_are_those_of_the_triangular_factor():
     assert planned((12, 6), method="svd").values == "qr, svd"
     assert planned((11, 6), method="svd").values == "svd"
