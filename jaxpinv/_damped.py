@@ -23,6 +23,7 @@ from jaxpinv._linalg import (
     largest_element,
     matmul,
     normalize_scale,
+    pad_rows,
     with_tangent_of,
 )
 from jaxpinv._primitives import attach, kept_p, pinv_form
@@ -79,7 +80,7 @@ class DampedMatrix(NamedTuple):
         if m >= n and not self.given.truncates:
             return self._few(b)
         if not _by_adjoint(self.given):
-            return self._solve(_padded(b, self.given.a.shape[-1], 0))
+            return self._solve(pad_rows(b, below=self.given.a.shape[-1]))
         found = self._form(Outer(None, jnp.conj(b)))
         n = self.given.a.shape[-1]
         return jnp.conj(jax.lax.slice_in_dim(found, 0, n, axis=-2))
@@ -91,13 +92,13 @@ class DampedMatrix(NamedTuple):
         undefined = jnp.any(jnp.isnan(self.factors.s), axis=-1)[..., None, None]
         if _by_adjoint(self.given):
             # The projection onto the null space of [A, D], at the unknowns of A.
-            exact = off_range(self.factors, _padded(x, m, 0))
+            exact = off_range(self.factors, pad_rows(x, below=m))
             exact = jax.lax.slice_in_dim(exact, 0, n, axis=-2)
             return with_tangent_of(jnp.where(undefined, jnp.nan, exact), formula)
         # The part due to the damping, without a difference of nearly equal numbers.
         assert self.given.damping is not None
         d = self.given.damping[..., :, None].astype(x.dtype)
-        lower = self._solve(_padded(d * x, 0, m))
+        lower = self._solve(pad_rows(d * x, above=m))
         if self.strategy.is_damped and not self.given.truncates:
             return lower
         unit = self._unit()
@@ -229,8 +230,3 @@ def _by_adjoint(given: Promoted) -> bool:
     """Whether the adjoints are factored: for wide matrices with one damping each."""
     assert given.damping is not None
     return given.is_wide and given.damping.shape[-1] == 1
-
-
-def _padded(x: Array, below: int, above: int) -> Array:
-    """`x`, `(..., m, k)`, with `below` rows of zeros below it and `above` rows above it."""
-    return jnp.pad(x, [*[(0, 0)] * (x.ndim - 2), (above, below), (0, 0)])

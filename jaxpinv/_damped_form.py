@@ -14,7 +14,7 @@ from jaxpinv._calculus.form import Outer
 from jaxpinv._calculus.form import Slot as FormSlot
 from jaxpinv._factorization.damped_qr import augment
 from jaxpinv._factors import Factors
-from jaxpinv._linalg import transpose
+from jaxpinv._linalg import pad_rows, transpose
 from jaxpinv._pinv_form import pinv_form
 
 Slot = Literal["right", "left"]
@@ -47,7 +47,9 @@ def change(
     [g] = linear
     of_w = value(factors, g, m, "left" if slot == "right" else "right")
     b, c = (w, g) if slot == "right" else (g, w)
-    found = transpose(_form(factors, None, None, Outer(_padded(b, factors), c)))
+    found = transpose(
+        _form(factors, None, None, Outer(pad_rows(b, below=factors.u.shape[-1]), c))
+    )
     of_d = jnp.real(jnp.diagonal(found[..., m:, :], axis1=-2, axis2=-1))
     if d.shape[-1] == 1:
         of_d = jnp.sum(of_d, axis=-1, keepdims=True)
@@ -67,10 +69,8 @@ def _form(factors: Factors, m: int | None, *slots: FormSlot) -> Array:
 
 def _filled(w: Array, factors: Factors, slot: Slot) -> FormSlot:
     """The slot of a form that holds `w`."""
-    return Outer(_padded(w, factors), None) if slot == "right" else Outer(None, w)
-
-
-def _padded(b: Array, factors: Factors) -> Array:
-    """`b`, `(..., m, k)`, with zeros in the rows of `D`."""
-    rows = factors.u.shape[-1]
-    return jnp.pad(b, [*[(0, 0)] * (b.ndim - 2), (0, rows), (0, 0)])
+    return (
+        Outer(pad_rows(w, below=factors.u.shape[-1]), None)
+        if slot == "right"
+        else Outer(None, w)
+    )

@@ -14,7 +14,7 @@ from jaxpinv._factorization import auto, damped, damped_qr
 from jaxpinv._factorization.choice import where_holds
 from jaxpinv._factorization.damped import Factor
 from jaxpinv._factors import Cutoff, Factors, Triplets
-from jaxpinv._linalg import adjoint, identity, matmul, transpose, with_tangent_of
+from jaxpinv._linalg import adjoint, identity, matmul, pad_rows, transpose, with_tangent_of
 from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import Tuning
@@ -210,7 +210,7 @@ def _top_change(factors: Factors, e: Array, transposed: bool, tuning: Tuning) ->
         e = _augmented(e)
         found = pinv_form(factors, [None, e], truncates=True, tuning=tuning)
         return jax.lax.slice_in_dim(found, 0, m, axis=-1)
-    e = jnp.pad(transpose(e), [*[(0, 0)] * (e.ndim - 2), (0, n), (0, 0)])
+    e = pad_rows(transpose(e), below=n)
     found = transpose(pinv_form(factors, [None, e], truncates=True, tuning=tuning))
     below = jnp.diagonal(found[..., m:, :], axis1=-2, axis2=-1)[..., None, :]
     return jnp.concatenate([found[..., :m, :], jnp.real(below).astype(e.dtype)], axis=-2)

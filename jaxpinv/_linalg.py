@@ -184,6 +184,11 @@ def adjoint(x: Array) -> Array:
     return jnp.conj(transpose(x))
 
 
+def pad_rows(x: Array, *, above: int = 0, below: int = 0) -> Array:
+    """`x`, `(..., m, k)`, with so many rows of zeros above and below it."""
+    return jnp.pad(x, [*[(0, 0)] * (x.ndim - 2), (above, below), (0, 0)])
+
+
 def with_tangent_of(x: Array, y: Array) -> Array:
     """`x` with the tangent of `y`, of the same dtype and rank, which broadcasts to `x`."""
     [x] = with_tangent_of_p.bind(x, y)

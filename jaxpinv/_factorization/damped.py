@@ -28,7 +28,7 @@ from jaxpinv._factors import (
     largest_met,
     truncate,
 )
-from jaxpinv._linalg import adjoint, finite_or_zero, matmul, power_of_two
+from jaxpinv._linalg import adjoint, finite_or_zero, matmul, pad_rows, power_of_two
 from jaxpinv._platform.workarounds import copied_in_branch, replaced_if
 
 #: Attempts to factor scaled matrices, given their dampings and tolerances.
@@ -81,9 +81,7 @@ def factor(
         # Damped matrices are not factored here.
         plain = jnp.where(is_zero[..., None, None], a, 0)
         others, y = undamped(plain, cutoff)
-        n = a.shape[-1]
-        padding = [*[(0, 0)] * (a.ndim - 2), (0, n), (0, 0)]
-        others = others._replace(u=jnp.pad(others.u, padding))
+        others = others._replace(u=pad_rows(others.u, below=a.shape[-1]))
 
         def select(x: Array, y: Array) -> Array:
             chosen = jnp.reshape(is_zero, (*is_zero.shape, *[1] * (x.ndim - is_zero.ndim)))
