@@ -19,7 +19,7 @@ from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.target import Target
 from jaxpinv._platform.tuning import Tuning
 from jaxpinv._primitives import (
-    gram_schmidt_on,
+    gram_schmidt_of_plan,
     pinv_form,
     plan_of,
     trial_of,
@@ -83,7 +83,7 @@ def _attempt(plan: Plan, target: Target, *, truncates: bool) -> Factor | None:
     if plan.full_rank is None:
         return None
     if plan.full_rank == "gram_schmidt":
-        return partial(damped_qr.by_rows, gram_schmidt=gram_schmidt_on(target))
+        return partial(damped_qr.by_rows, gram_schmidt=gram_schmidt_of_plan(plan, target))
     return partial(damped_qr.by_gram, truncates=truncates, halves=plan.halves)
 
 

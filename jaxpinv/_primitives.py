@@ -103,8 +103,10 @@ def trial_of(plan: Plan, target: Target, *, hermitian: bool) -> auto.Trial | Non
     )
 
 
-def gram_schmidt_on(target: Target) -> Callable[[Array, Cutoff], CertifiedFactors]:
-    """Gram-Schmidt in the form that suits the target."""
+def gram_schmidt_of_plan(
+    plan: Plan, target: Target
+) -> Callable[[Array, Cutoff], CertifiedFactors]:
+    """Gram-Schmidt as a plan says, in the form that suits the target."""
     return partial(
         gram_schmidt.factor,
         isolate=prevent_fusion if target.is_cpu else lambda x: x,
@@ -112,13 +114,15 @@ def gram_schmidt_on(target: Target) -> Callable[[Array, Cutoff], CertifiedFactor
         by_folds=target.is_cpu,
         # Devices that share a batch would gather from each other.
         gathers=target.is_cuda and target.is_local,
+        rows_at_once=plan.rows_at_once,
     )
 
 
 def _full_rank(plan: Plan, target: Target) -> FullRank:
     """The factorization without singular values that a plan names."""
     if plan.full_rank == "gram_schmidt":
-        return FullRank(gram_schmidt_on(target), is_inverse=False, takes_any_size=True)
+        factor = gram_schmidt_of_plan(plan, target)
+        return FullRank(factor, is_inverse=False, takes_any_size=True)
     options = {"sharply": plan.sharply, "gives_up_early": plan.pivoted_qr}
     if plan.full_rank == "cholesky_qr":
         orthonormalizer = partial(triangular.orthonormalizer, halves=plan.halves)
@@ -172,7 +176,7 @@ def _kept_impl(a, rtol, atol, *, method, tuning, target):
         return kept()
 
     def certify(a: Array, rtol: Array, atol: Array) -> Array:
-        found = gram_schmidt_on(target)(a, Cutoff(rtol, atol))
+        found = gram_schmidt_of_plan(plan, target)(a, Cutoff(rtol, atol))
         assert found.s is not None
         rank = jnp.sum(found.s > 0, axis=-1, dtype=jnp.int32)
         return jnp.where(found.certified, rank, -1)

@@ -17,7 +17,7 @@ from jaxpinv import _rules
 from jaxpinv._factorization import log_det, volume
 from jaxpinv._factors import Cutoff, Factors
 from jaxpinv._linalg import normalize_scale, sum_of_rows, transpose
-from jaxpinv._platform import chunking, replacing
+from jaxpinv._platform import chunking, determinant_plan, replacing
 from jaxpinv._platform import plan as plans
 from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.tuning import Tuning
@@ -69,7 +69,9 @@ def _log_volume_impl(
     planned = partial(
         plans.factorization, a.shape, target, is_complex=is_complex, tuning=tuning
     )
-    how = plans.determinant(v.shape, target, is_complex=is_complex, tuning=tuning)
+    how = determinant_plan.determinant(
+        v.shape, target, is_complex=is_complex, tuning=tuning
+    )
     is_one_each = jnp.broadcast_shapes(rtol.shape, atol.shape, a.shape[:-2]) == a.shape[:-2]
     may_loop = target.is_cpu and target.is_local
     if may_loop and is_one_each and not (has_factors or is_stored):

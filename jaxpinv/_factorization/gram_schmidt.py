@@ -29,9 +29,6 @@ from jaxpinv._linalg import largest_element, normalize_scale, power_of_two
 
 # Stored for columns that were picked, instead of the squared norm of what is left.
 _KEPT, _NULL = -1, -2
-# Rows of a sum that LLVM vectorizes: it gives up on loops that read too many arrays, whose
-# overlaps it would have to rule out. A power of two, so that sums in pairs stay the same.
-_GROUP = 32
 
 #: Returns its argument, which XLA then does not compute anew wherever it is used.
 Isolate = Callable[[Array], Array]
@@ -45,6 +42,7 @@ def factor(
     may_branch: bool,
     by_folds: bool,
     gathers: bool = False,
+    rows_at_once: int | None = None,
 ) -> CertifiedFactors:
     """Gram-Schmidt of matrices of any size and rank, `(..., m, n)`.
 
@@ -57,6 +55,8 @@ def factor(
             makes them, perhaps in fewer kernels.
         gathers: whether the column that is picked is gathered, and not selected from all.
             On a GPU this takes one kernel less.
+        rows_at_once: how many rows of `a` a sum reads at a time; None means all. Powers of
+            two do not change the order in which they are added.
     """
     m, n = a.shape[-2:]
     if by_folds:
@@ -75,7 +75,9 @@ def factor(
     identity = jnp.expand_dims(np.eye(n, dtype=a.dtype), range(2, a.ndim))
     z = jnp.concatenate([rows, jnp.where(False, rows[:n], identity)])
     start = (z, left, zero)
-    z, left, remainder = _orthonormalized(start, rounding, isolate, gathers=gathers)
+    z, left, remainder = _orthonormalized(
+        start, rounding, isolate, gathers=gathers, rows_at_once=rows_at_once or m
+    )
 
     kept, u, w = left == _KEPT, z[:m], z[m:]
     w_norm = _folded_twice(operator.add, isolate, jnp.where(kept[None], _square(w), 0))
@@ -109,7 +111,12 @@ def _normalized(rows: Array, isolate: Isolate) -> tuple[Array, ...]:
 
 
 def _orthonormalized(
-    start: tuple[Array, Array, Array], rounding: Array, isolate: Isolate, *, gathers: bool
+    start: tuple[Array, Array, Array],
+    rounding: Array,
+    isolate: Isolate,
+    *,
+    gathers: bool,
+    rows_at_once: int,
 ) -> tuple[Array, Array, Array]:
     """Orthonormalizes the columns of `A` on top of the identity, `(m + n, n, ...)`.
 
@@ -118,6 +125,7 @@ def _orthonormalized(
         rounding: the largest square of a norm that counts as rounding, `(...)`.
         isolate: see `Isolate`.
         gathers: as in `factor`.
+        rows_at_once: as in `factor`.
 
     Returns:
         Columns of `U` on top of `W`, or zeros on top of `N`; `_KEPT` or `_NULL` for each of
@@ -133,7 +141,7 @@ def _orthonormalized(
 
     def by_groups(term: Callable[[int], Array]) -> Array:
         """The sum of `term` over the rows of `A`."""
-        groups = (range(m)[i : i + _GROUP] for i in range(0, m, _GROUP))
+        groups = (range(m)[i : i + rows_at_once] for i in range(0, m, rows_at_once))
         sums = [_sum(term(i) for i in group) for group in groups]
         return _sum(isolate(x) if len(sums) > 1 else x for x in sums)
 

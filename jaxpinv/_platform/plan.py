@@ -27,6 +27,7 @@ class Plan:
         sharply: whether certificates use norms that need products of matrices.
         halves: fewest columns of which products with triangular or Hermitian matrices are
             computed by halves.
+        rows_at_once: most rows that a sum of Gram-Schmidt reads at a time.
         chunk: matrices on which `full_rank` is tried at a time.
         pivoted_qr: whether matrices not of full rank are tried by QR with column pivoting.
         by_halves: whether this QR branches on the rank, because it takes single matrices.
@@ -61,6 +62,7 @@ class Plan:
     full_rank: FullRank | None = None
     sharply: bool = False
     halves: int = DEFAULT.halves
+    rows_at_once: int = DEFAULT.rows_at_once
     chunk: int | None = None
     pivoted_qr: bool = False
     by_halves: bool = False
@@ -154,6 +156,7 @@ def factorization(
             full_rank,
             sharply=n >= tuning.sharp,
             halves=tuning.halves,
+            rows_at_once=tuning.rows_at_once,
             remainder=some,
             # A loop waits for the host at each step, a branch once.
             loops=not target.is_local,
@@ -200,6 +203,7 @@ def factorization(
         by_halves=min(remainder, count) == 1,
         sharply=n >= tuning.sharp,
         halves=tuning.halves,
+        rows_at_once=tuning.rows_at_once,
         chunk=vectors
         if full_rank == "gram_schmidt"
         else evenly(count, min(chunk, call(n**3))),
@@ -223,44 +227,6 @@ def factorization(
         and workarounds.is_handed_over((12 if is_complex else 6) * m * n),
         work=(saved, needed),
     )
-
-
-@dataclass(frozen=True)
-class DeterminantPlan:
-    """How determinants of a batch are computed.
-
-    Attributes:
-        by_gram_schmidt: whether Gram-Schmidt computes them, or else LU.
-        chunk: matrices processed at a time, or None for all.
-    """
-
-    by_gram_schmidt: bool = False
-    chunk: int | None = None
-
-
-def determinant(
-    shape: tuple, target: Target, *, is_complex: bool, tuning: Tuning = DEFAULT
-) -> DeterminantPlan:
-    """The plan for the determinants of matrices `(..., n, n)`.
-
-    Args:
-        shape: shape of the batch.
-        target: where the program runs.
-        is_complex: whether the matrices are complex.
-        tuning: constants of speed.
-    """
-    if not is_static_shape(shape) or not math.prod(shape) or not target.is_local:
-        return DeterminantPlan()
-    *batch, n, _ = shape
-    count = math.prod(batch)
-    by_gram_schmidt = n <= tuning.tiny and count >= tuning.many
-    if not target.is_cpu:
-        return DeterminantPlan(by_gram_schmidt)
-    if by_gram_schmidt:
-        most = max(1, tuning.chunk // (n * n))
-        return DeterminantPlan(by_gram_schmidt, evenly(count, most, tuning.vector))
-    flops = n**3 * (3 if is_complex else 1)
-    return DeterminantPlan(chunk=workarounds.matrices_of_one_call(count, flops))
 
 
 def is_tiny(

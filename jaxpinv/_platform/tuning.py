@@ -64,6 +64,8 @@ class Tuning:
             CPU, real matrices may have more.
         short_columns: most rows of a matrix that Gram-Schmidt orthonormalizes on a CPU. A
             single column may have half as many more.
+        rows_at_once: most rows that a sum of Gram-Schmidt reads at a time. LLVM vectorizes
+            no loop that reads too many arrays, whose overlaps it would have to rule out.
         chunk: elements of the matrices processed at a time, so that they fit in a cache.
         vector_chunk: `chunk` for Gram-Schmidt on vectors of matrices, which makes more
             arrays: see `workarounds.STARTS_SLOWLY`.
@@ -144,6 +146,7 @@ class Tuning:
     columns: int = 12
     gram_schmidt: int = 768
     short_columns: int = 128
+    rows_at_once: int = 32
     chunk: int = 1 << 13
     vector_chunk: int = 1 << 10
     volumes: int = 8

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxpinv._factorization import log_det
-from jaxpinv._platform import plan
+from jaxpinv._platform import determinant_plan
 from jaxpinv._platform.target import ANYWHERE, Target
 from tests.comparison import bound
 from tests.matrices import gaussian, matrix, unitary
@@ -45,6 +45,6 @@ def test_it_is_that_of_numpy(rng, way, dtype):
     ids=str,
 )
 def test_many_tiny_determinants_use_gram_schmidt(shape, target, by_gram_schmidt):
-    planned = plan.determinant(shape, target, is_complex=False)
+    planned = determinant_plan.determinant(shape, target, is_complex=False)
     assert planned.by_gram_schmidt == by_gram_schmidt
     assert target.is_cpu or planned.chunk is None

@@ -12,7 +12,7 @@ from jax import export
 import jaxpinv
 from jaxpinv._factors import Cutoff
 from jaxpinv._platform import plan, target
-from jaxpinv._primitives import gram_schmidt_on
+from jaxpinv._primitives import gram_schmidt_of_plan
 from tests import jacobi_oracle
 from tests.comparison import bound
 from tests.factorization.tiny_cases import CLASSES, of_mixed_rank
@@ -35,7 +35,7 @@ def planned_for_accelerator(monkeypatch):
     monkeypatch.setattr(target, "of_lowering", elsewhere)
 
 
-on_gpu = jax.jit(gram_schmidt_on(GPU))
+on_gpu = jax.jit(gram_schmidt_of_plan(plan.Plan(), GPU))
 
 
 def default_cutoff(count, dtype=np.float32):

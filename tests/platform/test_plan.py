@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxpinv._platform import form_plan, plan, workarounds
+from jaxpinv._platform import determinant_plan, form_plan, plan, workarounds
 from jaxpinv._platform.target import ANYWHERE
 from jaxpinv._platform.tuning import DEFAULT, Tuning
 from jaxpinv._platform.workarounds import matrices_of_one_call
@@ -205,7 +205,7 @@ def test_chunks_of_a_batch_are_equal():
     tuning = Tuning(vector_chunk=DEFAULT.chunk)
     assert planned((200, 7, 6), method="direct", tuning=tuning).chunk == 128
     assert planned((200, 7, 6), method="direct", tuning=tuning).rank_chunk == 128
-    assert plan.determinant((200, 7, 7), CPU, is_complex=False).chunk == 128
+    assert determinant_plan.determinant((200, 7, 7), CPU, is_complex=False).chunk == 128
 
 
 def test_what_is_left_of_tiny_matrices_is_taken_a_few_at_a_time():
