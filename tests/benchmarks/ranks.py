@@ -18,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxpinv
-from jaxpinv._factorization import gram_schmidt
 from jaxpinv._factors import Cutoff
-from jaxpinv._platform import workarounds
+from jaxpinv._platform import plan
+from jaxpinv._primitives import gram_schmidt_of_plan
 from tests.factorization.tiny_cases import CLASSES
 from tests.jacobi_oracle import Triplets, norms, product, triplets
+from tests.platform.targets import CPU
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 SHAPES = ((2, 2), (3, 3), (4, 3), (5, 5), (6, 7), (7, 2), (4, 8), (8, 6), (6, 6), (8, 8))
@@ -183,9 +184,7 @@ def _certified(a, rtol):
     """Where Gram-Schmidt alone certifies a rank, and which."""
     tall = a if a.shape[1] >= a.shape[2] else jnp.conj(jnp.swapaxes(a, 1, 2))
     cutoff = Cutoff(rtol, jnp.zeros_like(rtol))
-    found = gram_schmidt.factor(
-        tall, cutoff, isolate=workarounds.prevent_fusion, may_branch=True, by_folds=True
-    )
+    found = gram_schmidt_of_plan(plan.Plan(), CPU)(tall, cutoff)
     assert found.s is not None
     return found.certified, jnp.sum(found.s > 0, axis=-1)
 
