@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxpinv._factorization.full_rank import FullRank
-from jaxpinv._factorization.pivoted_qr import Decomposition
+from jaxpinv._factorization.pivoted_qr import Decomposition, square_factor
 from jaxpinv._factors import (
     Cutoff,
     Factors,
@@ -19,7 +19,7 @@ from jaxpinv._factors import (
     pseudo_inverse,
     truncate,
 )
-from jaxpinv._linalg import finite_or_zero, normalize_scale, transpose
+from jaxpinv._linalg import finite_or_zero, matmul, normalize_scale, transpose
 
 #: Decomposes matrices, given tolerances. Certified where only rounding is truncated.
 RankRevealing = Callable[[Array, Cutoff], Decomposition]
@@ -115,22 +115,29 @@ def _solve(
             largest = learned if takes_any_size else None
             return _by_triplets(decompose, a, cutoff, largest)
         may_be_rounding = learned
-        found = jax.lax.cond(
-            jnp.any(may_be_rounding),
-            partial(_by_rank_revealing, rank_revealing, normalize),
-            _not_certified,
-            *(a, cutoff),
-        )
-        certified = found[-1]
+        try_any_rank = partial(_by_rank_revealing, rank_revealing, normalize, decompose)
+        if m > n:
+            found, by_triplets = try_any_rank(a, cutoff)
+        else:
+            by_triplets = partial(_by_triplets, decompose, a, cutoff)
+            found = jax.lax.cond(
+                jnp.any(may_be_rounding),
+                lambda *x: try_any_rank(*x)[0],
+                _not_certified,
+                *(a, cutoff),
+            )
+        # As if each matrix were alone.
+        certified = found[-1] & may_be_rounding
 
         def complete(found: Solution) -> Solution:
             # Certified solutions stay, so that none depends on the rest of its batch.
-            others = _by_triplets(decompose, a, cutoff)
+            others = by_triplets()
             return tuple(
                 jnp.where(jnp.expand_dims(certified, range(len(shape), x.ndim)), x, y)
                 for x, y in zip(found, others, strict=True)
             )
 
+        found = (*found[:-1], certified)
         return jax.lax.cond(jnp.all(certified), lambda found: found, complete, found)
 
     if shape:
@@ -203,14 +210,28 @@ def _by_full_rank(
 
 
 def _by_rank_revealing(
-    factor: RankRevealing, normalize: Normalize, a: Array, cutoff: Cutoff
-) -> Solution:
-    """Solutions by that factorization, certified where only rounding is truncated."""
+    factor: RankRevealing,
+    normalize: Normalize,
+    decompose: Decompose,
+    a: Array,
+    cutoff: Cutoff,
+) -> tuple[Solution, Callable[[], Solution]]:
+    """Solutions by that factorization, certified where only rounding is truncated.
+
+    Also a function that returns solutions from singular triplets. These come from the
+    square factor, because a decomposition of tall matrices begins with such a QR, too.
+    """
     scaled, scale, finite = normalize(a)
-    u, v, x, kept, certified = factor(scaled, cutoff._replace(atol=cutoff.atol / scale))
-    s = jnp.where(kept, scale[..., None], 0)
-    x = x / scale[..., None, None].astype(a.dtype)
-    return u, s, v, x, certified & finite
+    found = factor(scaled, cutoff._replace(atol=cutoff.atol / scale))
+    s = jnp.where(found.kept, scale[..., None], 0)
+    x = found.x / scale[..., None, None].astype(a.dtype)
+
+    def by_triplets() -> Solution:
+        left, s, v = decompose(square_factor(found.r, found.order))
+        u, s = matmul(found.u, left), s * scale[..., None]
+        return _of_triplets((u, s, v), cutoff, finite)
+
+    return (found.u, s, found.v, x, found.certified & finite), by_triplets
 
 
 def _not_certified(a: Array, _: Cutoff) -> Solution:
@@ -233,6 +254,12 @@ def _by_triplets(
         scaled, scale, finite = normalize_scale(a, largest)
         u, s, v = decompose(scaled, is_normalized=True)
         s = s * scale[..., None]
-    factors = truncate((u, s, v), cutoff, finite)
+    return _of_triplets((u, s, v), cutoff, finite)
+
+
+def _of_triplets(triplets: Triplets, cutoff: Cutoff, finite: Array) -> Solution:
+    """Solutions from singular triplets, NaN where a matrix is not finite."""
+    u, s, v = triplets
+    factors = truncate(triplets, cutoff, finite)
     s = jnp.where(finite[..., None], s, jnp.nan)
     return u, s, v, pseudo_inverse(factors), finite & False

@@ -18,26 +18,19 @@ from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul
 # Rounding leaves `||A W - Q||_F` at eps ||A||_F ||W||_F times 0.1 sqrt(n) for LU, measured
 # on random, graded, Kahan and Vandermonde matrices for n from 9 to 500, and times 0.2 for
 # two Cholesky factorizations. Twice that is allowed, but at least eight times eps.
-_LEAST_MARGIN, _MARGIN = 8, 0.25
+LEAST_MARGIN, _MARGIN = 8, 0.25
 # Four steps of power iteration give the largest singular value of a Gaussian matrix to
 # within about a tenth.
 _POWER_STEPS, _POWER_FACTOR = 4, 1.15
 # With probability 4e-5, a residual of rank one looks ten times too small in all four
 # directions.
-_PROBES = 4
+PROBES = 4
 # A seed that users do not pick: probes equal to rows of their matrix would prove nothing.
 _SEED = (1955, 51, 406)
 
 # If a matrix is a product rounded once, Gram-Schmidt leaves a remainder of up to 2.3 eps
 # ||A||_F. Dropping it changes the pseudo-inverse by that times the condition number.
 _TINY_REMAINDER = 3
-# Products of two factors of order 500 and rank 250 have a remainder of 7 to 9 eps ||A||_F.
-_REMAINDER = 0.5
-# The ratio of the largest dropped value to eps times the largest value bounds the error of
-# the pseudo-inverse in units of eps times the condition number. QR of such products leaves
-# ratios up to 18 at order 200, and up to 0.08 n at orders 500 and 1000. The errors are at
-# most 3.6 such units.
-_LEAST_DROPPED, _DROPPED, _DROPPED_OF_LARGE = 4, 1.2, 0.1
 
 
 def smallest_pivot(pivots: Array) -> Array:
@@ -126,7 +119,7 @@ def certify_rank(
         n: the number of columns of `A`.
     """
     eps = jnp.finfo(norm.dtype).eps
-    kept = w_norm * (cutoff.above(norm) + _LEAST_MARGIN * eps * norm + remainder) < 1
+    kept = w_norm * (cutoff.above(norm) + LEAST_MARGIN * eps * norm + remainder) < 1
     # The largest of `rank` singular values is at least their root mean square.
     largest = norm / jnp.sqrt(jnp.maximum(rank, 1))
     limit = jnp.minimum(cutoff.above(largest), _TINY_REMAINDER * eps * norm)
@@ -146,11 +139,11 @@ def probed(a: Array, w: Array) -> tuple[Array, Array]:
     """
     directions = probes(a)
     image = matmul(directions, w)
-    residual = frobenius_norm(matmul(image, a) - directions) / _PROBES**0.5
+    residual = frobenius_norm(matmul(image, a) - directions) / PROBES**0.5
     return residual, frobenius_norm(matmul(image, adjoint(w))) / frobenius_norm(image)
 
 
-def probes(a: Array, count: int = _PROBES) -> Array:
+def probes(a: Array, count: int = PROBES) -> Array:
     """A few random directions, `(..., count, n)`."""
     n = a.shape[-1]
     directions = np.random.default_rng(_SEED).standard_normal((count, n))
@@ -168,59 +161,9 @@ def leaves_small_residual(a: Array, norm: Array, w: Array, residual: Array) -> A
     return residual <= rounding_of(a, norm) * frobenius_norm(w)
 
 
-def numerical_rank(a: Array, norm: Array, r: Array, cutoff: Cutoff) -> tuple[Array, Array]:
-    """Which columns of a pivoted QR factorization are kept, and if the rest is rounding.
-
-    The rest counts as rounding if its norm is that small and below the cutoff: no truncated
-    singular value of `a` exceeds that norm.
-
-    Args:
-        a: `(..., m, n)`, with elements of size 1.
-        norm: the Frobenius norm of `a`, of batch shape.
-        r: the triangular factor, `(..., n, n)`.
-        cutoff: the tolerances.
-
-    Returns:
-        `(..., n)`, bool, and `(...)`, bool.
-    """
-    rows = jnp.sum(jnp.square(jnp.abs(r)), axis=-1)
-    # No cumulative sum, because XLA makes a tree of kernels of it.
-    is_below = ~jnp.tri(rows.shape[-1], k=-1, dtype=bool)
-    below = jnp.sqrt(jnp.sum(jnp.where(is_below, rows[..., None, :], 0), axis=-1))
-    eps, root = float(jnp.finfo(a.dtype).eps), a.shape[-1] ** 0.5
-    kept = below > max(_LEAST_MARGIN, _REMAINDER * root) * eps * norm[..., None]
-    rest = jnp.max(jnp.where(kept, 0, below + eps * norm[..., None] / 2), axis=-1)
-    both = jnp.stack([r, jnp.where(kept[..., :, None], 0, r)], axis=-3)
-    seen = _seen_in_probes(both)
-    largest, dropped = seen[..., 0], seen[..., 1]
-    allowed = max(_LEAST_DROPPED, _DROPPED * root, _DROPPED_OF_LARGE * root**2)
-    is_rounding = dropped <= allowed * eps * largest
-    return kept, is_rounding & (rest <= cutoff.above(largest))
-
-
-def _seen_in_probes(x: Array) -> Array:
-    """A lower estimate of the largest singular value of `(..., n, n)`, of batch shape."""
-    image = matmul(x, adjoint(probes(x)))
-    size = frobenius_norm(image)
-    return frobenius_norm(matmul(adjoint(x), image)) / jnp.where(size > 0, size, 1)
-
-
-def makes_orthonormal(a: Array, norm: Array, w: Array, u: Array, kept: Array) -> Array:
-    """Whether `a w` is `u` in the kept columns, to rounding, of batch shape.
-
-    If the residual is too large in any of a few random directions, it is too large. The
-    other columns of `w` are zero.
-    """
-    z = adjoint(probes(a))
-    residual = matmul(a, matmul(w, z)) - matmul(u, jnp.where(kept[..., :, None], z, 0))
-    return frobenius_norm(residual) <= _PROBES**0.5 * rounding_of(a, norm) * frobenius_norm(
-        w
-    )
-
-
 def rounding_of(a: Array, norm: Array) -> Array:
     """Bound on `||A W - Q||_F / ||W||_F`, of batch shape, where `norm` is that of `A`."""
-    margin = max(_LEAST_MARGIN, _MARGIN * a.shape[-1] ** 0.5)
+    margin = max(LEAST_MARGIN, _MARGIN * a.shape[-1] ** 0.5)
     return margin * jnp.finfo(a.dtype).eps * norm
 
 

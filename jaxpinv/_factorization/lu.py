@@ -4,14 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._factorization import certificate, triangular
+from jaxpinv._factorization import certificate, numerical_rank, triangular
 from jaxpinv._factorization.full_rank import CertifiedFactors
 from jaxpinv._factors import Cutoff
 from jaxpinv._linalg import frobenius_norm, identity, matmul, transpose
 
-# The smallest pivot of deficient matrices over n eps times the mean singular value was at
-# most 1.7 for orders from 32 to 500.
-_SUSPICIOUS_PIVOT = 4
 # Residuals of inverses over eps ||A||_F ||W||_2 may be up to this, or up to the square root
 # of the order over this if that is more. For Gaussian matrices they are half of the limit.
 # For unitary ones they grow like the order, and exceed the limit where the error is more
@@ -41,7 +38,7 @@ def factor(
     diagonal = jnp.diagonal(lu, axis1=-2, axis2=-1)
     norm = frobenius_norm(a)
     eps = float(jnp.finfo(a.dtype).eps)
-    least = _SUSPICIOUS_PIVOT * a.shape[-1] * eps if gives_up_early else 0
+    least = numerical_rank.SUSPICIOUS_PIVOT * a.shape[-1] * eps if gives_up_early else 0
     possible = ~certificate.rules_out_full_rank(a, norm, diagonal, cutoff, least)
 
     def inverse(lu_t: Array) -> tuple[Array, Array]:
@@ -61,8 +58,7 @@ def factor(
         jnp.any(possible), inverse, lambda lu_t: (lu_t, possible), transpose(lu)
     )
     q = jnp.where(certified[..., None, None], identity(a), 0)
-    smallest = _SUSPICIOUS_PIVOT * a.shape[-1] ** 0.5 * eps * norm
-    may_be_rounding = ~(certificate.smallest_pivot(diagonal) > smallest)
+    may_be_rounding = numerical_rank.may_be_rounding(a, norm, diagonal, cutoff)
     return CertifiedFactors(q, w, w, certified, may_be_rounding=may_be_rounding)
 
 

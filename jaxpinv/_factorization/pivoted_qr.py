@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxpinv._factorization import certificate
+from jaxpinv._factorization import certificate, numerical_rank
 from jaxpinv._factors import Cutoff
-from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul
+from jaxpinv._linalg import adjoint, frobenius_norm, identity, matmul, transpose
 
 
 class Decomposition(NamedTuple):
@@ -26,7 +26,9 @@ class Decomposition(NamedTuple):
             basis of the null space of the kept part of `A`.
         x: the pseudo-inverse, `(..., n, m)`.
         kept: `(..., n)`, bool.
-        certified: `(...)`, bool. Where it is False, the other fields are arbitrary.
+        certified: `(...)`, bool. Where it is False, `v`, `x` and `kept` are arbitrary.
+        r: `(..., n, n)`, triangular, such that `A P = U R`.
+        order: `(..., n)`, the order into which `P` brings the columns.
     """
 
     u: Array
@@ -34,6 +36,8 @@ class Decomposition(NamedTuple):
     x: Array
     kept: Array
     certified: Array
+    r: Array
+    order: Array
 
 
 def factor(a: Array, cutoff: Cutoff, *, by_halves: bool) -> Decomposition:
@@ -45,8 +49,8 @@ def factor(a: Array, cutoff: Cutoff, *, by_halves: bool) -> Decomposition:
     n = a.shape[-1]
     u, r, order = jax.lax.linalg.qr(a, full_matrices=False, pivoting=True)
     norm = frobenius_norm(a)
-    kept, is_rounding = certificate.numerical_rank(a, norm, r, cutoff)
-    r = jnp.where(kept[..., :, None], r, 0)
+    kept, is_possible = numerical_rank.numerical_rank(a, norm, r, cutoff)
+    kept_r = jnp.where(kept[..., :, None], r, 0)
     half = -(-n // 2)
     whole = partial(_by_rows, size=n)
 
@@ -59,11 +63,18 @@ def factor(a: Array, cutoff: Cutoff, *, by_halves: bool) -> Decomposition:
         return r, r, adjoint(u)
 
     decompose = by_half if by_halves else whole
-    w, null, x = jax.lax.cond(jnp.any(is_rounding), decompose, give_up, u, r, kept, order)
-    accurate = certificate.makes_orthonormal(a, norm, w, u, kept)
-    certified = certificate.certify_full_rank(a, norm, w, cutoff, is_rounding & accurate)
+    w, null, x = jax.lax.cond(
+        jnp.any(is_possible), decompose, give_up, u, kept_r, kept, order
+    )
+    accurate = numerical_rank.makes_orthonormal(a, norm, w, u, kept)
+    certified = certificate.certify_full_rank(a, norm, w, cutoff, is_possible & accurate)
     # Added only here, so that a value without derivatives does not compute the null space.
-    return Decomposition(u, w + null, x, kept, certified)
+    return Decomposition(u, w + null, x, kept, certified, r, order)
+
+
+def square_factor(r: Array, order: Array) -> Array:
+    """`B = R P^H`, `(..., n, n)`, such that `A = U B`."""
+    return transpose(_unpermuted(transpose(r), order))
 
 
 def _by_rows(

@@ -249,7 +249,7 @@ def test_graded_matrices_are_certified_by_what_the_proof_assumes(rng):
     u, s, v = np.asarray(factors.u), np.asarray(factors.s), np.asarray(factors.v)
     residual = np.linalg.norm(a @ v - u * s[:, None, :], axis=(1, 2))
     size = np.linalg.norm(a, axis=(1, 2)) * np.linalg.norm(v, axis=(1, 2))
-    margin = certificate._LEAST_MARGIN * np.finfo(float).eps
+    margin = certificate.LEAST_MARGIN * np.finfo(float).eps
     assert np.mean(certified) > 0.9
     assert np.all(residual[certified] <= margin * size[certified])
 

@@ -1,5 +1,6 @@
 """Matrices without full rank, by QR with column pivoting."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -9,10 +10,14 @@ import pytest
 import scipy.linalg
 
 import jaxpinv
-from jaxpinv._factorization import lu, pivoted_qr
+from jaxpinv._factorization import auto, lu, numerical_rank, pivoted_qr
 from jaxpinv._factors import Cutoff
+from jaxpinv._platform import plan as plans
+from jaxpinv._primitives import trial_of, triplets_of_plan
 from tests.comparison import bound, relative_error
 from tests.matrices import gaussian, of_values
+from tests.platform.targets import CPU
+from tests.programs import svd_calls
 
 direct = partial(jaxpinv.pinv, method="direct")
 by_svd = partial(jaxpinv.pinv, method="svd")
@@ -37,9 +42,9 @@ def by_lu(a, cutoff):
 
 def looked_at(a, found):
     """Of the factors of one matrix: errors over eps of what their contract says."""
-    u, v, x, kept, _ = (np.asarray(y) for y in found)
+    u, v, x, kept, _, r, order = (np.asarray(y) for y in found)
     wide = np.result_type(a.dtype, np.float64)
-    a, u, v, x = (y.astype(wide) for y in (a, u, v, x))
+    a, u, v, x, r = (y.astype(wide) for y in (a, u, v, x, r))
     null, w = v[:, ~kept], v[:, kept]
     norm, size = np.linalg.norm(a), np.linalg.norm(w)
     errors = [
@@ -48,6 +53,7 @@ def looked_at(a, found):
         np.linalg.norm(null.conj().T @ w) / max(size, 1e-300),
         np.linalg.norm(a @ null) / max(norm, 1e-300),
         np.linalg.norm(a @ w - u[:, kept]) / max(norm * size, 1e-300),
+        np.linalg.norm(u @ r - a[:, order]) / max(norm, 1e-300),
         np.linalg.norm(x - w @ u[:, kept].conj().T) / max(size, 1e-300),
     ]
     return np.array(errors) / np.finfo(found.x.dtype).eps
@@ -181,6 +187,59 @@ def test_pivots_of_lu_tell_rounding_from_what_is_larger(rng, noise):
     assert found.may_be_rounding == (noise == 0)
 
 
+@pytest.mark.slow_unless("float32")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pivots_of_lu_tell_what_decays_smoothly_from_rounding(rng, dtype):
+    n, eps, count = 48, np.finfo(dtype).eps, 20
+
+    def share(values, rtol):
+        """How many of some matrices may be deficient but for rounding."""
+        a = np.stack([of_values(rng, (n, n), values, dtype) for _ in range(count)])
+        cutoff = Cutoff(*(jnp.full(count, x, dtype) for x in (rtol, 0)))
+        return np.mean(by_lu(a, cutoff).may_be_rounding)
+
+    decaying = [1, *np.geomspace(1e3 * n * eps, eps / n, n - 1)]
+    assert share(decaying, n * eps) <= 0.2
+    deficient = np.geomspace(1, 1e-3, n // 2)
+    assert share(deficient, n * eps) >= 0.9
+    # Truncated values that are large are no rounding.
+    assert share(deficient, 0.02) <= 0.3
+
+
+def may_be_certified(a):
+    """Whether a pivoted QR factorization may have a certificate at the default cutoff."""
+    n, eps = len(a), np.finfo(np.float32).eps
+    a = np.asarray(a / np.linalg.norm(a), np.float32)
+    r = scipy.linalg.qr(a, mode="r", pivoting=True)[0]
+    cutoff = Cutoff(jnp.float32(n * eps), jnp.float32(0))
+    return bool(numerical_rank.numerical_rank(a, jnp.float32(1), r, cutoff)[1])
+
+
+def test_kept_values_near_the_cutoff_are_given_up(rng):
+    n, double = 48, np.float64
+    assert may_be_certified(of_values(rng, (n, n), np.ones(n // 2), double))
+    assert may_be_certified(of_values(rng, (n, n), np.geomspace(1, 1e-3, n), double))
+    # The cutoff is 5.7e-6 times the norm, and so is the last pivot.
+    assert not may_be_certified(np.diag([*np.ones(n - 1), 5e-6 * n**0.5]))
+    # The norm of the inverse decides if many are small.
+    assert not may_be_certified(of_values(rng, (n, n), [1, *[2e-5] * (n - 1)], double))
+
+
+@pytest.mark.unoptimized
+@pytest.mark.parametrize("shape", [(60, 40), (3, 60, 40)], ids=str)
+def test_tall_matrices_are_decomposed_by_their_square_factors(rng, shape):
+    n = shape[-1]
+    values = np.geomspace(1, 1e-9, n)
+    a = np.stack([of_values(rng, (60, n), values, np.float64) for _ in range(3)])
+    a = a if len(shape) == 3 else a[0]
+    text = jax.jit(direct).lower(a).as_text()
+    [call] = svd_calls(text)
+    assert f"{n}x{n}xf64>) -> " in call
+    x, rank = direct(a, 1e-6, return_rank=True)
+    assert np.all(rank == np.sum(values > 1e-6))
+    assert relative_error(x, np.linalg.pinv(a, 1e-6)) <= bound(np.float64, 1e6)
+
+
 def test_what_a_tolerance_keeps_or_more_than_rounding_is_not_certified(rng):
     # Of a shape that other tests compile as well.
     a = of_values(rng, (48, 48), [1, 0.5, 1e-2], np.float32)
@@ -210,6 +269,29 @@ def test_a_matrix_does_not_depend_on_its_batch(rng):
     for a, x in zip(kinds[:3], mixed, strict=False):
         exact = np.linalg.pinv(a.astype(float), n * np.finfo(np.float32).eps)
         assert relative_error(x, exact) <= bound(np.float32, 1e5)
+
+
+def test_a_matrix_that_seems_to_decay_is_decomposed_in_every_batch(rng):
+    n = 32
+    # Two pivots that might be of a spectrum that decays, but a certificate would hold.
+    decaying = np.diag([1, *np.zeros(n - 1)])
+    decaying[1:3, 1:3] = [[1.1e-5, 0.3e-5], [-0.2e-5, 0.9e-5]]
+    deficient = of_values(rng, (n, n), np.ones(n // 2), np.float32)
+    assert decomposed(decaying.astype(np.float32)).certified
+
+    @jax.jit
+    def factored(a):
+        plan = plans.factorization(a.shape, CPU, is_complex=False, method="direct")
+        trial = trial_of(dataclasses.replace(plan, remainder=4), CPU, hermitian=False)
+        cutoff = (jnp.full(4, x, np.float32) for x in (n * 1.2e-7, 0))
+        decompose = triplets_of_plan(plan, hermitian=False)
+        return auto.factor(a, *cutoff, decompose=decompose, trial=trial)
+
+    batches = [[decaying, other, other, other] for other in (deficient, decaying)]
+    (mixed, x), (alone, y) = (factored(np.asarray(a, np.float32)) for a in batches)
+    assert np.array_equal(mixed.u[0], alone.u[0])
+    assert np.array_equal(x[0], y[0])
+    assert np.all(mixed.v[1] != alone.v[1])
 
 
 @pytest.mark.unoptimized
