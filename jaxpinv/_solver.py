@@ -196,7 +196,11 @@ class FactoredMatrix(NamedTuple):
         """Sums of the logarithms of kept singular values, and ranks, of batch shape."""
         tall, *tolerances = self.given.tall()
         value, rank = _volume.log_volume(
-            tall, Cutoff(*tolerances), self.factors, **self._plan
+            tall,
+            Cutoff(*tolerances),
+            self.factors,
+            is_wide=self.given.is_wide,
+            **self._plan,
         )
         value = value.astype(jnp.finfo(self.dtype).dtype)
         return self.in_batch(value, 0), self.in_batch(rank.astype(int), 0)

@@ -14,14 +14,14 @@ from jax import Array
 from jax.interpreters import ad
 
 from jaxpinv import _rules
-from jaxpinv._factorization import log_det, volume
+from jaxpinv._factorization import log_det, volume, volume_of_many
 from jaxpinv._factors import Cutoff, Factors
 from jaxpinv._linalg import normalize_scale, sum_of_rows, transpose
 from jaxpinv._platform import chunking, determinant_plan, replacing
 from jaxpinv._platform import plan as plans
 from jaxpinv._platform.plan import Method, Plan
 from jaxpinv._platform.tuning import Tuning
-from jaxpinv._platform.workarounds import copied_in_branch
+from jaxpinv._platform.workarounds import copied_in_branch, prevent_fusion
 from jaxpinv._primitives import pinv_form, values_of_plan
 from jaxpinv._shapes import evenly, is_static_shape
 
@@ -34,6 +34,7 @@ def log_volume(
     method: Method,
     tuning: Tuning,
     is_stored: bool,
+    is_wide: bool,
 ) -> tuple[Array, Array]:
     """Log-volumes, `(...)`, real, and ranks of matrices `(..., m, n)`, `m >= n`.
 
@@ -45,6 +46,7 @@ def log_volume(
         method: as for the factorization.
         tuning: as for the factorization.
         is_stored: whether another program may have made the factors.
+        is_wide: whether the matrices are adjoints of those in memory.
     """
     _, s, v, kept, _ = factors
     value, rank = log_volume_p.bind(
@@ -52,6 +54,7 @@ def log_volume(
         method=method,
         tuning=tuning,
         is_stored=is_stored,
+        is_wide=is_wide,
         has_factors=False,
     )
     [value] = log_volume_of_p.bind(value, *factors, tuning=tuning)
@@ -63,7 +66,7 @@ def log_volume(
 
 
 def _log_volume_impl(
-    a, rtol, atol, s, v, kept, *, method, tuning, is_stored, has_factors, target
+    a, rtol, atol, s, v, kept, *, method, tuning, is_stored, is_wide, has_factors, target
 ):
     is_complex = jnp.iscomplexobj(a)
     planned = partial(
@@ -80,7 +83,8 @@ def _log_volume_impl(
         is_direct = method == "auto" and is_large and a.shape[-1] > tuning.tiny
         plan = planned(method="direct" if is_direct else method)
         if plan.full_rank in ("lu", "cholesky_qr"):
-            return _without_factors(a, Cutoff(rtol, atol), plan, how.chunk, tuning)
+            cutoff = Cutoff(rtol, atol)
+            return _without_factors(a, cutoff, plan, how.chunk, tuning, is_wide=is_wide)
     logs = jnp.sum(jnp.log(jnp.where(kept, s, 1)), axis=-1)
     rank = jnp.sum(kept & ~jnp.isnan(s), axis=-1, dtype=jnp.int32)
     # For singular vectors, which are unitary, the determinant is 1. The plan tells whether
@@ -112,29 +116,43 @@ ad.primitive_jvps[log_volume_p] = _log_volume_jvp
 
 
 def _without_factors(
-    a: Array, cutoff: Cutoff, plan: Plan, of_one_call: int | None, tuning: Tuning
+    a: Array,
+    cutoff: Cutoff,
+    plan: Plan,
+    of_one_call: int | None,
+    tuning: Tuning,
+    *,
+    is_wide: bool,
 ) -> tuple[Array, Array]:
     """Log-volumes and ranks, from singular values where full rank is not certified."""
     *batch, m, n = a.shape
     shape = () if math.prod(batch) == 1 else (math.prod(batch),)
+    # A loop takes chunks of the matrices in memory, so that they are not copied before it.
+    turned = transpose if is_wide and shape else lambda a: a
     a, *tolerances = (
-        jnp.reshape(a, (*shape, m, n)),
+        jnp.reshape(b := turned(a), (*shape, *b.shape[-2:])),
         *(jnp.reshape(jnp.broadcast_to(x, batch), shape) for x in cutoff),
     )
 
-    by = (
-        partial(volume.by_lu, sharply=plan.sharply)
-        if m == n
-        else partial(volume.by_gram, halves=plan.halves)
+    size = determinant_plan.volumes_in_vectors(
+        (*shape, m, n), tuning, is_complex=jnp.iscomplexobj(a)
     )
+    is_large = math.prod(shape) * m * n >= tuning.repays_sharp
+    sharply = plan.sharply or (n >= tuning.sharp_volumes and is_large)
+    if size is not None:
+        by = partial(volume_of_many.by_gram_schmidt, isolate=prevent_fusion)
+    elif m == n:
+        by = partial(volume.by_lu, sharply=sharply)
+    else:
+        by = partial(volume.by_gram, halves=plan.halves)
 
     def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
-        pivots, scale, certified = by(a, Cutoff(rtol, atol))
+        pivots, scale, certified = by(turned(a), Cutoff(rtol, atol))
         rank = jnp.full(certified.shape, n, jnp.int32)
         return volume.log_of_product(pivots, scale), rank, certified
 
     def by_values(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
-        scaled, scale, finite = normalize_scale(a)
+        scaled, scale, finite = normalize_scale(turned(a))
         s, cutoff = values_of_plan(scaled, plan), Cutoff(rtol, atol / scale)
         kept = cutoff.keeps(s)
         finite = finite & ~cutoff.is_undefined() & ~jnp.any(jnp.isnan(s), axis=-1)
@@ -143,9 +161,11 @@ def _without_factors(
         return jnp.where(finite, value, jnp.nan), jnp.where(finite, rank, 0)
 
     if shape:
-        size = max(1, tuning.volumes * tuning.chunk // (m * n))
-        size = size if of_one_call is None else min(size, of_one_call)
-        size = evenly(*shape, size)
+        if size is None:
+            # One matrix that needs a sharper certificate makes its whole chunk wait.
+            elements = tuning.volumes * tuning.chunk // (2 if sharply else 1)
+            most = max(1, elements // (m * n))
+            size = evenly(*shape, most if of_one_call is None else min(most, of_one_call))
         *found, certified = chunking.in_chunks(attempt, size, a, *tolerances)
         found = replacing.replace(
             by_values, plan.remainder, ~certified, found, *(a, *tolerances)

@@ -61,14 +61,14 @@ def factor(
     m, n = a.shape[-2:]
     if by_folds:
         batch_first = _batch_first
-        rows, scale, finite, largest = _normalized(isolate(_batch_last(a)), isolate)
+        rows, scale, finite, largest = _normalized(isolate(batch_last(a)), isolate)
     else:
         batch_first = partial(jnp.moveaxis, source=(0, 1), destination=(-2, -1))
         largest = largest_element(a)
         scaled, scale, finite = normalize_scale(a, largest)
         rows = jnp.moveaxis(scaled, (-2, -1), (0, 1))
-    left = isolate(_sum(_square(rows)))
-    norm = isolate(jnp.sqrt(_sum(left)))
+    left = isolate(total(squared(rows)))
+    norm = isolate(jnp.sqrt(total(left)))
     rounding = jnp.square(certificate.largest_remainder(norm))
     norm, rounding, zero = _computed_once((norm, rounding, 0 * norm))
     # Derived from the matrices, so that it is divided over devices as they are.
@@ -80,16 +80,16 @@ def factor(
     )
 
     kept, u, w = left == _KEPT, z[:m], z[m:]
-    w_norm = _folded_twice(operator.add, isolate, jnp.where(kept[None], _square(w), 0))
+    w_norm = _folded_twice(operator.add, isolate, jnp.where(kept[None], squared(w), 0))
     certified = certificate.certify_rank(
         norm,
         jnp.sqrt(w_norm),
         jnp.sqrt(remainder),
-        _sum(kept.astype(norm.dtype)),
+        total(kept.astype(norm.dtype)),
         cutoff._replace(atol=cutoff.atol / scale),
         n,
     )
-    x = _sum(w[:, None, j] * jnp.conj(u[:, j])[None] for j in range(n))
+    x = total(w[:, None, j] * jnp.conj(u[:, j])[None] for j in range(n))
     # Where a matrix is not finite, NaN is already the final result.
     unit = jnp.where(finite, scale, jnp.nan)
     x = batch_first(isolate(x / unit.astype(a.dtype)[None, None]))
@@ -142,8 +142,8 @@ def _orthonormalized(
     def by_groups(term: Callable[[int], Array]) -> Array:
         """The sum of `term` over the rows of `A`."""
         groups = (range(m)[i : i + rows_at_once] for i in range(0, m, rows_at_once))
-        sums = [_sum(term(i) for i in group) for group in groups]
-        return _sum(isolate(x) if len(sums) > 1 else x for x in sums)
+        sums = [total(term(i) for i in group) for group in groups]
+        return total(isolate(x) if len(sums) > 1 else x for x in sums)
 
     def step(_, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         z, left, remainder = carry
@@ -170,17 +170,17 @@ def _orthonormalized(
             )
         q = isolate(jnp.where(absent, 0, q))
         overlap = by_groups(lambda i: jnp.conj(q[i])[None] * z[i])
-        lower = _sum(jnp.conj(q[i])[None] * z[i] for i in range(m, rows))
+        lower = total(jnp.conj(q[i])[None] * z[i] for i in range(m, rows))
         overlap = isolate(overlap + below * lower)
         # Project off the columns of its kind before it once more: twice is enough.
         again = jnp.where(left == mark, jnp.conj(overlap), 0)
-        again = _sum(again[j][None] * z[:, j] for j in range(n))
+        again = total(again[j][None] * z[:, j] for j in range(n))
         q = isolate(q - jnp.where(absent, 0, again))
-        square = _square(q)
-        square = _sum(square[:m]) + jnp.real(below)[0] * _sum(square[m:])
+        square = squared(q)
+        square = total(square[:m]) + jnp.real(below)[0] * total(square[m:])
         inverse = isolate(1 / jnp.sqrt(jnp.where(square > 0, square, 1)))
         off = overlap * jnp.square(inverse).astype(z.dtype)[None]
-        rest = by_groups(lambda i: _square(z[i] - off * q[i][None]))
+        rest = by_groups(lambda i: squared(z[i] - off * q[i][None]))
         left = isolate(jnp.where(here, mark, jnp.where(left < 0, left, rest)))
         unit = (q * inverse.astype(z.dtype)[None])[:, None]
         # Masked by the new `left`, so that nothing reads the old `z` after its update, for
@@ -205,14 +205,14 @@ def _completed(u: Array, kept: Array, isolate: Isolate, may_branch: bool) -> Arr
 
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         count, u, found = carry
-        lengths = isolate(_sum(_square(u[:, j]) for j in range(n)))
+        lengths = isolate(total(squared(u[:, j]) for j in range(n)))
         shortest = lengths == _folded(jnp.minimum, lengths)[None]
         row = isolate(is_first(shortest).astype(u.dtype))
-        overlap = isolate(jnp.conj(_sum(row[i][None] * u[i] for i in range(n))))
-        q = isolate(row - _sum(overlap[j][None] * u[:, j] for j in range(n)))
-        overlap = isolate(_sum(jnp.conj(u[i]) * q[i][None] for i in range(n)))
-        q = isolate(q - _sum(overlap[j][None] * u[:, j] for j in range(n)))
-        inverse = isolate(1 / jnp.sqrt(_sum(_square(q))))
+        overlap = isolate(jnp.conj(total(row[i][None] * u[i] for i in range(n))))
+        q = isolate(row - total(overlap[j][None] * u[:, j] for j in range(n)))
+        overlap = isolate(total(jnp.conj(u[i]) * q[i][None] for i in range(n)))
+        q = isolate(q - total(overlap[j][None] * u[:, j] for j in range(n)))
+        inverse = isolate(1 / jnp.sqrt(total(squared(q))))
         here = is_first(found == 0)
         u = jnp.where(here[None], (q * inverse.astype(u.dtype)[None])[:, None], u)
         return count + 1, u, jnp.where(here, 1, found)
@@ -230,7 +230,7 @@ def _computed_once(x: Any) -> Any:
     return jax.lax.optimization_barrier(x)
 
 
-def _batch_last(x: Array) -> Array:
+def batch_last(x: Array) -> Array:
     """`(..., j, k)` as `(j, k, ...)`."""
     if x.ndim != 3:
         return jnp.moveaxis(x, (-2, -1), (0, 1))
@@ -247,7 +247,7 @@ def _batch_first(x: Array) -> Array:
     return jnp.reshape(jnp.transpose(jnp.reshape(x, (j * k, batch))), (batch, j, k))
 
 
-def _square(x: Array) -> Array:
+def squared(x: Array) -> Array:
     """Squares of absolute values."""
     if not jnp.iscomplexobj(x):
         return x * x
@@ -279,4 +279,4 @@ def _folded(f: Callable[[Array, Array], Array], x: Iterable[Array]) -> Array:
     return terms[0]
 
 
-_sum = partial(_folded, operator.add)
+total = partial(_folded, operator.add)

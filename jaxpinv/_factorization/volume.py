@@ -35,7 +35,9 @@ from jaxpinv._linalg import (
 _RISK = 1e-13
 # Fewer directions take less time but give weaker bounds: off by a factor of about 57 with
 # 8 directions, 10 with 16 and 4 with 32.
-_FEW, _MANY, _LARGE = 16, 32, 64
+FEW, _MANY = 16, 32
+# Fewest columns for many directions, each of which costs more for a square matrix.
+_LARGE, _LARGE_SQUARE = 64, 128
 _SEED = (1955, 51, 407)
 # Pairs of products with a matrix and its adjoint, to bound its largest singular value.
 _PAIRS = 4
@@ -63,49 +65,71 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array, Arr
         The pivots over a scale, `(..., n)`; the scale, `(...)`, a power of two; whether it
         is certified that nothing is truncated, `(...)`.
     """
-    a, scale, finite = normalize_scale(a)
+    n = a.shape[-1]
+    a, scale, finite, norm = in_range(a)
     cutoff = cutoff._replace(atol=cutoff.atol / scale)
-    # LAPACK stores columns where we store rows, so nothing is copied: A^T = P^T L U.
-    lu, swaps, _ = jax.lax.linalg.lu(transpose(a))
-    order = order_of(swaps)
+    z, least = _directions(a, _LARGE_SQUARE)
+    # LAPACK stores columns where we store rows, so nothing is transposed. Directions are
+    # more columns, to which elimination applies the permutation and `L^-1`.
+    both = transpose(jnp.concatenate([a, z], axis=-2))
+    eliminated, swaps, _ = jax.lax.linalg.lu(both)
+    lu = eliminated[..., :n]
     pivots = jnp.diagonal(lu, axis1=-2, axis2=-1)
-    norm = frobenius_norm(a)
-    z, least = _directions(a)
-    solve = partial(jax.lax.linalg.triangular_solve, lu, left_side=False)
-    upper = partial(solve, lower=False)
-    lower = partial(solve, lower=True, unit_diagonal=True)
-
-    # With its columns in another order, `z` is as random, so it need not be permuted.
-    def solve_transposed(z: Array) -> Array:
-        return upper(lower(z, transpose_a=True), transpose_a=True)
-
-    y = solve_transposed(z)
-    residual = frobenius_norm(_permuted(matmul(y, a), order) - z)
+    y = transpose(
+        jax.lax.linalg.triangular_solve(
+            lu, eliminated[..., n:], left_side=True, lower=False
+        )
+    )
+    residual = frobenius_norm(matmul(y, a) - z)
     rounding = rounding_of(a, norm)
     size = frobenius_norm(y)
     # LU with partial pivoting guarantees nothing: Wilkinson's matrices grow by 2^n.
     possible = finite & (residual <= rounding * size)
+    # No smallest singular value is above the norm of `Z` over that of `Y`. A guess of the
+    # former is enough, because a wrong answer costs only time.
+    at_least = cutoff.above(norm / n**0.5) + rounding
+    possible = possible & (size * at_least <= (z.shape[-2] * n) ** 0.5)
     limit = cutoff.above(norm) + rounding
     found = possible & (size * limit + residual < least)
     if not sharply:
         return pivots, scale, found
 
     def sharpen(found: Array) -> Array:
-        limit = cutoff.above(_largest(a, norm)) + rounding
-        found = found | (possible & (size * limit + residual < least))
+        def goes_on(state: tuple[Array, ...]) -> Array:
+            pairs, _, _, found = state
+            return (pairs <= _PAIRS) & ~jnp.all(found | ~possible)
+
+        def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+            pairs, x, _, found = state
+            x = unit * product(product(x, adjoint(a)), a)
+            # The norm of `Z (A^H A)^p` is at least `q s_1^2p`. Few directions are enough,
+            # because only the root of `q` counts.
+            largest = 1.01 * (frobenius_norm(x) / least_norm(FEW)) ** (0.5 / pairs)
+            limit = cutoff.above(norm * jnp.minimum(largest, 1)) + rounding
+            found = found | (possible & (size * limit + residual < least))
+            return pairs + 1, x, limit, found
+
+        product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+        unit = jnp.square(1 / norm)[..., None, None].astype(a.dtype)
+        start = (jnp.ones((), norm.dtype), gaussian(a, FEW) + 0 * unit, limit, found)
+        _, _, sharp, found = jax.lax.while_loop(goes_on, step, start)
 
         def again(found: Array) -> Array:
             # `W A^H = Y + R2` and `V A = W + R3` give `s_n^3 ||V|| + s_n^2 ||R3|| +
             # s_n ||R2|| >= q - ||R||`.
+            order = order_of(swaps)
+            solve = partial(jax.lax.linalg.triangular_solve, lu, left_side=False)
+            upper = partial(solve, lower=False)
+            lower = partial(solve, lower=True, unit_diagonal=True)
             w = jnp.conj(lower(upper(jnp.conj(y))))
+            v = upper(lower(w, transpose_a=True), transpose_a=True)
             w = _permuted(w, jnp.argsort(order, axis=-1))
-            v = solve_transposed(_permuted(w, order))
             # The residuals are computed, and off by rounding times the other factor.
             of_w, of_v = frobenius_norm(w), frobenius_norm(v)
             second = frobenius_norm(matmul(w, adjoint(a)) - y) + rounding * of_w
             third = frobenius_norm(matmul(v, a) - w) + rounding * of_v
-            reached = limit * (limit * of_v + third) + second
-            return found | (possible & (limit * reached + residual < least))
+            reached = sharp * (sharp * of_v + third) + second
+            return found | (possible & (sharp * reached + residual < least))
 
         return jax.lax.cond(jnp.all(found | ~possible), lambda found: found, again, found)
 
@@ -128,7 +152,7 @@ def by_gram(a: Array, cutoff: Cutoff, *, halves: int) -> tuple[Array, Array, Arr
     cutoff = cutoff._replace(atol=cutoff.atol / scale)
     norm = jnp.sqrt(jnp.real(jnp.trace(gram, axis1=-2, axis2=-1)))
     factor = jax.lax.linalg.cholesky(gram, symmetrize_input=False)
-    z, least = _directions(a)
+    z, least = _directions(a, _LARGE)
     over = partial(
         jax.lax.linalg.triangular_solve,
         factor,
@@ -139,11 +163,11 @@ def by_gram(a: Array, cutoff: Cutoff, *, halves: int) -> tuple[Array, Array, Arr
     size = frobenius_norm(over(z))
     # The norm of `L^-1`, estimated from the directions, over that for orthonormal columns
     # of the same norm. Rounding of the Gram matrix changes the log-volume by this squared
-    # times n eps / 2 at most.
+    # times n eps / 2 at most, that of a backward stable factorization by this times n eps.
     excess = size * norm / (n * z.shape[-2] ** 0.5)
     eps, smallest = float(jnp.finfo(a.dtype).eps), least / size
     exceeds = jnp.square(smallest) > jnp.square(cutoff.above(norm)) + 4 * eps * norm**2
-    found = finite & (jnp.square(excess) <= 2) & exceeds
+    found = finite & (jnp.square(excess) <= 8) & exceeds
 
     def correct(pivots: Array, found: Array) -> tuple[Array, Array]:
         # LAPACK stores columns where we store rows, so `A^T` is not copied.
@@ -188,41 +212,47 @@ def _scaled_gram(a: Array, halves: int) -> tuple[Array, Array, Array]:
     return jax.lax.cond(jnp.all(in_range), same, scaled, gram)
 
 
-def _directions(a: Array) -> tuple[Array, float]:
+def in_range(a: Array) -> tuple[Array, Array, Array, Array]:
+    """What `normalize_scale` returns, and norms.
+
+    Where no power that certificates take can leave the range, the scale is 1.
+    """
+
+    def scaled(norm: Array) -> tuple[Array, Array, Array, Array]:
+        _, scale, finite = normalize_scale(a)
+        scale = jnp.where(is_moderate, 1, scale)
+        unit = scale[..., None, None].astype(a.dtype)
+        of_scale = jnp.where(finite[..., None, None], a, 0) / unit
+        # Bits of a norm must not depend on the rest of the batch.
+        norm = jnp.where(is_moderate, norm, frobenius_norm(of_scale))
+        return of_scale, scale, finite, norm
+
+    def same(norm: Array) -> tuple[Array, Array, Array, Array]:
+        return a, jnp.ones_like(norm), is_moderate, norm
+
+    norm = frobenius_norm(a)
+    limit = 2.0 ** (jnp.finfo(a.dtype).maxexp // 8)
+    is_moderate = (norm > 1 / limit) & (norm < limit)
+    return jax.lax.cond(jnp.all(is_moderate), same, scaled, norm)
+
+
+def _directions(a: Array, large: int) -> tuple[Array, float]:
     """Random directions, `(..., k, n)`, and the least norm `q` of their products."""
-    count = _FEW if a.shape[-1] < _LARGE else _MANY
-    return _gaussian(a, count), _least(count)
+    count = FEW if a.shape[-1] < large else _MANY
+    return gaussian(a, count), least_norm(count)
 
 
-def _gaussian(a: Array, count: int) -> Array:
+def gaussian(a: Array, count: int) -> Array:
     """So many random directions, `(..., count, n)`, in the batch and dtype of `a`."""
     n = a.shape[-1]
     z = np.random.default_rng(_SEED).standard_normal((count, n))
     return jnp.broadcast_to(jnp.asarray(z, a.dtype), (*a.shape[:-2], count, n))
 
 
-def _least(count: int) -> float:
+def least_norm(count: int) -> float:
     """The least norm `q` of products of so many random directions with a unit vector."""
     # The probability of less than q^2 is at most (q^2 / 2)^(k/2) / gamma(k/2 + 1).
     return math.sqrt(2 * (_RISK * math.gamma(count / 2 + 1)) ** (2 / count))
-
-
-def _largest(a: Array, norm: Array) -> Array:
-    """An upper bound on the largest singular value, `(...)`.
-
-    The norm of `Z (A^H A)^p` is at least `q` times its power, for directions `Z`. Few are
-    enough, because only the root of `q` counts.
-    """
-    product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    unit = jnp.square(1 / norm)[..., None, None].astype(a.dtype)
-
-    # A loop, because XLA would fuse all products into one that takes longer.
-    def step(_: Array, z: Array) -> Array:
-        return unit * product(product(z, adjoint(a)), a)
-
-    z = jax.lax.fori_loop(0, _PAIRS, step, _gaussian(a, _FEW) + 0 * unit)
-    bound = 1.01 * (frobenius_norm(z) / _least(_FEW)) ** (0.5 / _PAIRS)
-    return norm * jnp.minimum(bound, 1)
 
 
 def _permuted(x: Array, order: Array) -> Array:

@@ -45,3 +45,17 @@ def determinant(
         return DeterminantPlan(by_gram_schmidt, evenly(count, most, tuning.vector))
     flops = n**3 * (3 if is_complex else 1)
     return DeterminantPlan(chunk=workarounds.matrices_of_one_call(count, flops))
+
+
+def volumes_in_vectors(
+    shape: tuple, tuning: Tuning = DEFAULT, *, is_complex: bool
+) -> int | None:
+    """How many matrices `(..., m, n)`, `m >= n`, are made into vectors for log-volumes.
+
+    None if there are few, or if a library factors them faster.
+    """
+    *batch, m, _ = shape
+    count = math.prod(batch)
+    if is_complex or m > tuning.volumes_rows or count < tuning.vector:
+        return None
+    return evenly(count, tuning.volumes_vector, tuning.vector // 4)

@@ -71,6 +71,12 @@ class Tuning:
             arrays: see `workarounds.STARTS_SLOWLY`.
         volumes: how many times the elements of a chunk the matrices have whose log-volumes
             are computed at a time, because that makes few arrays.
+        volumes_rows: most rows of real matrices whose log-volumes are computed faster on
+            vectors of matrices than by a library.
+        volumes_vector: most matrices in such a vector. A power of two would put the rows of
+            matrices where they compete for the same lines of a cache.
+        sharp_volumes: `sharp` for log-volumes, if that repays its compilation.
+        repays_sharp: fewest elements of a batch for which it does.
         vector: where arithmetic is vectorized over the batch, chunks are multiples of this,
             or for larger matrices half or a quarter of it.
         short_vectors: fewest columns of matrices for which a quarter is enough.
@@ -149,7 +155,11 @@ class Tuning:
     rows_at_once: int = 32
     chunk: int = 1 << 13
     vector_chunk: int = 1 << 10
-    volumes: int = 8
+    volumes: int = 4
+    volumes_rows: int = 40
+    volumes_vector: int = 80
+    sharp_volumes: int = 80
+    repays_sharp: int = 1 << 18
     vector: int = 64
     short_vectors: int = 5
     beyond_caches: int = 1 << 19
