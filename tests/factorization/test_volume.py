@@ -118,6 +118,16 @@ def test_tall_matrices_keep_the_digits_that_their_gram_matrices_lose(rng, shape,
     assert not np.any(by_gram(a, 0.45)[1])
 
 
+def test_gram_matrices_that_lose_digits_are_corrected(rng):
+    shape, condition, eps = (200, 30), 30, np.finfo(np.float32).eps
+    spectrum = np.geomspace(1, 1 / condition, shape[1])
+    a = matrix(rng, (64, *shape), list(spectrum), np.float32)
+    value, certified = by_gram(a, 1e-6)
+    assert np.all(certified)
+    exact = np.sum(np.log(np.linalg.svd(a.astype(float), compute_uv=False)), axis=-1)
+    assert np.all(np.abs(np.asarray(value, float) - exact) <= 4 * eps * condition)
+
+
 def test_products_sharpen_the_certificate(rng):
     dtype = np.complex64
     spectrum = np.linspace(1, 0.2, 130)
