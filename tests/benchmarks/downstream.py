@@ -6,6 +6,7 @@ prints the table of the comparison page.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -80,10 +81,14 @@ def extrapolation_error(dtype: str, solve: Solve, n: int = 6) -> float:
     q = np.linalg.qr(rng.standard_normal((n, n)))[0]
     matrix = q @ np.diag(np.linspace(0.1, 0.95, n)) @ q.T
     direction, b = rng.standard_normal((n, n)) / n, rng.standard_normal(n)
-    matrix, direction, b = (jnp.asarray(x, dtype) for x in (matrix, direction, b))
-    zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
-    terms = (matrix, direction, b)
-    _, found = jax.jvp(lambda t: extrapolated(t, terms, solve), (zero,), (one,))
+    matrix, direction, b = (x.astype(dtype) for x in (matrix, direction, b))
+    zero, one = np.zeros((), dtype), np.ones((), dtype)
+
+    @jax.jit
+    def derivative(*terms: Array) -> Array:
+        return jax.jvp(lambda t: extrapolated(t, terms, solve), (zero,), (one,))[1]
+
+    found = derivative(matrix, direction, b)
     inverse = np.linalg.inv(np.eye(n) - np.asarray(matrix, float))
     limit = inverse @ np.asarray(b, float)
     exact = inverse @ np.asarray(direction, float) @ limit
@@ -93,8 +98,9 @@ def extrapolation_error(dtype: str, solve: Solve, n: int = 6) -> float:
 
 def differences(function: Callable, at: float) -> float:
     """The derivative by central differences of the function with jaxpinv."""
-    solve, step = SOLVERS["jaxpinv.lstsq"], 1e-5
-    return float(function(at + step, solve) - function(at - step, solve)) / (2 * step)
+    step = 1e-5
+    value = jax.jit(partial(function, solve=SOLVERS["jaxpinv.lstsq"]))
+    return (float(value(at + step)) - float(value(at - step))) / (2 * step)
 
 
 def rows() -> list[list[str]]:
@@ -104,7 +110,8 @@ def rows() -> list[list[str]]:
         (CONTACT, contact_force, 0.0),
         (START, filtered_start, 0.5),
     ):
-        cells = [f"{jax.grad(function)(at, solve):.4f}" for solve in SOLVERS.values()]
+        slopes = jax.jit(jax.grad(function), static_argnames="solve")
+        cells = [f"{slopes(at, solve=solve):.4f}" for solve in SOLVERS.values()]
         found.append([name, *cells, f"{differences(function, at):.4f}"])
     for dtype in DTYPES:
         errors = (extrapolation_error(dtype, solve) for solve in SOLVERS.values())

@@ -37,12 +37,16 @@ OPTIONS = {
 }
 
 
+@partial(jax.jit, static_argnames="route")
+def triplets_and_values(a, route):
+    """Singular triplets, and singular values alone, in one program."""
+    found = svd.triplets(a, hermitian=False, route=route, retries=False, **OPTIONS)
+    return found, svd.values(a, route=route, **OPTIONS)
+
+
 def decomposed(route, a):
     """Singular triplets and singular values alone, in double precision."""
-    triplets = jax.jit(
-        lambda a: svd.triplets(a, hermitian=False, route=route, retries=False, **OPTIONS)
-    )(a)
-    values = jax.jit(lambda a: svd.values(a, route=route, **OPTIONS))(a)
+    triplets, values = triplets_and_values(a, route)
     double = np.result_type(a.dtype, np.float64)
     return *(np.asarray(x).astype(double) for x in triplets), np.asarray(values)
 
