@@ -19,13 +19,13 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 def run(output, steps):
     """The exit status of the example. Adam of optax mixes dtypes."""
-    arguments = ["--seeds", 1, "--steps", steps, "--tasks", 50, "--output", output]
+    arguments = ["--seeds", 1, "--steps", steps, "--tasks", 25, "--output", output]
     with jax.numpy_dtype_promotion("standard"):
         return example.main([str(x) for x in arguments])
 
 
 def test_features_learned_through_the_head_name_unseen_digits_best(tmp_path, capsys):
-    status = run(tmp_path, 25)
+    status = run(tmp_path, 12)
     printed = capsys.readouterr()
     assert status == 0, printed.out
     assert "seed 0, closed-form head" in printed.err, "progress"
