@@ -204,6 +204,7 @@ def test_a_gradient_does_not_depend_on_the_other_dampings_of_its_batch(rng):
         assert abs(along - pair(ct[i], exact)) <= 1e-9 * np.sum(np.abs(ct[i] * exact))
 
 
+@pytest.mark.slow_unless("tall")
 @pytest.mark.parametrize("shape", [(12, 9), (9, 12)], ids=["tall", "wide"])
 def test_nor_does_a_solution_or_its_gradient(rng, shape):
     # Of each batch one matrix has no certified Cholesky factor, or no damping.
