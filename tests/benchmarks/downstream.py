@@ -81,14 +81,10 @@ def extrapolation_error(dtype: str, solve: Solve, n: int = 6) -> float:
     q = np.linalg.qr(rng.standard_normal((n, n)))[0]
     matrix = q @ np.diag(np.linspace(0.1, 0.95, n)) @ q.T
     direction, b = rng.standard_normal((n, n)) / n, rng.standard_normal(n)
-    matrix, direction, b = (x.astype(dtype) for x in (matrix, direction, b))
-    zero, one = np.zeros((), dtype), np.ones((), dtype)
-
-    @jax.jit
-    def derivative(*terms: Array) -> Array:
-        return jax.jvp(lambda t: extrapolated(t, terms, solve), (zero,), (one,))[1]
-
-    found = derivative(matrix, direction, b)
+    matrix, direction, b = (jnp.asarray(x, dtype) for x in (matrix, direction, b))
+    zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
+    terms = (matrix, direction, b)
+    _, found = jax.jvp(lambda t: extrapolated(t, terms, solve), (zero,), (one,))
     inverse = np.linalg.inv(np.eye(n) - np.asarray(matrix, float))
     limit = inverse @ np.asarray(b, float)
     exact = inverse @ np.asarray(direction, float) @ limit
