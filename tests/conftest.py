@@ -88,7 +88,7 @@ def rng() -> np.random.Generator:
 def by_lstsq(a, rtol=None, hermitian=False, *, atol=None, rcond=None, return_rank=False):
     """The pseudo-inverse as the solution of `lstsq` for the columns of the identity."""
     a = jnp.asarray(a)
-    b = jnp.eye(a.shape[-2], dtype=a.dtype)
+    b = np.eye(a.shape[-2], dtype=a.dtype)
     rtol = rtol if rcond is None else rcond
     x, rank = _solution_and_rank(a, b, rtol, atol, hermitian=hermitian)
     return (x, rank) if return_rank else x

@@ -6,6 +6,7 @@ prints the table of the comparison page.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -93,8 +94,9 @@ def extrapolation_error(dtype: str, solve: Solve, n: int = 6) -> float:
 
 def differences(function: Callable, at: float) -> float:
     """The derivative by central differences of the function with jaxpinv."""
-    solve, step = SOLVERS["jaxpinv.lstsq"], 1e-5
-    return float(function(at + step, solve) - function(at - step, solve)) / (2 * step)
+    step = 1e-5
+    value = jax.jit(partial(function, solve=SOLVERS["jaxpinv.lstsq"]))
+    return (float(value(at + step)) - float(value(at - step))) / (2 * step)
 
 
 def rows() -> list[list[str]]:
@@ -104,7 +106,8 @@ def rows() -> list[list[str]]:
         (CONTACT, contact_force, 0.0),
         (START, filtered_start, 0.5),
     ):
-        cells = [f"{jax.grad(function)(at, solve):.4f}" for solve in SOLVERS.values()]
+        slopes = jax.jit(jax.grad(function), static_argnames="solve")
+        cells = [f"{slopes(at, solve=solve):.4f}" for solve in SOLVERS.values()]
         found.append([name, *cells, f"{differences(function, at):.4f}"])
     for dtype in DTYPES:
         errors = (extrapolation_error(dtype, solve) for solve in SOLVERS.values())

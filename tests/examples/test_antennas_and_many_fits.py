@@ -22,6 +22,13 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 STATIONS = 128
 
 
+#: Four users, each at one angle.
+ORTHOGONAL = model.Paths(
+    np.array([[-0.5], [-0.25], [0.0], [0.25]]), np.ones((4, 1), complex)
+)
+serve = jax.jit(model.serve, static_argnums=3)
+
+
 @pytest.fixture(scope="module")
 def waves():
     return model.paths(np.random.default_rng(0), STATIONS)
@@ -52,8 +59,8 @@ def test_antennas_that_stand_still_give_a_failing_exit_status(
 
 
 def test_antennas_stay_within_the_aperture_and_apart(rng):
-    theta = jnp.asarray(5 * rng.standard_normal((50, model.ANTENNAS + 1)))
-    x = np.asarray(jax.vmap(model.positions)(theta))
+    theta = 5 * rng.standard_normal((50, model.ANTENNAS + 1))
+    x = np.asarray(jax.jit(jax.vmap(model.positions))(theta))
     assert np.diff(x, axis=1).min() >= model.LEAST_GAP - 1e-12
     assert x.min() >= 0
     assert x.max() <= model.APERTURE + 1e-12
@@ -62,15 +69,15 @@ def test_antennas_stay_within_the_aperture_and_apart(rng):
 def test_the_channel_is_the_sum_of_its_waves(rng):
     sines, gains = rng.uniform(-1, 1, (2, 3)), np.exp(1j * rng.uniform(0, 6, (2, 3)))
     x = rng.uniform(0, 10, 5)
-    h = model.channel(jnp.asarray(x), model.Paths(jnp.asarray(sines), jnp.asarray(gains)))
+    h = np.asarray(jax.jit(model.channel)(x, model.Paths(sines, gains)))
     for user in range(2):
         waves = np.exp(2j * np.pi * np.outer(sines[user], x))
         assert np.allclose(h[user], gains[user] @ waves, rtol=0, atol=1e-12)
 
 
 def test_users_who_coincide_have_equal_rows_and_the_others_unit_power(waves):
-    x = jnp.arange(model.ANTENNAS, dtype=jnp.float32) / 2
-    h = np.asarray(jax.vmap(lambda wave: model.channel(x, wave))(waves))
+    x = np.arange(model.ANTENNAS, dtype=np.float32) / 2
+    h = np.asarray(jax.jit(jax.vmap(model.channel, (None, 0)))(x, waves))
     same = np.all(h[:, 0] == h[:, 1], axis=1)
     assert np.flatnonzero(same).tolist() == list(range(0, STATIONS, model.COINCIDE))
     # Of 128 stations with four users; the power is that of one wave and three random ones.
@@ -79,10 +86,7 @@ def test_users_who_coincide_have_equal_rows_and_the_others_unit_power(waves):
 
 def test_orthogonal_users_share_the_power_without_interference():
     # Of half a wavelength and eight antennas, beams at multiples of 2 / 8 are orthogonal.
-    sines = jnp.asarray([[-0.5], [-0.25], [0.0], [0.25]])
-    waves = model.Paths(sines, jnp.ones((4, 1), complex))
-    x, rtol = jnp.arange(8.0) / 2, jnp.asarray(0.1)
-    service = model.serve(x, waves, rtol, model.zero_forcing)
+    service = serve(np.arange(8.0) / 2, ORTHOGONAL, 0.1, model.zero_forcing)
     # `W = H^H / 8` of squared norm 1 / 2: each user receives `2 SNR`.
     assert service.rate == pytest.approx(4 * np.log2(1 + 2 * model.SNR), rel=1e-12)
     assert service.rank == 4
@@ -94,10 +98,7 @@ def test_a_leak_between_users_is_found_and_costs_those_who_hear_it():
         w, rank = model.zero_forcing(h, rtol)
         return w.at[0, 0].add(1e-3), rank
 
-    waves = model.Paths(
-        jnp.asarray([[-0.5], [-0.25], [0], [0.25]]), jnp.ones((4, 1), complex)
-    )
-    service = model.serve(jnp.arange(8.0) / 2, waves, jnp.asarray(0.1), leaking)
+    service = serve(np.arange(8.0) / 2, ORTHOGONAL, 0.1, leaking)
     assert service.leak == pytest.approx(1e-3, rel=1e-9)
     # One antenna more for the first user: 1e-3 of its field is heard by all the others.
     power = model.SNR / (1 / 2 + 2e-3 / 8 + 1e-6)

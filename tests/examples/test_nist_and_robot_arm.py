@@ -19,6 +19,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
+jacobian = jax.jit(arm_kinematics.jacobian)
+twist_between = jax.jit(arm_kinematics.twist_between)
+_frames = jax.jit(arm_kinematics.frames)
+
+
+def frames(q):
+    """The frames of all links, as NumPy has them."""
+    return np.asarray(_frames(q))
+
 
 def test_misra1a_and_roszman1_reach_the_certified_digits(tmp_path, capsys):
     status = variable_projection.main(["Misra1a", "Roszman1", "--output", str(tmp_path)])
@@ -128,8 +137,7 @@ def test_targets_out_of_reach_give_a_failing_exit_status(tmp_path, capsys, monke
 def test_the_ready_pose_is_where_the_robotics_toolbox_has_it():
     # Printed in its README for these joints, with a gripper of 103.4 mm turned by -45
     # degrees.
-    q = jnp.array([0, -0.3, 0, -2.2, 0, 2.0, np.pi / 4])
-    pose = np.asarray(arm_kinematics.frames(q)[7])
+    pose = frames(np.array([0, -0.3, 0, -2.2, 0, 2.0, np.pi / 4]))[7]
     gripper = Rotation.from_euler("z", -np.pi / 4).as_matrix()
     turn = [[0.995, 0, 0.09983], [0, -1, 0], [0.09983, 0, -0.995]]
     np.testing.assert_allclose(pose[:3, :3] @ gripper, turn, atol=5e-5)
@@ -151,19 +159,19 @@ def test_the_kinematics_agree_with_the_links_of_the_robot_description(rng):
             place = place + turn.apply(offset)
             turn = turn * Rotation.from_euler("x", roll) * Rotation.from_euler("z", angle)
         place = place + turn.apply([0, 0, 0.107])
-        pose = arm_kinematics.frames(jnp.asarray(q))[7]
+        pose = frames(q)[7]
         np.testing.assert_allclose(pose[:3, 3], place, atol=1e-14)
         np.testing.assert_allclose(pose[:3, :3], turn.as_matrix(), atol=1e-14)
 
 
 def test_the_geometric_jacobian_is_the_derivative_of_the_pose(rng):
-    q = jnp.asarray(rng.uniform(arm_kinematics.LOWER, arm_kinematics.UPPER))
-    chain = arm_kinematics.frames(q)
+    q = rng.uniform(arm_kinematics.LOWER, arm_kinematics.UPPER)
+    chain = frames(q)
     slopes = jax.jit(jax.jacfwd(lambda q: arm_kinematics.frames(q)[7]))(q)
     slopes = np.asarray(slopes)
-    spin = np.einsum("ijk,lj->ilk", slopes[:3, :3], np.asarray(chain)[7, :3, :3])
+    spin = np.einsum("ijk,lj->ilk", slopes[:3, :3], chain[7, :3, :3])
     expected = np.stack([*slopes[:3, 3], spin[2, 1], spin[0, 2], spin[1, 0]])
-    np.testing.assert_allclose(arm_kinematics.jacobian(chain), expected, atol=1e-14)
+    np.testing.assert_allclose(jacobian(chain), expected, atol=1e-14)
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-9, 0.3, 3.1])
@@ -173,28 +181,34 @@ def test_a_twist_leads_from_one_pose_to_the_other(angle, rng):
     vector = angle * np.array([2, -1, 2]) / 3
     target[:3, :3] = Rotation.from_rotvec(vector).as_matrix() @ pose[:3, :3]
     pose[:3, 3], target[:3, 3] = rng.normal(size=(2, 3))
-    twist = arm_kinematics.twist_between(jnp.asarray(pose), jnp.asarray(target))
+    twist = np.asarray(twist_between(pose, target))
     np.testing.assert_allclose(twist[3:], vector, atol=1e-13)
     np.testing.assert_allclose(twist[:3], target[:3, 3] - pose[:3, 3], atol=1e-15)
 
 
 def test_the_gradient_of_a_twist_is_finite_where_there_is_none():
-    pose = jnp.eye(4)
+    pose = np.eye(4)
     slope = jax.jit(jax.jacrev(arm_kinematics.twist_between))(pose, pose)
-    assert jnp.all(jnp.isfinite(slope))
+    assert np.all(np.isfinite(slope))
 
 
 def test_null_space_motion_leaves_the_hand_and_the_joint_limits(rng):
-    q = jnp.asarray(rng.uniform(arm_kinematics.LOWER, arm_kinematics.UPPER))
-    chain, rtol = arm_kinematics.frames(q), jnp.asarray(1e-6)
-    dq, _ = arm_motion.velocity(q, chain, jnp.zeros(6), rtol, jnp.asarray(1.0))
-    np.testing.assert_allclose(arm_kinematics.jacobian(chain) @ dq, np.zeros(6), atol=1e-14)
-    assert jax.jvp(arm_kinematics.limit_cost, (q,), (dq,))[1] < -1e-3
+    q = rng.uniform(arm_kinematics.LOWER, arm_kinematics.UPPER)
+    chain = frames(q)
+
+    @jax.jit
+    def motion_and_slope(q, chain, rtol, gain):
+        dq, _ = arm_motion.velocity(q, chain, jnp.zeros(6), rtol, gain)
+        return dq, jax.jvp(arm_kinematics.limit_cost, (q,), (dq,))[1]
+
+    dq, slope = motion_and_slope(q, chain, 1e-6, 1.0)
+    np.testing.assert_allclose(jacobian(chain) @ dq, np.zeros(6), atol=1e-14)
+    assert slope < -1e-3
 
 
 def test_the_velocity_has_the_derivative_of_differences(rng):
-    q, way = jnp.asarray(arm_kinematics.READY), jnp.asarray(rng.normal(size=7))
-    twist = jnp.asarray(rng.normal(size=6))
+    q, way = np.asarray(arm_kinematics.READY), rng.normal(size=7)
+    twist = rng.normal(size=6)
 
     def dq(q):
         chain = arm_kinematics.frames(q)
@@ -205,19 +219,20 @@ def test_the_velocity_has_the_derivative_of_differences(rng):
         return jax.jvp(dq, (q,), (way,))
 
     _, slope = along(q)
-    differences = (along(q + 1e-5 * way)[0] - along(q - 1e-5 * way)[0]) / 2e-5
+    ahead, back = (np.asarray(along(q + step * way)[0]) for step in (1e-5, -1e-5))
+    differences = (ahead - back) / 2e-5
     np.testing.assert_allclose(slope, differences, rtol=1e-6, atol=1e-7)
 
 
 def test_the_line_leads_through_a_pose_of_rank_five():
-    chain = arm_kinematics.frames(jnp.asarray(arm_motion.SINGULAR))
-    j = arm_kinematics.jacobian(chain)
+    chain = frames(np.asarray(arm_motion.SINGULAR))
+    j = jacobian(chain)
     assert int(jaxpinv.matrix_rank(j)) == 5
     # The line has a share in the direction that is lost.
     lost = np.linalg.svd(j)[0][:3, 5]
     assert abs(lost @ arm_motion.DIRECTION) > 0.1
-    place = arm_motion.frames(jnp.asarray(arm_motion.LINE_START))[7, :3, 3]
-    start = np.asarray(chain[7, :3, 3]) - arm_motion.BEFORE * arm_motion.DIRECTION
+    place = frames(np.asarray(arm_motion.LINE_START))[7, :3, 3]
+    start = chain[7, :3, 3] - arm_motion.BEFORE * arm_motion.DIRECTION
     np.testing.assert_allclose(place, start, atol=2e-6)
 
 

@@ -39,12 +39,18 @@ OPTIONS = {
 }
 
 
-def decomposed(route, a):
-    """Singular triplets and singular values alone, in double precision."""
+@partial(jax.jit, static_argnames="route")
+def triplets_and_values(a, route):
+    """Singular triplets, and singular values alone, in one program."""
     route, *iterates = route.split(" by ")
     options = {**OPTIONS, "route": route, "by_qr_iteration": bool(iterates)}
-    triplets = jax.jit(partial(svd.triplets, hermitian=False, retries=False, **options))(a)
-    values = jax.jit(partial(svd.values, **options))(a)
+    found = svd.triplets(a, hermitian=False, retries=False, **options)
+    return found, svd.values(a, **options)
+
+
+def decomposed(route, a):
+    """Singular triplets and singular values alone, in double precision."""
+    triplets, values = triplets_and_values(a, route)
     double = np.result_type(a.dtype, np.float64)
     return *(np.asarray(x).astype(double) for x in triplets), np.asarray(values)
 
