@@ -1,10 +1,14 @@
-"""Damped inverses and their derivatives in 50 digits, by mpmath."""
+"""Damped inverses and their derivatives in 50 digits, by mpmath and FLINT."""
 
 import itertools
 from collections.abc import Callable, Iterable
 
+import flint
 import mpmath
 import numpy as np
+
+#: Bits of numbers of FLINT: a few more than 50 digits.
+_BITS = 200
 
 
 def filtered(a, d: float) -> np.ndarray:
@@ -21,8 +25,8 @@ def filtered(a, d: float) -> np.ndarray:
 
 def damped(a, d) -> np.ndarray:
     """The damped inverse of a matrix by its definition, with one damping per unknown."""
-    with mpmath.workdps(50):
-        return _array(by_definition(_matrix(a), _matrix(np.asarray(d, float)[None])))
+    with flint.ctx.workprec(_BITS):
+        return _rounded(by_definition(_exact(a), _exact(np.asarray(d)[None]).entries()))
 
 
 def derivative(a, d, e, dd, order: int) -> np.ndarray:
@@ -30,30 +34,44 @@ def derivative(a, d, e, dd, order: int) -> np.ndarray:
 
     Central differences of step `h = 1e-9`: their error is of size `h^2`.
     """
-    with mpmath.workdps(50):
-        step = mpmath.mpf(10) ** -9
-        a, e = _matrix(a), _matrix(e)
-        d, dd = (_matrix(np.asarray(x, float)[None]) for x in (d, dd))
-        total = mpmath.zeros(a.cols, a.rows)
+    with flint.ctx.workprec(_BITS):
+        step = flint.acb(10) ** -9
+        a, d, e, dd = (_exact(np.atleast_2d(x)) for x in (a, d, e, dd))
+        total = flint.acb_mat(a.ncols(), a.nrows())
         for signs in itertools.product([1, -1], repeat=order):
             t = sum(signs) * step
-            total += int(np.prod(signs)) * by_definition(a + t * e, d + t * dd)
-        return _array(total / (2 * step) ** order)
+            moved = by_definition(a + e * t, (d + dd * t).entries())
+            total += moved * int(np.prod(signs))
+        return _rounded(total * (1 / (2 * step) ** order))
 
 
 def differences(f: Callable, a, e) -> tuple[float, float, float]:
     """The value of `f`, a number from a matrix, and two derivatives along `e`."""
-    with mpmath.workdps(50):
-        step, a, e = mpmath.mpf(10) ** -9, _matrix(a), _matrix(e)
-        back, value, ahead = (f(a + t * step * e) for t in (-1, 0, 1))
+    with flint.ctx.workprec(_BITS):
+        step, a, e = flint.acb(10) ** -9, _exact(a), _exact(e)
+        back, value, ahead = (f(a + e * (t * step)) for t in (-1, 0, 1))
         slope, curvature = (ahead - back) / 2 / step, (ahead - 2 * value + back) / step**2
-        return float(value), float(slope), float(curvature)
+        value, slope, curvature = (float(x.real.mid()) for x in (value, slope, curvature))
+        return value, slope, curvature
 
 
-def by_definition(a: mpmath.matrix, d: Iterable) -> mpmath.matrix:
+def by_definition(a: flint.acb_mat, d: Iterable) -> flint.acb_mat:
     """`(A^H A + D^2)^-1 A^H`."""
-    squares = mpmath.diag([x**2 for x in d])
-    return (a.H * a + squares) ** -1 * a.H
+    a_h, squares = a.conjugate().transpose(), flint.acb_mat(a.ncols(), a.ncols())
+    for i, x in enumerate(d):
+        squares[i, i] = x * x
+    return (a_h * a + squares).solve(a_h)
+
+
+def _exact(x) -> flint.acb_mat:
+    """An array as a matrix of FLINT."""
+    return flint.acb_mat(np.asarray(x, complex).tolist())
+
+
+def _rounded(x: flint.acb_mat) -> np.ndarray:
+    """A matrix of FLINT as an array, real if all numbers are."""
+    numbers = np.array([complex(y) for y in x.entries()]).reshape(x.nrows(), x.ncols())
+    return numbers if np.any(numbers.imag) else numbers.real
 
 
 def _matrix(x) -> mpmath.matrix:

@@ -2,9 +2,9 @@
 
 from functools import partial
 
+import flint
 import jax
 import jax.numpy as jnp
-import mpmath
 import numpy as np
 import pytest
 
@@ -150,11 +150,11 @@ def test_it_passes_through_the_carry_of_a_scan(rng):
         return jnp.sum(found**3) + last * jnp.sum(factored.solve(b, damp=last))
 
     def by_loop(a):
-        d, total, row = 1.0, 0.0, mpmath.matrix(b[None].tolist())
+        d, total, column = flint.acb(1), 0, flint.acb_mat(b[:, None].tolist())
         for damp in damps:
-            y = damping_oracle.by_definition(a, [damp * d] * 10) * row.T
+            y = (damping_oracle.by_definition(a, [damp * d] * 10) * column).entries()
             d, total = sum(x**2 for x in y), total + sum(x**3 for x in y)
-        y = damping_oracle.by_definition(a, [d] * 10) * row.T
+        y = (damping_oracle.by_definition(a, [d] * 10) * column).entries()
         return total + d * sum(y)
 
     # In `test_factorize_derivatives` such a carry has second derivatives.
