@@ -91,15 +91,15 @@ def log_pdet(
     Where the rank changes, the value jumps, and the derivative is the one for the rank that
     was found. With `hermitian=True`, gradients are Hermitian.
 
-    **Cost.** On CPU, without derivatives: that of LU factors of a square matrix, of the
-    Gram matrix of another one (one more of that size if it is not well-conditioned), or of
-    Gram-Schmidt for many real ones with sides of up to 40, and of random directions that
-    show full rank, wrongly with a probability of 1e-13. If they do not, also that of
-    singular values without vectors. With derivatives, for many matrices with sides of up to
-    12, for small ones alone, on other platforms and on divided batches: the factorization
-    of `pinv`, and if that is not a singular value decomposition, also the determinant of an
-    n by n matrix, n being the shorter side. The gradient takes one more product of `2 m
-    n^2` flops. Higher derivatives cost as much as those of `pinv`.
+    **Cost.** On a CPU, without derivatives, a square matrix takes LU factors, and any other
+    its Gram matrix, or two if it is not well-conditioned. Many real ones with sides of up
+    to 40 take Gram-Schmidt. Random directions then show full rank, wrongly with a
+    probability of 1e-13; if they do not, singular values without vectors follow. With
+    derivatives, for many matrices with a side of up to 12, for small ones alone, on other
+    platforms and on divided batches: the factorization of `pinv`, and if that is not a
+    singular value decomposition, also the determinant of an n by n matrix, n being the
+    shorter side. The gradient takes one more product of `2 m n^2` flops. Higher derivatives
+    cost as much as those of `pinv`.
 
     Example:
         >>> import jax

@@ -141,9 +141,9 @@ def pinv(
     or `eigh` if `hermitian`. `method="direct"` first tries a factorization without singular
     values, and keeps the result if it proves which singular values are truncated:
 
-    - batches of matrices with one side of at most 8 and at most 768 elements, and on a CPU
-      real ones with one side of at most 12 and the other of at most 128: pivoted
-      Gram-Schmidt, for any rank;
+    - batches of matrices with one side of at most 8 and at most 768 elements: pivoted
+      Gram-Schmidt, for any rank. On a CPU, the other side is at most 128 (192 for a single
+      row or column), and real matrices may have one side of up to 12 and more elements;
     - other square matrices: LU, for full rank;
     - other matrices: two Gram matrices, for full rank;
     - on a CPU, matrices with both sides of at least 32 that do not have full rank, unless

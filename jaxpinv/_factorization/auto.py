@@ -126,7 +126,7 @@ def _solve(
                 _not_certified,
                 *(a, cutoff),
             )
-        # As if each matrix were alone.
+        # Alone, a matrix that does not seem to be deficient would not have been tried.
         certified = found[-1] & may_be_rounding
 
         def complete(found: Solution) -> Solution:
@@ -219,7 +219,7 @@ def _by_rank_revealing(
     """Solutions by that factorization, certified where only rounding is truncated.
 
     Also a function that returns solutions from singular triplets. These come from the
-    square factor, because a decomposition of tall matrices begins with such a QR, too.
+    square factor, because LAPACK, too, begins with a QR factorization of a tall matrix.
     """
     scaled, scale, finite = normalize(a)
     found = factor(scaled, cutoff._replace(atol=cutoff.atol / scale))

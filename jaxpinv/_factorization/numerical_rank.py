@@ -23,8 +23,8 @@ _LEAST_DROPPED, _DROPPED, _DROPPED_OF_LARGE = 4, 1.2, 0.1
 # The smallest pivot of deficient matrices over n eps times the mean singular value was at
 # most 1.7 for orders from 32 to 500.
 SUSPICIOUS_PIVOT = 4
-# If singular values decay smoothly, some pivots are between that and this many eps ||A||_F,
-# or this times the root of the order.
+# If singular values decay smoothly, some pivots lie between that and the larger of 96 and
+# 6 sqrt(n), times eps ||A||_F.
 _LEAST_NEARLY, _NEARLY = 96, 6
 # The smallest kept singular value is seldom this many times below the last kept pivot.
 _CLOSE = 100

@@ -28,8 +28,8 @@ def by_gram_schmidt(
     """
     m = a.shape[-2]
     a, scale, finite, norm = in_range(a)
-    # With an odd number of rows, a matrix of as many elements as a power of two is not
-    # transposed from places that compete for the same lines of a cache.
+    # An odd number of rows keeps the size from being a power of two, with which a
+    # transposition reads places that compete for the same lines of a cache.
     count = FEW + (m + FEW + 1) % 2
     x = isolate(jnp.concatenate([a, gaussian(a, count)], axis=-2))
     squares, below = _orthogonalized(isolate(batch_last(x)), m, isolate)

@@ -24,9 +24,9 @@ def by_qr_iteration(
 ) -> tuple[bool, bool]:
     """Whether LAPACK finds triplets, and values alone, sooner by QR iteration.
 
-    The shorter sides of the matrices are n. Its other algorithm divides larger matrices,
-    but values alone and small matrices it leaves to QR iteration as well, with more copies.
-    JAX exports only the other.
+    The shorter sides of the matrices are n. Divide and conquer hands small matrices, and
+    values alone, to QR iteration as well, after more copies. Exported programs may call
+    only divide and conquer.
     """
     may_iterate = target.is_cpu and not target.is_exported
     most = tuning.qr_iteration_complex if is_complex else tuning.qr_iteration

@@ -186,6 +186,7 @@ def factorization(
         evenly(count, _whole_vectors(size // (m * n), n, tuning), tuning.vector)
         for size in (small, tuning.chunk)
     )
+    tried = chunk if m == n else max(1, tuning.tall_chunk // (m * n))
     # Gram-Schmidt seldom leaves more than a few matrices.
     left = 2 * tuning.vector if full_rank == "gram_schmidt" else chunk
     rest = min(chunk, left, svd_call)
@@ -206,7 +207,7 @@ def factorization(
         rows_at_once=tuning.rows_at_once,
         chunk=vectors
         if full_rank == "gram_schmidt"
-        else evenly(count, min(chunk, call(n**3))),
+        else evenly(count, min(tried, call(n**3))),
         remainder=remainder,
         triplets="qr, svd" if is_tall else "svd",
         values="qr, svd" if is_long else "svd",

@@ -67,6 +67,7 @@ class Tuning:
         rows_at_once: most rows that a sum of Gram-Schmidt reads at a time. LLVM vectorizes
             no loop that reads too many arrays, whose overlaps it would have to rule out.
         chunk: elements of the matrices processed at a time, so that they fit in a cache.
+        tall_chunk: `chunk` for matrices with two Gram matrices, whose parts are smaller.
         vector_chunk: `chunk` for Gram-Schmidt on vectors of matrices, which makes more
             arrays: see `workarounds.STARTS_SLOWLY`.
         volumes: how many times the elements of a chunk the matrices have whose log-volumes
@@ -154,6 +155,7 @@ class Tuning:
     short_columns: int = 128
     rows_at_once: int = 32
     chunk: int = 1 << 13
+    tall_chunk: int = 1 << 15
     vector_chunk: int = 1 << 10
     volumes: int = 4
     volumes_rows: int = 40

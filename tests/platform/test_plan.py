@@ -164,7 +164,8 @@ def test_only_a_cpu_that_has_the_whole_batch_loops_over_it(target):
 
 
 def test_a_chunk_fits_into_a_cache():
-    assert planned((20_000, 9, 7), method="svd").chunk == DEFAULT.chunk // 63
+    assert planned((20_000, 13, 13), method="svd").chunk == DEFAULT.chunk // 169
+    assert planned((20_000, 20, 15), method="svd").chunk == DEFAULT.tall_chunk // 300
     assert (
         planned((20_000, 9, 7), tuning=Tuning(chunk=126, vector_chunk=126, vector=2)).chunk
         == 2
