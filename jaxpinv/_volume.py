@@ -148,7 +148,8 @@ def _without_factors(
 
     def attempt(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:
         pivots, scale, certified = by(turned(a), Cutoff(rtol, atol))
-        rank = jnp.full(certified.shape, n, jnp.int32)
+        # From an array, so that in `shard_map` it varies over the same devices.
+        rank = jnp.where(certified, jnp.int32(n), 0)
         return volume.log_of_product(pivots, scale), rank, certified
 
     def by_values(a: Array, rtol: Array, atol: Array) -> tuple[Array, ...]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxpinv
 from tests.comparison import bound, relative_error
@@ -190,3 +191,22 @@ def test_the_result_is_real_of_the_precision_of_the_matrix(dtype, real):
     assert found.dtype == real
     eps = max(float(jnp.finfo(real).eps), float(np.finfo(np.float32).eps))
     assert abs(float(found) - np.log(8)) <= 10 * eps
+
+
+@pytest.mark.unoptimized
+@pytest.mark.slow_unless("8, 14, 13")
+# For each device one matrix, two, or a vector of them.
+@pytest.mark.parametrize("shape", [(8, 14, 13), (16, 13, 13), (512, 13, 14)], ids=str)
+def test_each_device_may_have_its_own_matrices(rng, shape):
+    mesh, each = jax.make_mesh((8,), ("batch",)), PartitionSpec("batch")
+    a = gaussian(rng, shape)
+    a[1, 0] = a[1, 1]
+    f = partial(jaxpinv.log_pdet, method="direct", return_rank=True)
+    mapped = jax.shard_map(f, mesh=mesh, in_specs=each, out_specs=each)
+    value, rank = jax.jit(mapped)(jax.device_put(a, NamedSharding(mesh, each)))
+    s = np.linalg.svd(a, compute_uv=False)
+    kept = s > max(shape[1:]) * np.finfo(float).eps * s[:, :1]
+    assert np.array_equal(rank, np.sum(kept, axis=-1))
+    logs = np.sum(np.log(np.where(kept, s, 1)), axis=-1)
+    condition = np.max(s[:, 0] / np.min(np.where(kept, s, np.inf), axis=-1))
+    assert relative_error(value, logs) <= bound(np.float64, condition)
