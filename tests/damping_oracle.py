@@ -70,8 +70,8 @@ def _exact(x) -> flint.acb_mat:
 
 def _rounded(x: flint.acb_mat) -> np.ndarray:
     """A matrix of FLINT as an array, real if all numbers are."""
-    numbers = np.array([complex(y) for y in x.entries()]).reshape(x.nrows(), x.ncols())
-    return numbers if np.any(numbers.imag) else numbers.real
+    numbers = np.asarray(np.array(x.tolist(), complex))
+    return numbers if np.any(np.imag(numbers)) else np.real(numbers)
 
 
 def _matrix(x) -> mpmath.matrix:

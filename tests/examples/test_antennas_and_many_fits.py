@@ -24,7 +24,7 @@ STATIONS = 128
 
 #: Four users, each at one angle.
 ORTHOGONAL = model.Paths(
-    np.array([[-0.5], [-0.25], [0.0], [0.25]]), np.ones((4, 1), complex)
+    jnp.array([[-0.5], [-0.25], [0.0], [0.25]]), jnp.ones((4, 1), complex)
 )
 serve = jax.jit(model.serve, static_argnums=3)
 

@@ -294,6 +294,7 @@ def test_maps_equal_loops(rng, in_axes):
     mapped = jax.jit(jax.vmap(solution_and_slopes, axes))(*row, d, g)
     for i in range(3):
         chosen = [x[i] if axis == 0 else x for x, axis in zip(row, in_axes, strict=True)]
-        known, _ = exact(*chosen, d, g)
+        a_i, b_i = chosen
+        known, _ = exact(a_i, b_i, d, g)
         for x, y in zip(jax.device_get(mapped), known[:4], strict=True):
             assert relative_error(x[i], y) <= 1e-12

@@ -209,8 +209,8 @@ def test_pivots_of_lu_tell_what_decays_smoothly_from_rounding(rng, dtype):
 def may_be_certified(a):
     """Whether a pivoted QR factorization may have a certificate at the default cutoff."""
     n, eps = len(a), np.finfo(np.float32).eps
-    a = np.asarray(a / np.linalg.norm(a), np.float32)
-    r = scipy.linalg.qr(a, mode="r", pivoting=True)[0]
+    a = jnp.asarray(a / np.linalg.norm(a), jnp.float32)
+    r = jnp.asarray(scipy.linalg.qr(np.asarray(a), mode="r", pivoting=True)[0])
     cutoff = Cutoff(jnp.float32(n * eps), jnp.float32(0))
     return bool(numerical_rank.numerical_rank(a, jnp.float32(1), r, cutoff)[1])
 

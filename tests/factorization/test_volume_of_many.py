@@ -10,6 +10,7 @@ import pytest
 import jaxpinv
 from jaxpinv._factorization import volume, volume_of_many
 from jaxpinv._factors import Cutoff
+from jaxpinv._inputs import Method
 from jaxpinv._platform import determinant_plan
 from tests.comparison import bound
 from tests.matrices import gaussian, matrix
@@ -77,7 +78,7 @@ def test_what_grows_in_elimination_does_not_grow(rng):
 
 
 @partial(jax.jit, static_argnames="method")
-def log_pdet(a, method="auto"):
+def log_pdet(a, method: Method = "auto"):
     """Values and ranks."""
     return jaxpinv.log_pdet(a, method=method, return_rank=True)
 
