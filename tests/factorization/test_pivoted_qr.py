@@ -226,6 +226,7 @@ def test_kept_values_near_the_cutoff_are_given_up(rng):
 
 
 @pytest.mark.unoptimized
+@pytest.mark.slow_unless("3, 60")
 @pytest.mark.parametrize("shape", [(60, 40), (3, 60, 40)], ids=str)
 def test_tall_matrices_are_decomposed_by_their_square_factors(rng, shape):
     n = shape[-1]
@@ -272,6 +273,7 @@ def test_a_matrix_does_not_depend_on_its_batch(rng):
         assert relative_error(x, exact) <= bound(np.float32, 1e5)
 
 
+@pytest.mark.slow
 def test_a_matrix_that_seems_to_decay_is_decomposed_in_every_batch(rng):
     n = 32
     # Two pivots that might be of a spectrum that decays, but a certificate would hold.

@@ -84,6 +84,7 @@ def log_pdet(a, method: Method = "auto"):
 
 
 # A library factors the first ten matrices alone.
+@pytest.mark.slow_unless("16, 20")
 @pytest.mark.parametrize("shape", [(16, 20), (20, 16), (16, 16)], ids=str)
 def test_a_batch_has_the_values_of_its_matrices(rng, shape):
     a = gaussian(rng, (200, *shape), FLOAT)
@@ -108,6 +109,7 @@ def test_a_batch_has_the_values_of_its_matrices(rng, shape):
     assert np.all(near)
 
 
+@pytest.mark.slow_unless("16, 16")
 @pytest.mark.parametrize("shape", [(16, 16), (12, 24)], ids=str)
 def test_no_value_depends_on_the_rest_of_the_batch(rng, shape):
     a = gaussian(rng, (200, *shape), FLOAT)
