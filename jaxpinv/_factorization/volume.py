@@ -66,7 +66,7 @@ def by_lu(a: Array, cutoff: Cutoff, *, sharply: bool) -> tuple[Array, Array, Arr
         is certified that nothing is truncated, `(...)`.
     """
     n = a.shape[-1]
-    a, scale, finite, norm = in_range(a)
+    a, scale, finite, norm = normalize_if_extreme(a)
     cutoff = cutoff._replace(atol=cutoff.atol / scale)
     z, least = _directions(a, _LARGE_SQUARE)
     # LAPACK stores columns where we store rows, so nothing is transposed. Directions are
@@ -212,7 +212,7 @@ def _scaled_gram(a: Array, halves: int) -> tuple[Array, Array, Array]:
     return jax.lax.cond(jnp.all(in_range), same, scaled, gram)
 
 
-def in_range(a: Array) -> tuple[Array, Array, Array, Array]:
+def normalize_if_extreme(a: Array) -> tuple[Array, Array, Array, Array]:
     """What `normalize_scale` returns, and norms.
 
     Where no power that certificates take can leave the range, the scale is 1.

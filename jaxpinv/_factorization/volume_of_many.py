@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxpinv._factorization.certificate import rounding_of
 from jaxpinv._factorization.gram_schmidt import Isolate, batch_last, squared, total
-from jaxpinv._factorization.volume import FEW, gaussian, in_range, least_norm
+from jaxpinv._factorization.volume import FEW, gaussian, least_norm, normalize_if_extreme
 from jaxpinv._factors import Cutoff
 
 
@@ -27,7 +27,7 @@ def by_gram_schmidt(
         As `volume.by_lu`, with the norms for pivots.
     """
     m = a.shape[-2]
-    a, scale, finite, norm = in_range(a)
+    a, scale, finite, norm = normalize_if_extreme(a)
     # An odd number of rows keeps the size from being a power of two, with which a
     # transposition reads places that compete for the same lines of a cache.
     count = FEW + (m + FEW + 1) % 2
